@@ -1,0 +1,5 @@
+//! Normalised files of a source.
+
+/// See [`super::BuildJob`].
+#[derive(Debug)]
+pub struct Context;

@@ -1,0 +1,165 @@
+//! The runtime port: an image becomes instances. [`docker`] runs hardened containers, [`process`] runs children of this
+//! server. Both promise the same: an instance listens on a unix socket, and [`socket`] is how anyone connects to it.
+
+pub mod docker;
+pub mod process;
+pub mod socket;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::{
+    builder::ImageName,
+    function::{FunctionKey, Revision},
+};
+
+/// Name of one instance, unique for ever: `faas-<function>-<12 random hex digits>`. It is the container's name.
+pub type InstanceId = String;
+
+/// What an instance may use. All of it is enforced by the docker runtime, none by the process runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Billionths of a core.
+    pub nano_cpus: i64,
+    /// Bytes, swap included.
+    pub memory: i64,
+    /// Processes and threads.
+    pub pids: i64,
+    /// Bytes of the tmpfs at /tmp.
+    pub tmp: i64,
+}
+
+/// What an instance may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Only its own loopback.
+    None,
+    /// Everything but this host's addresses and link-local ones.
+    Internet,
+}
+
+/// One file of a secret; shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    /// Path below `/run/secrets`, `<name>/<key>`.
+    pub path: String,
+    /// The content.
+    pub bytes: Bytes,
+}
+
+impl std::fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SecretFile({:?}, …)", self.path)
+    }
+}
+
+/// Everything that decides how an instance behaves, plus whose it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceSpec {
+    pub id: InstanceId,
+    pub function: FunctionKey,
+    /// `metadata.uid` of the Function: one of the same name that was deleted before is another.
+    pub uid: String,
+    pub revision: Revision,
+    pub image: ImageName,
+    pub env: Vec<(String, String)>,
+    pub secrets: Vec<SecretFile>,
+    pub limits: Limits,
+    pub network: Network,
+    /// How long it may take until it accepts a connection.
+    pub startup_timeout: Duration,
+}
+
+/// An instance that exists, as its runtime knows it (labels, not our memory).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    pub id: InstanceId,
+    pub function: FunctionKey,
+    pub uid: String,
+    pub revision: Revision,
+    pub image: ImageName,
+    /// Bytes of memory that it may use, for the sum of all limits.
+    pub memory: i64,
+    /// Whether it runs; else it has exited and only waits to be removed.
+    pub running: bool,
+    /// Its socket, whether or not anyone listens there.
+    pub socket: PathBuf,
+}
+
+/// How an instance ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub id: InstanceId,
+    pub function: FunctionKey,
+    /// Exit status as shells count it: 128 + signal when killed by one.
+    pub code: i64,
+    pub out_of_memory: bool,
+}
+
+/// Why an instance did not start, or why the runtime cannot tell.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RuntimeError {
+    /// It ended before it listened.
+    #[error("it exited with code {code} before it listened{}; its last words: {log}", if *out_of_memory { " (out of memory)" } else { "" })]
+    Exited {
+        code: i64,
+        out_of_memory: bool,
+        log: String,
+    },
+    /// It runs but accepts no connection.
+    #[error(
+        "it listened neither on the unix socket $FAAS_SOCKET nor on TCP port $PORT (8080) within {}s (spec.startupTimeoutSeconds); its last words: {log}", limit.as_secs()
+    )]
+    NotListening { limit: Duration, log: String },
+    /// The image is not here (removed behind our back).
+    #[error("image {0:?} is not there")]
+    ImageMissing(ImageName),
+    /// The image has neither an entry point nor a command, or a command that cannot be run.
+    #[error("the image cannot be run: {0}")]
+    NotRunnable(String),
+    /// What was asked for is not offered here; says which flag or machine would.
+    #[error("{0}")]
+    Refused(String),
+    /// The engine is away, or failed in a way that is not about this instance.
+    #[error("the Docker engine does not answer: {0}")]
+    Engine(String),
+}
+
+/// A piece of an instance's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPiece {
+    pub instance: InstanceId,
+    pub bytes: Bytes,
+}
+
+/// Runs instances. Implementations are shared by all tasks.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// Every instance of this owner, running or exited. Never one of somebody else.
+    async fn observe(&self) -> Result<Vec<Observed>, RuntimeError>;
+
+    /// Starts an instance and returns once it accepted a connection (which is closed at once). On any error, and when the
+    /// future is dropped, nothing of it stays behind.
+    async fn start(&self, spec: &InstanceSpec) -> Result<Observed, RuntimeError>;
+
+    /// Ends an instance and removes everything of it: TERM, `grace`, KILL (at once with a grace of zero). One that is not
+    /// there is no error.
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Exits as they happen. Ends when the engine is lost; the caller then observes and calls again.
+    async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError>;
+
+    /// What an instance wrote: the last `tail` lines and, with `follow`, what comes until it ends.
+    async fn logs(
+        &self,
+        id: &InstanceId,
+        tail: u32,
+        follow: bool,
+    ) -> Result<BoxStream<'static, LogPiece>, RuntimeError>;
+
+    /// Whether the engine answers, and facts about it for people (`engine`: "Docker 20.10.24, API 1.41", ...).
+    async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError>;
+}
