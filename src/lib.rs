@@ -1,1 +1,3 @@
-//! x
+//! faas: declarative functions.
+
+pub mod function;
