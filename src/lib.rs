@@ -1,3 +1,8 @@
-//! faas: declarative functions.
+//! `faas` turns a Function object into a URL.
 
+pub mod builder;
+pub mod controller;
 pub mod function;
+pub mod plan;
+pub mod pool;
+pub mod runtime;

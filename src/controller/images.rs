@@ -1,0 +1,180 @@
+//! The images that Functions want, each built once however many want it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::task::AbortHandle;
+
+use super::log::LiveLog;
+use crate::{
+    builder::{BuildError, ImageName},
+    function::{FunctionKey, crd::LastBuild, status::Reason},
+    plan::{Failure, ImageState},
+    retry::{BACKOFF, Retry},
+};
+
+/// All images that somebody wants or that are known to be there.
+#[derive(Debug, Default)]
+pub struct Images(Mutex<HashMap<ImageName, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    state: ImageState,
+    wanted_by: HashSet<FunctionKey>,
+    /// Failed builds in a row.
+    attempts: u32,
+    build: Option<Build>,
+}
+
+/// A build, running or over.
+#[derive(Debug)]
+struct Build {
+    began: Timestamp,
+    ended: Option<Timestamp>,
+    log: Arc<LiveLog>,
+    task: Option<AbortHandle>,
+}
+
+impl Images {
+    /// These of ours exist in the engine; others that were there are not any more.
+    pub fn observed(&self, present: &HashSet<ImageName>, ours: impl Fn(&str) -> bool) {
+        let mut images = self.lock();
+        for (name, entry) in images.iter_mut() {
+            if entry.state == ImageState::Ready && ours(name) && !present.contains(name) {
+                entry.state = ImageState::Missing;
+            }
+        }
+        for name in present {
+            let entry = images.entry(name.clone()).or_insert_with(Entry::missing);
+            if entry.state == ImageState::Missing {
+                entry.state = ImageState::Ready;
+            }
+        }
+    }
+
+    /// Says that this Function wants this image and no other, and how it stands. A build that nobody wants any more is
+    /// cancelled.
+    pub fn want(&self, name: &ImageName, key: &FunctionKey) -> ImageState {
+        let mut images = self.lock();
+        images.retain(|other, entry| other == name || entry.keep_without(key));
+        let entry = images.entry(name.clone()).or_insert_with(Entry::missing);
+        entry.wanted_by.insert(key.clone());
+        entry.state.clone()
+    }
+
+    /// The Function wants none any more.
+    pub fn forget(&self, key: &FunctionKey) {
+        self.lock().retain(|_, entry| entry.keep_without(key));
+    }
+
+    /// Begins a build unless one runs or the image is there; answers its log.
+    pub fn begin(&self, name: &ImageName, now: Timestamp) -> Option<Arc<LiveLog>> {
+        let mut images = self.lock();
+        let entry = images.get_mut(name)?;
+        if matches!(entry.state, ImageState::Building | ImageState::Ready) {
+            return None;
+        }
+        let log = Arc::new(LiveLog::default());
+        entry.build = Some(Build { began: now, ended: None, log: Arc::clone(&log), task: None });
+        entry.state = ImageState::Building;
+        Some(log)
+    }
+
+    /// The task that carries the build out, to be ended when nobody wants the image.
+    pub fn carried_by(&self, name: &ImageName, task: AbortHandle) {
+        if let Some(build) = self.lock().get_mut(name).and_then(|e| e.build.as_mut()) {
+            build.task = Some(task);
+        }
+    }
+
+    /// A build is over. Answers who waits for it.
+    pub fn end(
+        &self,
+        name: &ImageName,
+        outcome: Result<(), &BuildError>,
+        now: Instant,
+        wall: Timestamp,
+    ) -> Vec<FunctionKey> {
+        let mut images = self.lock();
+        let Some(entry) = images.get_mut(name) else { return Vec::new() };
+        if let Some(build) = &mut entry.build {
+            build.ended = Some(wall);
+            build.task = None;
+            build.log.close();
+        }
+        entry.attempts = if outcome.is_ok() { 0 } else { entry.attempts + 1 };
+        entry.state = match outcome {
+            Ok(()) => ImageState::Ready,
+            Err(error) => ImageState::Failed(failure(error, entry.attempts, now)),
+        };
+        entry.wanted_by.iter().cloned().collect()
+    }
+
+    /// The image is not there, though it was believed to be.
+    pub fn lost(&self, name: &ImageName) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.state = ImageState::Missing;
+        }
+    }
+
+    /// The last build of an image: for a status, and its log.
+    pub fn last_build(&self, name: &ImageName) -> Option<(LastBuild, Arc<LiveLog>)> {
+        let images = self.lock();
+        let build = images.get(name)?.build.as_ref()?;
+        let duration = build.ended.map(|ended| ended.duration_since(build.began).as_secs());
+        let last = LastBuild {
+            start_time: Time(build.began),
+            completion_time: build.ended.map(Time),
+            duration_seconds: duration.and_then(|d| u32::try_from(d).ok()),
+            log_tail: build.ended.map(|_| build.log.tail()).filter(|tail| !tail.is_empty()),
+        };
+        Some((last, Arc::clone(&build.log)))
+    }
+
+    /// Builds that run now.
+    pub fn building(&self) -> usize {
+        self.lock().values().filter(|e| e.state == ImageState::Building).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ImageName, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn missing() -> Self {
+        Self { state: ImageState::Missing, wanted_by: HashSet::new(), attempts: 0, build: None }
+    }
+
+    /// Whether the entry is worth keeping once `key` does not want it; ends a build that nobody wants.
+    fn keep_without(&mut self, key: &FunctionKey) -> bool {
+        if !self.wanted_by.remove(key) || !self.wanted_by.is_empty() {
+            return true;
+        }
+        if let Some(task) = self.build.as_ref().and_then(|b| b.task.as_ref()) {
+            task.abort();
+        }
+        self.state == ImageState::Ready
+    }
+}
+
+fn failure(error: &BuildError, attempts: u32, now: Instant) -> Failure {
+    let (reason, retry) = judge(error);
+    Failure { reason, message: error.to_string(), attempts, retry_at: retry.next(attempts, now) }
+}
+
+/// The reason of a failed build and whether trying again may help.
+fn judge(error: &BuildError) -> (Reason, Retry) {
+    match error {
+        BuildError::Failed { .. } => (Reason::BuildFailed, Retry::OnChange),
+        BuildError::Timeout { .. } => (Reason::BuildTimeout, Retry::OnChange),
+        BuildError::Pull { .. } => (Reason::PullFailed, BACKOFF),
+        BuildError::NoSpace(_) => (Reason::NoSpace, BACKOFF),
+        BuildError::Engine(_) => (Reason::EngineUnavailable, BACKOFF),
+    }
+}

@@ -1,0 +1,258 @@
+//! The heart [pure]: what a Function asks for and what is there become what to do, what to serve and what to say.
+//!
+//! Cold start, scale-up, roll-over, scale-down and clean-up are this one function. It is level-triggered: it looks at the
+//! whole world of one Function each time and remembers nothing, so a lost event costs at most one turn.
+
+pub mod image;
+pub mod report;
+pub mod scale;
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    builder::ImageName,
+    function::{Revision, status::Reason},
+    runtime::InstanceId,
+};
+
+/// How long a program that is not ours may take to exit after its first answer, before it counts as one that stays.
+pub const PROBATION: Duration = Duration::from_secs(1);
+/// An instance that has lived this long clears the memory of failures before it.
+pub const STABLE: Duration = Duration::from_secs(30);
+/// Failed starts in a row after which only a caller or an edit tries again.
+pub const ATTEMPTS: u32 = 3;
+
+/// The numbers by which one revision is scaled and called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub revision: Revision,
+    pub image: ImageName,
+    /// Instances kept warm.
+    pub min: u32,
+    /// Most instances of this revision.
+    pub max: u32,
+    /// Calls that one instance takes at a time; 1 for a single-call revision.
+    pub concurrency: u32,
+    /// How long an instance above `min` may be idle.
+    pub idle_after: Duration,
+    /// What is known of how its instances end.
+    pub manners: Manners,
+}
+
+/// How an instance behaves after a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manners {
+    /// It stays and takes the next one.
+    Stays,
+    /// It exits with 0: one call an instance, the next one begun ahead.
+    Single,
+    /// Not known yet: the program is not ours, and its first call will tell.
+    Unknown,
+}
+
+/// Why nothing can be planned for the newest generation, for example an unreadable source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    pub reason: Reason,
+    pub message: String,
+}
+
+/// A failure that is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: Reason,
+    pub message: String,
+    /// How often in a row.
+    pub attempts: u32,
+    /// When to try again; never where only an edit helps.
+    pub retry_at: Option<Instant>,
+}
+
+/// What is known of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageState {
+    Missing,
+    Building,
+    Ready,
+    Failed(Failure),
+}
+
+/// Where an instance is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    /// It takes calls when its revision serves.
+    Ready,
+    /// It answered its first call at this time and may be about to exit.
+    Probation(Instant),
+    /// It takes no new calls and leaves when it has none.
+    Draining,
+    /// It did what makes it unfit (a timeout, a broken answer) and must go.
+    Condemned,
+    /// Its end is being carried out.
+    Stopping,
+}
+
+/// One instance as the plan sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub revision: Revision,
+    pub phase: Phase,
+    /// Calls that it is busy with.
+    pub in_flight: u32,
+    /// When it became idle.
+    pub idle_since: Instant,
+    /// When it began, or became ready.
+    pub since: Instant,
+}
+
+/// Everything about one Function that is, as opposed to what should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// The image of the newest revision.
+    pub image: ImageState,
+    pub instances: Vec<Instance>,
+    /// Whether one instance of the newest revision has been seen to work, here or for another Function.
+    pub proven: bool,
+    /// Whether another Function's instance of an equal revision is about to tell.
+    pub proving_elsewhere: bool,
+    /// Starts of the newest revision, or its instances, fail.
+    pub failure: Option<Failure>,
+    /// The same for the serving revision where that is another.
+    pub serving_failure: Option<Failure>,
+    /// Callers waiting for a lease.
+    pub waiting: u32,
+    /// When the last call ended.
+    pub last_call: Option<Instant>,
+    /// How many more instances the machine's memory takes.
+    pub room: u32,
+    /// Others need memory: idle instances above `min` leave at once.
+    pub pressure: bool,
+}
+
+/// How an instance is ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// If it is still idle at that moment.
+    WhenIdle(InstanceId),
+    /// It is out of service and has no call: end it with a grace.
+    Drained(InstanceId),
+    /// At once.
+    Kill(InstanceId),
+}
+
+/// What to do now. Each part may be empty; an empty plan is the goal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Whether the image of the newest revision is to be built or pulled.
+    pub build: bool,
+    /// Revisions of which to start instances, and how many.
+    pub start: Vec<(Revision, u32)>,
+    pub stop: Vec<Stop>,
+    /// Instances that have stayed after their first call.
+    pub settle: Vec<InstanceId>,
+    /// The revision that calls go to from now on.
+    pub serve: Option<Revision>,
+    /// Memory of failures to be cleared.
+    pub forgive: bool,
+    /// There is no room for an instance that is needed.
+    pub starved: bool,
+    /// Callers who wait in vain are told this now.
+    pub refuse: Option<Failure>,
+    /// When to look again, if nothing happens before.
+    pub wake: Option<Instant>,
+}
+
+/// Decides. `desired` is the newest generation's target or why there is none, `serving` the target that calls go to now.
+/// With `deleted`, everything goes.
+pub fn plan(
+    desired: Option<&Target>,
+    serving: Option<&Target>,
+    world: &World,
+    now: Instant,
+) -> Plan {
+    let mut plan = Plan::default();
+    let rolling = desired.filter(|d| serving.is_none_or(|s| s.revision != d.revision));
+
+    if desired.is_some() {
+        plan.image(world, now);
+    }
+    if let Some(desired) = rolling {
+        scale::roll(&mut plan, desired, serving, world, now);
+    }
+    let active = match (&plan.serve, rolling) {
+        (Some(_), Some(desired)) => Some(desired),
+        _ => serving,
+    };
+    if let Some(active) = active {
+        let failure = if desired.is_some_and(|d| d.revision == active.revision) {
+            &world.failure
+        } else {
+            &world.serving_failure
+        };
+        scale::keep(&mut plan, active, failure.as_ref(), world, now);
+    }
+    scale::clean(&mut plan, active, rolling, world);
+    plan.forgive = forgives(world, now, &mut plan.wake);
+    plan
+}
+
+/// What a Function that is being deleted needs: everything stopped once its calls are done.
+pub fn dismantle(world: &World) -> Plan {
+    let mut plan = Plan::default();
+    scale::clean(&mut plan, None, None, world);
+    plan
+}
+
+impl Plan {
+    /// The image must be there even for a revision at zero: it is what a cold start needs.
+    fn image(&mut self, world: &World, now: Instant) {
+        self.build = match &world.image {
+            ImageState::Missing => true,
+            ImageState::Failed(failure) => due(failure, now, &mut self.wake),
+            ImageState::Building | ImageState::Ready => false,
+        };
+    }
+}
+
+/// Whether a failure's time to retry has come; if it will come, it is noted in `wake`.
+fn due(failure: &Failure, now: Instant, wake: &mut Option<Instant>) -> bool {
+    match failure.retry_at {
+        Some(at) if at <= now => true,
+        Some(at) => {
+            sooner(wake, at);
+            false
+        }
+        None => false,
+    }
+}
+
+/// Moves `wake` forward to `at` if that is earlier.
+fn sooner(wake: &mut Option<Instant>, at: Instant) {
+    *wake = Some(wake.map_or(at, |earlier| earlier.min(at)));
+}
+
+/// Whether an instance has outlived the memory of failures.
+fn forgives(world: &World, now: Instant, wake: &mut Option<Instant>) -> bool {
+    if world.failure.is_none() && world.serving_failure.is_none() {
+        return false;
+    }
+    let Some(oldest) = world
+        .instances
+        .iter()
+        .filter(|i| i.phase == Phase::Ready)
+        .map(|i| i.since)
+        .min()
+    else {
+        return false;
+    };
+    if oldest + STABLE <= now {
+        return true;
+    }
+    sooner(wake, oldest + STABLE);
+    false
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Connections to one instance, kept and owned by it. A connection is driven by the call that uses it: no task of its own,
+//! no hand-over between threads.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    path::Path,
+    pin::{Pin, pin},
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use crate::runtime::socket;
+
+/// Body of a request on its way to an instance.
+pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Longest head of an answer, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+/// Most fields of an answer's head.
+const MAX_FIELDS: usize = 200;
+
+/// The idle connections of one instance.
+#[derive(Debug, Default)]
+pub struct Connections(Mutex<Vec<Connection>>);
+
+impl Connections {
+    /// An idle connection that the instance has not closed, if there is one.
+    pub fn take(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next call if it is in a state to serve one.
+    pub fn put(&self, mut connection: Connection) {
+        if connection.is_ready() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+    }
+}
+
+/// A connection and the machinery that moves its bytes, polled by whoever uses it.
+#[derive(Debug)]
+pub struct Connection {
+    sender: SendRequest<RequestBody>,
+    driver: Option<http1::Connection<TokioIo<UnixStream>, RequestBody>>,
+}
+
+/// Why a request got no answer.
+#[derive(Debug)]
+pub struct SendError {
+    /// The request, if not one byte of it was written.
+    pub unsent: Option<Box<Request<RequestBody>>>,
+    /// What happened.
+    pub error: hyper::Error,
+}
+
+impl Connection {
+    /// Connects to an instance's socket, safely: see [`socket::connect`].
+    ///
+    /// # Errors
+    /// When nobody listens there, or what is there is no socket.
+    pub async fn open(path: &Path) -> io::Result<Self> {
+        let stream = socket::connect(path).await?;
+        let (sender, driver) = http1::Builder::new()
+            .max_header_size(MAX_HEAD)
+            .max_headers(MAX_FIELDS)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Self { sender, driver: Some(driver) })
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// With the request itself when none of it was written.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        poll_fn(|cx| {
+            drive(driver, cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+        .map_err(|mut failed| SendError {
+            unsent: failed.take_message().map(Box::new),
+            error: failed.into_error(),
+        })
+    }
+
+    /// Moves bytes as far as possible. To be called by whoever polls the answer's body.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        drive(&mut self.driver, cx);
+    }
+
+    /// Whether the next request can be sent; notices that the other side has closed.
+    fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.driver.is_some() && self.sender.is_ready()
+    }
+}
+
+/// Polls the machinery; once it has ended it is gone.
+fn drive(driver: &mut Option<http1::Connection<TokioIo<UnixStream>, RequestBody>>, cx: &mut Context<'_>) {
+    let ended = driver.as_mut().is_some_and(|d| matches!(Pin::new(d).poll(cx), Poll::Ready(_)));
+    if ended {
+        *driver = None;
+    }
+}

@@ -1,0 +1,253 @@
+//! Who is busy, who may take the next call, who waits [pure]: the counts of one function, decided under one lock.
+//!
+//! `I` is what a call gets (the instance), `W` is what a waiting caller left behind (where to send it).
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use super::Route;
+use crate::{
+    function::Revision,
+    plan::{self, Manners, Phase},
+    runtime::InstanceId,
+};
+
+/// Most callers that wait for one function; one more is refused.
+pub const MAX_WAITING: usize = 1000;
+
+/// The instances of one function and its waiting callers.
+#[derive(Debug)]
+pub struct Slots<I, W> {
+    route: Option<Arc<Route>>,
+    slots: Vec<Slot<I>>,
+    waiting: VecDeque<(Ticket, W)>,
+    next_ticket: Ticket,
+    last_call: Option<Instant>,
+}
+
+/// Names a waiting caller, so that it can leave.
+pub type Ticket = u64;
+
+#[derive(Debug)]
+struct Slot<I> {
+    id: InstanceId,
+    revision: Revision,
+    instance: Arc<I>,
+    phase: Phase,
+    in_flight: u32,
+    answered: u64,
+    idle_since: Instant,
+    since: Instant,
+}
+
+/// A waiting caller's turn has come.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Grant<I, W> {
+    pub waiter: W,
+    pub instance: Arc<I>,
+    pub route: Arc<Route>,
+}
+
+/// What the end of a call means for others.
+#[derive(Debug)]
+pub struct Ended<I, W> {
+    pub grants: Vec<Grant<I, W>>,
+    /// Whether the controller should look at the function.
+    pub turn: bool,
+}
+
+/// The queue is full.
+#[derive(Debug, PartialEq, Eq)]
+pub struct QueueFull;
+
+impl<I, W> Default for Slots<I, W> {
+    fn default() -> Self {
+        Self {
+            route: None,
+            slots: Vec::new(),
+            waiting: VecDeque::new(),
+            next_ticket: 0,
+            last_call: None,
+        }
+    }
+}
+
+impl<I, W> Slots<I, W> {
+    /// The right to send one request, if some instance can take it now. The oldest with a free slot is chosen, so that
+    /// the youngest become idle and can leave.
+    pub fn take(&mut self) -> Option<(Arc<I>, Arc<Route>)> {
+        if !self.waiting.is_empty() {
+            return None;
+        }
+        self.lease()
+    }
+
+    /// Enters the queue.
+    ///
+    /// # Errors
+    /// When it is full.
+    pub fn wait(&mut self, waiter: W) -> Result<Ticket, QueueFull> {
+        if self.waiting.len() >= MAX_WAITING {
+            return Err(QueueFull);
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.waiting.push_back((ticket, waiter));
+        Ok(ticket)
+    }
+
+    /// Leaves the queue; no matter if the turn has come meanwhile. Says whether it was still in it.
+    pub fn leave(&mut self, ticket: Ticket) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|(t, _)| *t != ticket);
+        self.waiting.len() < before
+    }
+
+    /// Everyone who waits, to be told that it is in vain.
+    pub fn dismiss(&mut self) -> Vec<W> {
+        self.waiting.drain(..).map(|(_, waiter)| waiter).collect()
+    }
+
+    /// A new instance is ready.
+    pub fn add(&mut self, id: InstanceId, revision: Revision, instance: Arc<I>, now: Instant) -> Vec<Grant<I, W>> {
+        self.slots.push(Slot {
+            id,
+            revision,
+            instance,
+            phase: Phase::Ready,
+            in_flight: 0,
+            answered: 0,
+            idle_since: now,
+            since: now,
+        });
+        self.grants()
+    }
+
+    /// Calls go to this revision from now on; instances of others take no more. `None` ends the service.
+    pub fn serve(&mut self, route: Option<Arc<Route>>) -> Vec<Grant<I, W>> {
+        self.route = route;
+        let revision = self.route.as_ref().map(|r| r.revision.clone());
+        for slot in &mut self.slots {
+            if Some(&slot.revision) != revision.as_ref()
+                && matches!(slot.phase, Phase::Ready | Phase::Probation(_))
+            {
+                slot.phase = Phase::Draining;
+            }
+        }
+        self.grants()
+    }
+
+    /// The revision that calls go to.
+    pub fn route(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref()
+    }
+
+    /// A call is over. `answered` says whether the instance gave an answer.
+    pub fn end(&mut self, id: &str, answered: bool, now: Instant) -> Ended<I, W> {
+        self.last_call = Some(now);
+        let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
+        let mut turn = false;
+        if let Some(slot) = self.slots.iter_mut().find(|s| s.id == id) {
+            slot.in_flight -= 1;
+            slot.answered += u64::from(answered);
+            if slot.in_flight == 0 {
+                slot.idle_since = now;
+            }
+            if slot.phase == Phase::Ready && answered {
+                slot.phase = after_answer(manners, now);
+            }
+            turn = slot.phase != Phase::Ready && slot.in_flight == 0;
+        }
+        Ended { grants: self.grants(), turn }
+    }
+
+    /// Takes an instance out of service if it has no call. Says whether it did.
+    pub fn retire(&mut self, id: &str) -> bool {
+        self.change(id, |slot| {
+            let idle = slot.in_flight == 0 && slot.phase == Phase::Ready;
+            if idle {
+                slot.phase = Phase::Draining;
+            }
+            idle
+        })
+    }
+
+    /// Takes an instance out of service for good, whatever it does.
+    pub fn condemn(&mut self, id: &str) -> bool {
+        self.change(id, |slot| {
+            slot.phase = Phase::Condemned;
+            true
+        })
+    }
+
+    /// An instance has stayed after its first call.
+    pub fn settle(&mut self, id: &str) -> Vec<Grant<I, W>> {
+        self.change(id, |slot| {
+            if matches!(slot.phase, Phase::Probation(_)) {
+                slot.phase = Phase::Ready;
+            }
+            true
+        });
+        self.grants()
+    }
+
+    /// An instance is gone. Answers how many calls it had answered.
+    pub fn remove(&mut self, id: &str) -> Option<u64> {
+        let at = self.slots.iter().position(|s| s.id == id)?;
+        Some(self.slots.remove(at).answered)
+    }
+
+    /// How many callers wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When the last call ended.
+    pub fn last_call(&self) -> Option<Instant> {
+        self.last_call
+    }
+
+    /// The instances as the plan sees them, the oldest first.
+    pub fn instances(&self) -> impl Iterator<Item = plan::Instance> + '_ {
+        self.slots.iter().map(|slot| plan::Instance {
+            id: slot.id.clone(),
+            revision: slot.revision.clone(),
+            phase: slot.phase,
+            in_flight: slot.in_flight,
+            idle_since: slot.idle_since,
+            since: slot.since,
+        })
+    }
+
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Slot<I>) -> bool) -> bool {
+        self.slots.iter_mut().find(|s| s.id == id).is_some_and(change)
+    }
+
+    fn lease(&mut self) -> Option<(Arc<I>, Arc<Route>)> {
+        let route = self.route.as_ref()?;
+        let most = route.calls_at_a_time();
+        let slot = self
+            .slots
+            .iter_mut()
+            .find(|s| s.phase == Phase::Ready && s.in_flight < most && s.revision == route.revision)?;
+        slot.in_flight += 1;
+        Some((Arc::clone(&slot.instance), Arc::clone(route)))
+    }
+
+    fn grants(&mut self) -> Vec<Grant<I, W>> {
+        let mut grants = Vec::new();
+        while !self.waiting.is_empty() {
+            let Some((instance, route)) = self.lease() else { break };
+            let Some((_, waiter)) = self.waiting.pop_front() else { break };
+            grants.push(Grant { waiter, instance, route });
+        }
+        grants
+    }
+}
+
+fn after_answer(manners: Manners, now: Instant) -> Phase {
+    match manners {
+        Manners::Stays => Phase::Ready,
+        Manners::Unknown => Phase::Probation(now),
+        Manners::Single => Phase::Draining,
+    }
+}
