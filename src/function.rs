@@ -5,6 +5,7 @@
 
 pub mod crd;
 pub mod quantity;
+pub mod status;
 
 use std::fmt;
 use std::str::FromStr;
