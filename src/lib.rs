@@ -3,3 +3,4 @@
 pub mod builder;
 pub mod function;
 pub mod runtime;
+pub mod store;
