@@ -5,4 +5,6 @@ pub mod controller;
 pub mod function;
 pub mod plan;
 pub mod pool;
+pub mod retry;
 pub mod runtime;
+pub mod store;

@@ -1,0 +1,150 @@
+//! The state directory: private to its user, held by one `faas` at a time, and home of this installation's identity. The
+//! identity lives in files of its own beside the store, so that a store that was moved away does not orphan containers.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+    process,
+};
+
+use super::StoreError;
+
+const OWNER_BYTES: usize = 8;
+const SECRET_BYTES: usize = 32;
+
+/// Holds the state directory; given up when it is dropped, and by the kernel when the process ends in whatever way.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Makes the directory, parents included, and takes others' access to it away.
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn make_private(directory: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    made.map_err(StoreError::io("create", directory))?;
+    let private = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    private.map_err(StoreError::io("protect", directory))
+}
+
+/// Takes the state directory for this process, whose start command is kept beside its pid for whoever comes second.
+///
+/// # Errors
+///
+/// [`StoreError::Held`] with the holder's pid and command; whatever the file system says.
+pub fn lock(directory: &Path, command: &str) -> Result<Lock, StoreError> {
+    make_private(directory)?;
+    let path = directory.join("lock");
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    let mut file = opened.map_err(StoreError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(StoreError::Held {
+                directory: directory.to_owned(),
+                holder: holder(&mut file),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error)),
+    }
+    let noted = file
+        .set_len(0)
+        .and_then(|()| writeln!(file, "{}\n{}", process::id(), command.replace('\n', " ")));
+    noted.map_err(StoreError::io("write", &path))?;
+    Ok(Lock { _file: file })
+}
+
+/// The identity of this installation, 16 hex digits; made at random when there is none yet. Hold the [`lock`] before.
+///
+/// # Errors
+///
+/// [`StoreError::Damaged`] when the file holds something else: a new identity would orphan what runs. Whatever the file
+/// system says.
+pub fn owner(directory: &Path) -> Result<String, StoreError> {
+    Ok(hex(&kept::<OWNER_BYTES>(directory, "owner")?))
+}
+
+/// The key of the digests that stand for secrets in a revision; made at random when there is none yet. Hold the [`lock`]
+/// before.
+///
+/// # Errors
+///
+/// As [`owner`].
+pub fn secret(directory: &Path) -> Result<[u8; SECRET_BYTES], StoreError> {
+    kept(directory, "secret")
+}
+
+/// The pid and the command of the holder. It may not have written them yet.
+fn holder(file: &mut File) -> String {
+    let mut noted = String::new();
+    match file
+        .read_to_string(&mut noted)
+        .ok()
+        .and_then(|_| noted.trim_end().split_once('\n'))
+    {
+        Some((pid, command)) => format!("process {pid} ({command})"),
+        None => "a process that is just starting".to_owned(),
+    }
+}
+
+fn kept<const N: usize>(directory: &Path, name: &str) -> Result<[u8; N], StoreError> {
+    let path = directory.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => unhex(text.trim_end()).ok_or_else(|| StoreError::Damaged {
+            message: format!("it should hold {} hex digits", 2 * N),
+            file: path,
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut bytes = [0; N];
+            getrandom::fill(&mut bytes)
+                .map_err(|error| StoreError::io("make random bytes for", &path)(error.into()))?;
+            write_whole(directory, name, &hex(&bytes)).map_err(StoreError::io("write", &path))?;
+            Ok(bytes)
+        }
+        Err(error) => Err(StoreError::io("read", &path)(error)),
+    }
+}
+
+/// Writes a file that is there wholly or not at all, also after a power cut.
+fn write_whole(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.new"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
