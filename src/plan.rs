@@ -131,6 +131,24 @@ pub struct World {
     pub pressure: bool,
 }
 
+impl World {
+    /// Nothing is there.
+    pub fn empty() -> Self {
+        Self {
+            image: ImageState::Missing,
+            instances: Vec::new(),
+            proven: false,
+            proving_elsewhere: false,
+            failure: None,
+            serving_failure: None,
+            waiting: 0,
+            last_call: None,
+            room: 0,
+            pressure: false,
+        }
+    }
+}
+
 /// How an instance is ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -233,24 +251,21 @@ fn sooner(wake: &mut Option<Instant>, at: Instant) {
     *wake = Some(wake.map_or(at, |earlier| earlier.min(at)));
 }
 
-/// Whether an instance has outlived the memory of failures.
+/// Whether the memory of failures is over: an instance has lived on, or nobody has needed one for a while.
 fn forgives(world: &World, now: Instant, wake: &mut Option<Instant>) -> bool {
-    if world.failure.is_none() && world.serving_failure.is_none() {
-        return false;
-    }
-    let Some(oldest) = world
-        .instances
-        .iter()
-        .filter(|i| i.phase == Phase::Ready)
-        .map(|i| i.since)
-        .min()
-    else {
+    let failures = [&world.failure, &world.serving_failure];
+    let Some(retry_at) = failures.into_iter().flatten().filter_map(|f| f.retry_at).max() else {
         return false;
     };
-    if oldest + STABLE <= now {
+    let tired = failures.into_iter().flatten().any(|f| f.attempts >= ATTEMPTS);
+    let ready = world.instances.iter().filter(|i| i.phase == Phase::Ready).map(|i| i.since).min();
+    let Some(since) = ready.or_else(|| (!tired).then_some(retry_at)) else {
+        return false;
+    };
+    if since + STABLE <= now {
         return true;
     }
-    sooner(wake, oldest + STABLE);
+    sooner(wake, since + STABLE);
     false
 }
 

@@ -9,16 +9,20 @@ pub mod slots;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     connection::Connections,
-    slots::{Grant, Slots, Ticket},
+    slots::{Grant, Removed, Slots, Ticket},
 };
 use crate::{
     controller::Turns,
@@ -55,6 +59,8 @@ pub struct Instance {
     pub revision: Revision,
     pub socket: PathBuf,
     pub connections: Connections,
+    /// Cancelled once its runtime has confirmed that it is no more.
+    pub gone: CancellationToken,
 }
 
 /// Why a caller gets no instance.
@@ -69,6 +75,9 @@ pub enum LeaseError {
     /// Instances cannot be started; this is the cause.
     #[error("{}", .0.message)]
     Failing(Failure),
+    /// There is no memory for another instance.
+    #[error("the machine's memory is taken by other instances; none was freed within {}s (spec.startupTimeoutSeconds)", limit.as_secs())]
+    NoCapacity { limit: Duration },
     /// The function is being deleted.
     #[error("the function is being deleted")]
     Deleted,
@@ -82,6 +91,8 @@ pub struct Pool {
     slots: Mutex<Slots<Instance, Waiter>>,
     /// `spec.startupTimeoutSeconds` of the newest generation.
     patience: Mutex<Duration>,
+    /// An instance is needed for which there is no memory.
+    starved: AtomicBool,
     turns: Turns,
 }
 
@@ -97,13 +108,14 @@ pub struct Lease {
     pub instance: Arc<Instance>,
     pub route: Arc<Route>,
     pool: Arc<Pool>,
-    answered: bool,
 }
 
 impl Lease {
-    /// The instance gave an answer.
-    pub fn answered(&mut self) {
-        self.answered = true;
+    /// The instance has begun to answer. Noted only where it may exit after that.
+    pub fn answered(&self) {
+        if self.route.manners != Manners::Stays {
+            self.pool.slots().answered(&self.instance.id);
+        }
     }
 
     /// The instance did what no instance may do; it gets no more calls and is ended.
@@ -119,7 +131,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let ended = self.pool.slots().end(&self.instance.id, self.answered, Instant::now());
+        let ended = self.pool.slots().end(&self.instance.id, Instant::now());
         if ended.turn {
             self.pool.turns.request(&self.pool.key);
         }
@@ -147,6 +159,7 @@ impl Pool {
             key,
             slots: Mutex::default(),
             patience: Mutex::new(Duration::from_secs(20)),
+            starved: AtomicBool::new(false),
             turns,
         })
     }
@@ -178,6 +191,7 @@ impl Pool {
         match outcome {
             Ok(Ok(lease)) => lease,
             Ok(Err(_)) => Err(LeaseError::Deleted),
+            Err(_) if self.starved.load(Ordering::Relaxed) => Err(LeaseError::NoCapacity { limit }),
             Err(_) => Err(LeaseError::NoInstance { limit }),
         }
     }
@@ -189,6 +203,7 @@ impl Pool {
             revision: revision.clone(),
             socket,
             connections: Connections::default(),
+            gone: CancellationToken::new(),
         });
         let grants = self.slots().add(id, revision, instance, Instant::now());
         self.hand_out(grants);
@@ -210,6 +225,11 @@ impl Pool {
         *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
     }
 
+    /// Whether an instance is needed for which there is no memory.
+    pub fn set_starved(&self, starved: bool) {
+        self.starved.store(starved, Ordering::Relaxed);
+    }
+
     /// Takes an instance out of service if it has no call at this moment. Says whether it did.
     pub fn retire(&self, id: &str) -> bool {
         self.slots().retire(id)
@@ -228,8 +248,8 @@ impl Pool {
         self.hand_out(grants);
     }
 
-    /// An instance is gone. Answers how many calls it had answered.
-    pub fn remove(&self, id: &str) -> Option<u64> {
+    /// An instance is gone.
+    pub fn remove(&self, id: &str) -> Option<Removed<Instance>> {
         self.slots().remove(id)
     }
 
@@ -257,7 +277,7 @@ impl Pool {
     }
 
     fn new_lease(self: &Arc<Self>, instance: Arc<Instance>, route: Arc<Route>) -> Lease {
-        Lease { instance, route, pool: Arc::clone(self), answered: false }
+        Lease { instance, route, pool: Arc::clone(self) }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots<Instance, Waiter>> {

@@ -34,6 +34,7 @@ struct Slot<I> {
     instance: Arc<I>,
     phase: Phase,
     in_flight: u32,
+    /// Answers begun, where that matters: see [`Slots::answered`].
     answered: u64,
     idle_since: Instant,
     since: Instant,
@@ -53,6 +54,16 @@ pub struct Ended<I, W> {
     pub grants: Vec<Grant<I, W>>,
     /// Whether the controller should look at the function.
     pub turn: bool,
+}
+
+/// An instance that has left.
+#[derive(Debug)]
+pub struct Removed<I> {
+    pub instance: Arc<I>,
+    /// Where it was in its life.
+    pub phase: Phase,
+    /// Whether it ever answered a call whose end would be its own.
+    pub answered: bool,
 }
 
 /// The queue is full.
@@ -141,18 +152,25 @@ impl<I, W> Slots<I, W> {
         self.route.as_ref()
     }
 
-    /// A call is over. `answered` says whether the instance gave an answer.
-    pub fn end(&mut self, id: &str, answered: bool, now: Instant) -> Ended<I, W> {
+    /// An instance has begun to answer.
+    pub fn answered(&mut self, id: &str) {
+        self.change(id, |slot| {
+            slot.answered += 1;
+            true
+        });
+    }
+
+    /// A call is over.
+    pub fn end(&mut self, id: &str, now: Instant) -> Ended<I, W> {
         self.last_call = Some(now);
         let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
         let mut turn = false;
         if let Some(slot) = self.slots.iter_mut().find(|s| s.id == id) {
             slot.in_flight -= 1;
-            slot.answered += u64::from(answered);
             if slot.in_flight == 0 {
                 slot.idle_since = now;
             }
-            if slot.phase == Phase::Ready && answered {
+            if slot.phase == Phase::Ready && slot.answered > 0 {
                 slot.phase = after_answer(manners, now);
             }
             turn = slot.phase != Phase::Ready && slot.in_flight == 0;
@@ -190,10 +208,11 @@ impl<I, W> Slots<I, W> {
         self.grants()
     }
 
-    /// An instance is gone. Answers how many calls it had answered.
-    pub fn remove(&mut self, id: &str) -> Option<u64> {
+    /// An instance is gone.
+    pub fn remove(&mut self, id: &str) -> Option<Removed<I>> {
         let at = self.slots.iter().position(|s| s.id == id)?;
-        Some(self.slots.remove(at).answered)
+        let slot = self.slots.remove(at);
+        Some(Removed { instance: slot.instance, phase: slot.phase, answered: slot.answered > 0 })
     }
 
     /// How many callers wait.

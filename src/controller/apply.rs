@@ -1,0 +1,404 @@
+//! Carries plans out: the only place that builds, starts or stops anything. Whatever takes time is a task of its own,
+//! whose end asks for the Function's next turn.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::{
+    Controller, View,
+    entry::{Entry, Moving},
+    resolve::Served,
+};
+use crate::{
+    builder::{BuildError, ImageName},
+    function::{Function, FunctionKey, FunctionStatus, Revision, status::Reason},
+    plan::{Failure, Manners, Phase, Plan, Stop, image::Desired},
+    pool::{LeaseError, Route},
+    retry::BACKOFF,
+    runtime::{InstanceId, InstanceSpec, Observed, RuntimeError},
+    store::{EventRecord, EventType, Fact},
+};
+
+/// Between TERM and KILL for an instance that has no call any more.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Controller {
+    /// Begins everything that the plan says.
+    pub(super) async fn apply(self: &Arc<Self>, key: &FunctionKey, function: &Function, plan: &Plan, view: &mut View) {
+        self.settle(key, &plan.settle).await;
+        if let Some(revision) = &plan.serve {
+            self.switch(key, function, revision).await;
+            view.serving = view.desired.as_ref().ok().cloned();
+        }
+        self.stop_all(key, &plan.stop);
+        for (revision, count) in &plan.start {
+            for _ in 0..*count {
+                self.start(key, revision);
+            }
+        }
+        if plan.build
+            && let Ok(desired) = &view.desired
+        {
+            self.build(key, function, &desired.image);
+        }
+        self.starve(key, plan.starved);
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else { return };
+        if plan.forgive {
+            entry.failures.clear();
+        }
+        if let Some(failure) = &plan.refuse {
+            entry.pool.refuse(&LeaseError::Failing(failure.clone()));
+        }
+    }
+
+    /// Calls go to the newest revision from now on.
+    async fn switch(&self, key: &FunctionKey, function: &Function, revision: &Revision) {
+        let uid = {
+            let mut entries = self.entries();
+            let Some(entry) = entries.get_mut(key) else { return };
+            let Some(desired) = entry.desired().filter(|d| d.target.revision == *revision).cloned() else { return };
+            let before = entry.serving.replace(desired);
+            entry.previous_image = before
+                .map(|b| b.target.image.clone())
+                .filter(|image| entry.serving.as_ref().is_some_and(|s| s.target.image != *image))
+                .or_else(|| entry.previous_image.take());
+            self.route(entry);
+            entry.uid.clone()
+        };
+        tracing::info!(function = %key, %revision, "Revision serves");
+        let served = self.resolver.served(function);
+        if let Err(error) = self.keep_served(&uid, &served).await {
+            tracing::error!(function = %key, %error, "The serving revision could not be stored");
+        }
+        self.collect.notify_one();
+    }
+
+    async fn keep_served(&self, uid: &str, served: &Served) -> Result<(), crate::store::StoreError> {
+        let record = serde_json::to_string(served).expect("a spec is JSON");
+        self.ports.store.keep_served(uid, record).await
+    }
+
+    /// Tells the pool where calls go and under which terms.
+    pub(super) fn route(&self, entry: &Entry) {
+        entry.pool.serve(entry.serving.as_ref().map(|serving| {
+            let target = self.target(serving);
+            Route {
+                revision: target.revision,
+                concurrency: target.concurrency,
+                manners: target.manners,
+                timeout: serving.timeout,
+            }
+        }));
+    }
+
+    /// These instances stay after a call: so do others of their revision.
+    async fn settle(&self, key: &FunctionKey, stayed: &[InstanceId]) {
+        if stayed.is_empty() {
+            return;
+        }
+        let Some(serving) = self.entries().get(key).and_then(|e| e.serving.clone()) else { return };
+        self.learn(&serving.target.revision, Fact::Stays).await;
+        let entries = self.entries();
+        let Some(entry) = entries.get(key) else { return };
+        self.route(entry);
+        for id in stayed {
+            entry.pool.settle(id);
+        }
+    }
+
+    /// Keeps what was seen of a revision. It would only have to be seen again if that failed.
+    pub(super) async fn learn(&self, revision: &Revision, fact: Fact) {
+        if let Err(error) = self.ports.store.note(revision, fact, Timestamp::now()).await {
+            tracing::error!(%revision, %error, "What was seen of a revision could not be stored");
+        }
+    }
+
+    /// Builds or pulls an image, unless that is going on.
+    fn build(self: &Arc<Self>, key: &FunctionKey, function: &Function, image: &ImageName) {
+        let Some(log) = self.images.begin(image, Timestamp::now()) else { return };
+        let (this, function, name, key) = (Arc::clone(self), function.clone(), image.clone(), key.clone());
+        let task = self.tasks.spawn(async move {
+            tracing::info!(function = %key, image = %name, "Build begins");
+            let outcome = this.make(&function, &name, log).await;
+            this.metrics.build_ended(outcome.is_ok());
+            if let Err(error) = &outcome {
+                tracing::warn!(function = %key, image = %name, %error, "Build failed");
+            }
+            for key in this.images.end(&name, outcome.as_ref().copied(), Instant::now(), Timestamp::now()) {
+                this.turns.request(&key);
+            }
+        });
+        self.images.carried_by(image, task.abort_handle());
+    }
+
+    async fn make(
+        &self,
+        function: &Function,
+        image: &ImageName,
+        log: Arc<super::log::LiveLog>,
+    ) -> Result<(), BuildError> {
+        let _permit = self.builds.acquire().await.map_err(|e| BuildError::Engine(e.to_string()))?;
+        if function.spec.source.image.is_some() {
+            return self.ports.builder.pull(image, log).await;
+        }
+        let job = self.resolver.job(function).await.map_err(|blocked| BuildError::Failed {
+            step: "reading the source".to_owned(),
+            message: blocked.message,
+        })?;
+        self.ports.builder.build(&job, log).await
+    }
+
+    /// Begins an instance, if there is memory for it and nobody else tries its revision out at this moment.
+    fn start(self: &Arc<Self>, key: &FunctionKey, revision: &Revision) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else { return };
+        let Some(desired) = entry.revision(revision).cloned() else { return };
+        let id = new_id(key);
+        if !self.capacity.take(&id, desired.limits.memory) {
+            return;
+        }
+        if !self.claims_proof(key, revision) {
+            self.capacity.give_back(&id);
+            return;
+        }
+        let spec = instance_spec(key, entry, &desired, &id);
+        let (this, task_key) = (Arc::clone(self), key.clone());
+        let task = self.tasks.spawn(async move { this.bring_up(task_key, spec).await });
+        let moving = Moving {
+            revision: revision.clone(),
+            image: desired.target.image.clone(),
+            phase: Phase::Starting,
+            since: Instant::now(),
+            task: Some(task.abort_handle()),
+        };
+        entry.moving.insert(id, moving);
+    }
+
+    /// Starts an instance and takes it into service, or notes why that failed.
+    async fn bring_up(self: Arc<Self>, key: FunctionKey, spec: InstanceSpec) {
+        let Ok(_permit) = self.starts.acquire().await else { return };
+        let began = Instant::now();
+        let outcome = self.ports.runtime.start(&spec).await;
+        match outcome {
+            Ok(observed) => {
+                self.metrics.start_took(began.elapsed());
+                self.learn(&spec.revision, Fact::Proven).await;
+                self.came_up(&key, observed);
+            }
+            Err(error) => {
+                tracing::warn!(function = %key, instance = %spec.id, %error, "Instance did not start");
+                self.metrics.error(reason(&error).into());
+                self.capacity.give_back(&spec.id);
+                self.did_not_start(&key, &spec, &error);
+            }
+        }
+        self.end_proof(&key, &spec.revision);
+        self.turns.request(&key);
+    }
+
+    fn came_up(&self, key: &FunctionKey, observed: Observed) {
+        tracing::info!(function = %key, instance = %observed.id, revision = %observed.revision, "Instance is ready");
+        let mut entries = self.entries();
+        if let Some(entry) = entries.get_mut(key)
+            && entry.moving.remove(&observed.id).is_some()
+        {
+            entry.pool.add(observed.id, observed.revision, observed.socket);
+        }
+    }
+
+    fn did_not_start(&self, key: &FunctionKey, spec: &InstanceSpec, error: &RuntimeError) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else { return };
+        entry.moving.remove(&spec.id);
+        if let RuntimeError::ImageMissing(image) = error {
+            self.images.lost(image);
+            return;
+        }
+        let now = Instant::now();
+        let failure = Failure {
+            reason: reason(error),
+            message: error.to_string(),
+            attempts: 0,
+            retry_at: BACKOFF.next(1, now),
+        };
+        entry.failed(&spec.revision, failure, now);
+    }
+
+    /// Ends instances as the plan says.
+    pub(super) fn stop_all(self: &Arc<Self>, key: &FunctionKey, stops: &[Stop]) {
+        for stop in stops {
+            match stop {
+                Stop::WhenIdle(id) => {
+                    let idle = self.entries().get(key).is_some_and(|e| e.pool.retire(id));
+                    if idle {
+                        self.stop(key, id, GRACE);
+                    }
+                }
+                Stop::Drained(id) => self.stop(key, id, GRACE),
+                Stop::Kill(id) => self.stop(key, id, Duration::ZERO),
+            }
+        }
+    }
+
+    /// Takes an instance out of service and ends it, trying until the engine has confirmed.
+    pub(super) fn stop(self: &Arc<Self>, key: &FunctionKey, id: &InstanceId, grace: Duration) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else { return };
+        let starting = entry.moving.remove(id);
+        if let Some(task) = starting.as_ref().and_then(|m| m.task.as_ref()) {
+            task.abort();
+        }
+        let removed = entry.pool.remove(id);
+        let known = removed.as_ref().map(|r| r.instance.revision.clone()).or_else(|| starting.map(|m| m.revision));
+        let Some(revision) = known else { return };
+        let image = entry.revision(&revision).map(|d| d.target.image.clone()).unwrap_or_default();
+        let since = Instant::now();
+        let moving = Moving { revision: revision.clone(), image, phase: Phase::Stopping, since, task: None };
+        entry.moving.insert(id.clone(), moving);
+        drop(entries);
+        self.end_proof(key, &revision);
+        let (this, key, id) = (Arc::clone(self), key.clone(), id.clone());
+        self.tasks.spawn(async move {
+            this.end(&id, grace).await;
+            if let Some(removed) = removed {
+                removed.instance.gone.cancel();
+            }
+            if let Some(entry) = this.entries().get_mut(&key) {
+                entry.moving.remove(&id);
+            }
+            this.turns.request(&key);
+            this.feed_starving();
+        });
+    }
+
+    /// Ends an instance of whoever it is. Comes back when the engine has confirmed.
+    pub(super) async fn end(&self, id: &InstanceId, grace: Duration) {
+        let mut attempts = 0;
+        while let Err(error) = self.ports.runtime.stop(id, grace).await {
+            attempts += 1;
+            self.metrics.error(Reason::CleanupFailed.into());
+            tracing::warn!(instance = %id, %error, attempts, "Instance could not be ended; trying again");
+            let now = Instant::now();
+            let at = BACKOFF.next(attempts, now).unwrap_or(now);
+            tokio::time::sleep_until(at.into()).await;
+        }
+        self.capacity.give_back(id);
+        tracing::info!(instance = %id, "Instance is gone");
+    }
+
+    /// Whether this Function may try a revision out now; one that is proven anybody may start.
+    fn claims_proof(&self, key: &FunctionKey, revision: &Revision) -> bool {
+        if self.ports.store.knows(revision, Fact::Proven) {
+            return true;
+        }
+        self.proving().entry(revision.clone()).or_insert_with(|| key.clone()) == key
+    }
+
+    /// The trial is over; all who waited for its outcome look again.
+    fn end_proof(&self, key: &FunctionKey, revision: &Revision) {
+        let mine = {
+            let mut proving = self.proving();
+            let mine = proving.get(revision) == Some(key);
+            if mine {
+                proving.remove(revision);
+            }
+            mine
+        };
+        if mine {
+            self.turns_of(revision);
+        }
+    }
+
+    fn turns_of(&self, revision: &Revision) {
+        for (key, entry) in self.entries().iter() {
+            if entry.desired().is_some_and(|d| d.target.revision == *revision) {
+                self.turns.request(key);
+            }
+        }
+    }
+
+    /// Notes whether a Function lacks memory. While one does, idle instances of others leave.
+    fn starve(&self, key: &FunctionKey, starved: bool) {
+        let mut starving = self.starving();
+        let changed = if starved { starving.insert(key.clone()) } else { starving.remove(key) };
+        let pressure = !starving.is_empty();
+        drop(starving);
+        if changed && self.pressure.swap(pressure, Ordering::Relaxed) != pressure && pressure {
+            for pool in self.pools.all() {
+                self.turns.request(pool.key());
+            }
+        }
+        if let Some(entry) = self.entries().get(key) {
+            entry.pool.set_starved(starved);
+        }
+    }
+
+    /// Memory has become free.
+    fn feed_starving(&self) {
+        for key in self.starving().iter() {
+            self.turns.request(key);
+        }
+    }
+
+    /// Records what changed about a Function's readiness.
+    pub(super) async fn announce(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        previous: &FunctionStatus,
+        status: &FunctionStatus,
+    ) -> Result<(), crate::store::StoreError> {
+        let ready = |s: &FunctionStatus| s.conditions.iter().find(|c| c.type_ == "Ready").cloned();
+        let (before, after) = (ready(previous), ready(status));
+        let Some(after) = after else { return Ok(()) };
+        if before.is_some_and(|b| b.reason == after.reason && b.message == after.message) {
+            return Ok(());
+        }
+        let kind = if after.status == "False" { EventType::Warning } else { EventType::Normal };
+        let event = EventRecord::new(kind, &after.reason, after.message, Timestamp::now());
+        self.ports.store.record(key, uid, event).await
+    }
+}
+
+/// `faas-<function>-<12 hex digits>`.
+fn new_id(key: &FunctionKey) -> InstanceId {
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("faas-{}-{}", key.name(), &random[..12])
+}
+
+fn instance_spec(key: &FunctionKey, entry: &Entry, desired: &Desired, id: &InstanceId) -> InstanceSpec {
+    InstanceSpec {
+        id: id.clone(),
+        function: key.clone(),
+        uid: entry.uid.clone(),
+        revision: desired.target.revision.clone(),
+        image: desired.target.image.clone(),
+        env: desired.env.clone(),
+        secrets: desired.secrets.clone(),
+        limits: desired.limits.clone(),
+        network: desired.network,
+        startup_timeout: desired.startup_timeout,
+    }
+}
+
+/// The reason of a failed start.
+fn reason(error: &RuntimeError) -> Reason {
+    match error {
+        RuntimeError::Exited { out_of_memory: true, .. } => Reason::OomKilled,
+        RuntimeError::Exited { .. } | RuntimeError::NotRunnable(_) => Reason::StartFailed,
+        RuntimeError::NotListening { .. } => Reason::StartTimeout,
+        RuntimeError::ImageMissing(_) => Reason::ImageNotFound,
+        RuntimeError::Refused(_) => Reason::NetworkRefused,
+        RuntimeError::Engine(_) => Reason::EngineUnavailable,
+    }
+}
+
+/// Whether instances of a revision are expected to exit after a call.
+pub(super) fn may_exit(manners: Manners) -> bool {
+    matches!(manners, Manners::Single | Manners::Unknown)
+}

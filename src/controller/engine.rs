@@ -1,0 +1,295 @@
+//! The engine's side of the truth: adopts what survived, notices what exits or disappears, says when the engine is away,
+//! and collects what nobody needs any more.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures::StreamExt;
+
+use super::{Controller, apply::may_exit, resolve};
+use crate::{
+    builder::{BuildError, recipe::image_prefix},
+    function::{FunctionKey, status::Reason},
+    plan::{Failure, Phase},
+    pool::slots::Removed,
+    runtime::{Exit, Observed, RuntimeError, socket},
+    store::Fact,
+};
+
+/// How often everything is compared; between that, exits tell.
+const COMPARE_EVERY: Duration = Duration::from_secs(30);
+/// Between two questions to an engine that is away.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A stored source that nobody needs is kept this long: its Function may be about to come.
+const SOURCE_KEPT: Duration = Duration::from_secs(600);
+
+/// Whether the engine answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Not asked yet.
+    Unknown,
+    Here,
+    /// Its error.
+    Away(String),
+}
+
+impl Engine {
+    /// Why it cannot be asked, if it cannot.
+    pub fn away(&self) -> Option<&str> {
+        match self {
+            Self::Here => None,
+            Self::Unknown => Some("the engine has not been asked yet"),
+            Self::Away(error) => Some(error),
+        }
+    }
+}
+
+/// Why the engine could not tell.
+#[derive(Debug, thiserror::Error)]
+enum StockError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Builder(#[from] BuildError),
+}
+
+impl Controller {
+    /// How the engine is.
+    pub fn engine(&self) -> Engine {
+        self.engine.borrow().clone()
+    }
+
+    /// Keeps the controller's view of the engine true, for ever.
+    pub async fn watch_engine(self: Arc<Self>) {
+        loop {
+            let error = match self.follow().await {
+                Ok(()) => continue,
+                Err(error) => error.to_string(),
+            };
+            if self.engine.send_if_modified(|engine| {
+                let news = matches!(engine, Engine::Here | Engine::Unknown);
+                *engine = Engine::Away(error.clone());
+                news
+            }) {
+                tracing::warn!(%error, "The engine does not answer; what runs goes on");
+                self.metrics.error(Reason::EngineUnavailable.into());
+                self.turn_all();
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Takes stock and follows exits until it is time for the next stock, or the engine is lost.
+    async fn follow(self: &Arc<Self>) -> Result<(), StockError> {
+        // Exits first: what ends while stock is taken must not be missed.
+        let mut exits = self.ports.runtime.exits().await?;
+        self.take_stock().await?;
+        if self.engine.send_replace(Engine::Here) != Engine::Here {
+            tracing::info!("The engine answers");
+            self.forgive_engine();
+            self.turn_all();
+        }
+        let end = tokio::time::sleep(COMPARE_EVERY);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return Ok(()),
+                () = self.collect.notified() => self.collect().await?,
+                exit = exits.next() => match exit {
+                    Some(exit) => self.exited(exit).await,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Compares the engine with the memory.
+    async fn take_stock(self: &Arc<Self>) -> Result<(), StockError> {
+        let began = Instant::now();
+        let observed = self.ports.runtime.observe().await?;
+        let present: HashSet<_> = observed.iter().filter(|o| o.running).map(|o| o.id.clone()).collect();
+        self.notice_missing(&present, began);
+        for instance in observed {
+            self.account_for(instance).await;
+        }
+        let images = self.ports.builder.images().await?.into_iter().map(|image| image.name).collect();
+        let prefix = image_prefix(&self.resolver.owner);
+        self.images.observed(&images, |name| name.starts_with(&prefix));
+        self.collect().await
+    }
+
+    /// Instances that we believe in but the engine does not know leave the pools.
+    fn notice_missing(self: &Arc<Self>, present: &HashSet<String>, began: Instant) {
+        for pool in self.pools.all() {
+            for instance in pool.look().0 {
+                if instance.since < began && !present.contains(&instance.id) && pool.remove(&instance.id).is_some() {
+                    tracing::warn!(instance = %instance.id, "Instance disappeared");
+                    self.capacity.give_back(&instance.id);
+                    self.turns.request(pool.key());
+                }
+            }
+        }
+    }
+
+    /// An instance that exists is known, adopted, or ended.
+    async fn account_for(self: &Arc<Self>, observed: Observed) {
+        let known = {
+            let entries = self.entries();
+            entries.get(&observed.function).is_some_and(|entry| {
+                entry.moving.contains_key(&observed.id) || entry.pool.look().0.iter().any(|i| i.id == observed.id)
+            })
+        };
+        if known {
+            return;
+        }
+        let wanted = self.ports.store.get(&observed.function).is_some_and(|function| {
+            function.metadata.uid.as_deref() == Some(&observed.uid) && function.metadata.deletion_timestamp.is_none()
+        });
+        if wanted && observed.running && socket::connect(&observed.socket).await.is_ok() {
+            self.adopt(observed);
+        } else {
+            tracing::info!(instance = %observed.id, "Ending an instance that nobody needs");
+            let this = Arc::clone(self);
+            self.tasks.spawn(async move { this.end(&observed.id, Duration::ZERO).await });
+        }
+    }
+
+    fn adopt(&self, observed: Observed) {
+        tracing::info!(function = %observed.function, instance = %observed.id, "Instance adopted");
+        self.capacity.note(&observed.id, observed.memory);
+        let mut entries = self.entries();
+        let entry = self.entry(&mut entries, &observed.function, &observed.uid);
+        entry.pool.add(observed.id, observed.revision, observed.socket);
+    }
+
+    /// An instance has ended by itself.
+    async fn exited(self: &Arc<Self>, exit: Exit) {
+        let Some(pool) = self.pools.get(exit.function.namespace(), exit.function.name()) else { return };
+        let Some(removed) = pool.remove(&exit.id) else { return };
+        tracing::info!(function = %exit.function, instance = %exit.id, code = exit.code, "Instance exited");
+        removed.instance.gone.cancel();
+        self.judge(&exit, &removed).await;
+        self.turns.request(&exit.function);
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move { this.end(&exit.id, Duration::ZERO).await });
+    }
+
+    /// A single-call program has done its work; another one has crashed.
+    async fn judge(&self, exit: &Exit, removed: &Removed<crate::pool::Instance>) {
+        let revision = &removed.instance.revision;
+        let manners = {
+            let entries = self.entries();
+            let known = entries.get(&exit.function).and_then(|e| e.revision(revision).cloned());
+            known.map(|d| self.manners(&d.target))
+        };
+        let Some(manners) = manners else { return };
+        if may_exit(manners) && exit.code == 0 && removed.answered {
+            self.learn(revision, Fact::SingleCall).await;
+            if let Some(entry) = self.entries().get(&exit.function) {
+                self.route(entry);
+            }
+            return;
+        }
+        if matches!(removed.phase, Phase::Draining | Phase::Condemned) {
+            return;
+        }
+        let (reason, cause) = if exit.out_of_memory {
+            (Reason::OomKilled, " (out of memory; see spec.resources.memory)")
+        } else {
+            (Reason::CrashLoop, "")
+        };
+        self.metrics.error(reason.into());
+        let now = Instant::now();
+        let message = format!("instance {} exited with code {}{cause}", exit.id, exit.code);
+        let failure = Failure { reason, message, attempts: 0, retry_at: Some(now) };
+        if let Some(entry) = self.entries().get_mut(&exit.function) {
+            entry.crashed(revision, failure, now);
+        }
+    }
+
+    /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.
+    async fn collect(&self) -> Result<(), StockError> {
+        let Some(needed) = self.needed().await else { return Ok(()) };
+        for image in self.ports.builder.images().await? {
+            if !needed.images.contains(&image.name) {
+                tracing::info!(image = %image.name, "Removing an image that nobody needs");
+                self.images.lost(&image.name);
+                self.ports.builder.remove(&image.name).await?;
+            }
+        }
+        self.collect_sources(&needed.sources);
+        let known: BTreeSet<_> =
+            [Fact::Proven, Fact::SingleCall, Fact::Stays].into_iter().flat_map(|f| self.ports.store.known(f)).collect();
+        let unneeded: Vec<_> = known.into_iter().filter(|r| !needed.revisions.contains(r.as_str())).collect();
+        if !unneeded.is_empty()
+            && let Err(error) = self.ports.store.forget(unneeded).await
+        {
+            tracing::warn!(%error, "Facts of revisions could not be removed");
+        }
+        Ok(())
+    }
+
+    fn collect_sources(&self, needed: &HashSet<String>) {
+        let before = SystemTime::now() - SOURCE_KEPT;
+        let removed = self.resolver.sources.collect(needed, before);
+        if let Err(error) = removed {
+            tracing::warn!(%error, "Stored sources could not be collected");
+        }
+    }
+
+    /// What the Functions need, once all of them are known.
+    async fn needed(&self) -> Option<Needed> {
+        let mut needed = Needed::default();
+        let functions = self.ports.store.list();
+        {
+            let entries = self.entries();
+            for function in &functions {
+                let key = FunctionKey::try_from(&**function).ok()?;
+                let entry = entries.get(&key)?;
+                entry.resolved.as_ref()?;
+                needed.images.extend(entry.images().cloned());
+                needed.images.extend(function.status.as_ref().and_then(|s| s.image.clone()));
+                let revisions = [entry.desired(), entry.serving.as_ref()].into_iter().flatten();
+                needed.revisions.extend(revisions.map(|d| d.target.revision.to_string()));
+                needed.sources.extend(resolve::source_of(function).map(bare));
+            }
+        }
+        for uid in functions.iter().filter_map(|f| f.metadata.uid.as_deref()) {
+            let record = self.ports.store.served(uid).await.ok()?;
+            let served: Option<resolve::Served> = record.and_then(|r| serde_json::from_str(&r).ok());
+            needed.sources.extend(served.and_then(|s| s.source().map(str::to_owned)).map(bare));
+        }
+        Some(needed)
+    }
+
+    /// Failures that were the engine's are over with it.
+    fn forgive_engine(&self) {
+        for entry in self.entries().values_mut() {
+            entry.failures.retain(|_, failure| failure.reason != Reason::EngineUnavailable);
+        }
+    }
+
+    fn turn_all(&self) {
+        for function in self.ports.store.list() {
+            if let Ok(key) = FunctionKey::try_from(&*function) {
+                self.turns.request(&key);
+            }
+        }
+    }
+}
+
+/// What must stay.
+#[derive(Debug, Default)]
+struct Needed {
+    images: HashSet<String>,
+    sources: HashSet<String>,
+    revisions: HashSet<String>,
+}
+
+/// A digest without its algorithm.
+fn bare(digest: String) -> String {
+    digest.strip_prefix("sha256:").map(str::to_owned).unwrap_or(digest)
+}

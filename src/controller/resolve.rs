@@ -1,0 +1,215 @@
+//! From an object to what its newest generation asks for: reads the source and the secrets, and names the image.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use tokio::task::spawn_blocking;
+
+use super::entry::Stamp;
+use crate::{
+    builder::{
+        BaseImages, BuildJob,
+        archive::{Context, Limits},
+        recipe::{BuildSpec, Language, Recipe},
+        sources::Sources,
+    },
+    function::{Function, FunctionSpec, SOURCE_DIGEST, SOURCE_ERROR, crd, status::Reason},
+    plan::{
+        Blocked,
+        image::{Desired, desired},
+    },
+    runtime::SecretFile,
+};
+
+/// Reads what objects point to.
+#[derive(Clone)]
+pub struct Resolver {
+    pub sources: Sources,
+    pub bases: BaseImages,
+    /// Identity of this installation, a part of every image's name.
+    pub owner: String,
+    /// Key of the hash that stands for secrets in a revision.
+    pub hash_key: [u8; 32],
+    /// Where secrets are: a directory a secret, a file a key.
+    pub secrets_dir: Option<PathBuf>,
+}
+
+/// What a revision that served was made from, kept so that it can be made again after a restart.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Served {
+    spec: FunctionSpec,
+    /// Digest of the content of a directory source.
+    source: Option<String>,
+}
+
+impl Resolver {
+    /// From what this generation would be resolved now. Cheap, but for the reading of secrets.
+    pub async fn stamp(&self, function: &Function) -> Stamp {
+        let secrets = match self.secrets(&function.spec).await {
+            Ok(files) => Ok(self.digest(&files)),
+            Err(blocked) => Err(blocked.message),
+        };
+        let source = annotation(function, SOURCE_DIGEST).or_else(|| annotation(function, SOURCE_ERROR));
+        Stamp { generation: function.metadata.generation.unwrap_or_default(), source, secrets }
+    }
+
+    /// What the newest generation asks for.
+    ///
+    /// # Errors
+    /// When its source or a secret cannot be read, with the reason for the status.
+    pub async fn resolve(&self, function: &Function) -> Result<Desired, Blocked> {
+        if let Some(message) = annotation(function, SOURCE_ERROR) {
+            return Err(blocked(Reason::SourceInvalid, message));
+        }
+        self.desired(&function.spec, annotation(function, SOURCE_DIGEST)).await
+    }
+
+    /// What to build for a Function whose image is missing.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]: the source may have gone meanwhile.
+    pub async fn job(&self, function: &Function) -> Result<BuildJob, Blocked> {
+        self.job_of(&function.spec, annotation(function, SOURCE_DIGEST)).await
+    }
+
+    /// What is to be kept of a Function whose newest generation begins to serve.
+    pub fn served(&self, function: &Function) -> Served {
+        Served { spec: function.spec.clone(), source: annotation(function, SOURCE_DIGEST) }
+    }
+
+    /// The revision that served, if it can still be made.
+    pub async fn restore(&self, served: &Served) -> Option<Desired> {
+        self.desired(&served.spec, served.source.clone()).await.ok()
+    }
+
+    async fn desired(&self, spec: &FunctionSpec, source: Option<String>) -> Result<Desired, Blocked> {
+        let secrets = self.secrets(spec).await?;
+        let digest = self.digest(&secrets);
+        let image = match &spec.source.image {
+            Some(image) => image.clone(),
+            None => self.job_of(spec, source).await?.image,
+        };
+        Ok(desired(spec, image, secrets, &digest))
+    }
+
+    async fn job_of(&self, spec: &FunctionSpec, source: Option<String>) -> Result<BuildJob, Blocked> {
+        let (this, spec) = (self.clone(), spec.clone());
+        spawn_blocking(move || this.read_job(&spec, source))
+            .await
+            .unwrap_or_else(|error| Err(blocked(Reason::SourceUnavailable, error.to_string())))
+    }
+
+    /// Blocks: reads the source from the disk.
+    fn read_job(&self, spec: &FunctionSpec, source: Option<String>) -> Result<BuildJob, Blocked> {
+        let context = self.context(spec, source)?;
+        let build = spec.build.clone().unwrap_or_default();
+        let language = match spec.language {
+            Some(crd::Language::Dockerfile) => Language::Dockerfile,
+            Some(crd::Language::Node) | None => Language::Node,
+        };
+        let wishes = BuildSpec {
+            base_image: build.base_image,
+            args: build.args.into_iter().map(|arg| (arg.name, arg.value)).collect(),
+        };
+        let recipe = Recipe::new(language, &context, &wishes, &self.bases)
+            .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()))?;
+        Ok(BuildJob {
+            image: recipe.image_name(&self.owner, &context),
+            context: Arc::new(context),
+            recipe,
+            timeout: Duration::from_secs(build.timeout_seconds.into()),
+        })
+    }
+
+    fn context(&self, spec: &FunctionSpec, directory: Option<String>) -> Result<Context, Blocked> {
+        if let Some(inline) = &spec.source.inline {
+            let files = inline.iter().map(|(path, text)| (path, 0o644, Bytes::copy_from_slice(text.as_bytes())));
+            return Context::from_files(files, &Limits::default())
+                .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()));
+        }
+        let digest = match (&spec.source.archive, directory) {
+            (Some(archive), _) => archive.trim_start_matches("sha256:").to_owned(),
+            (None, Some(digest)) => digest.trim_start_matches("sha256:").to_owned(),
+            (None, None) => {
+                let message = "source.directory works in a manifest below a directory that `faas start --dir` watches; \
+                               use `faas build` or source.inline elsewhere";
+                return Err(blocked(Reason::SourceNotFound, message));
+            }
+        };
+        match self.sources.get(&digest) {
+            Ok(Some(context)) => Ok(context),
+            Ok(None) => {
+                let message = format!("no upload sha256:{digest} is stored here; upload the archive again");
+                Err(blocked(Reason::SourceNotFound, message))
+            }
+            Err(error) => Err(blocked(Reason::SourceUnavailable, error.to_string())),
+        }
+    }
+
+    async fn secrets(&self, spec: &FunctionSpec) -> Result<Vec<SecretFile>, Blocked> {
+        let mut files = Vec::new();
+        for secret in &spec.secrets {
+            files.extend(self.secret(&secret.name).await?);
+        }
+        Ok(files)
+    }
+
+    async fn secret(&self, name: &str) -> Result<Vec<SecretFile>, Blocked> {
+        let Some(root) = &self.secrets_dir else {
+            let message = format!("secret {name:?} is asked for, but `faas start` was given no --secrets-dir");
+            return Err(blocked(Reason::SecretNotFound, message));
+        };
+        let dir = root.join(name);
+        let missing = |error: io::Error| {
+            blocked(Reason::SecretNotFound, format!("secret {name:?}: {}: {error}", dir.display()))
+        };
+        let mut files = Vec::new();
+        let mut keys = tokio::fs::read_dir(&dir).await.map_err(missing)?;
+        while let Some(key) = keys.next_entry().await.map_err(missing)? {
+            let file_name = key.file_name().to_string_lossy().into_owned();
+            // Kubernetes-style mounts keep their versions in dot directories.
+            if file_name.starts_with('.') || !tokio::fs::metadata(key.path()).await.map_err(missing)?.is_file() {
+                continue;
+            }
+            let bytes = tokio::fs::read(key.path()).await.map_err(missing)?.into();
+            files.push(SecretFile { path: format!("{name}/{file_name}"), bytes });
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+
+    /// A hash that tells nothing without the key, which stays on this machine.
+    fn digest(&self, secrets: &[SecretFile]) -> Vec<u8> {
+        let mut hash = Hmac::<Sha256>::new_from_slice(&self.hash_key).expect("HMAC takes keys of any length");
+        for file in secrets {
+            for part in [file.path.as_bytes(), &file.bytes] {
+                hash.update(&(part.len() as u64).to_be_bytes());
+                hash.update(part);
+            }
+        }
+        hash.finalize().into_bytes().to_vec()
+    }
+}
+
+impl Served {
+    /// Digest of the stored source that it needs, if it needs one.
+    pub fn source(&self) -> Option<&str> {
+        self.spec.source.archive.as_deref().or(self.source.as_deref())
+    }
+}
+
+/// Digest of the stored source that the object's newest generation needs, if it needs one.
+pub fn source_of(function: &Function) -> Option<String> {
+    function.spec.source.archive.clone().or_else(|| annotation(function, SOURCE_DIGEST))
+}
+
+fn annotation(function: &Function, name: &str) -> Option<String> {
+    function.metadata.annotations.as_ref()?.get(name).cloned()
+}
+
+fn blocked(reason: Reason, message: impl Into<String>) -> Blocked {
+    Blocked { reason, message: message.into() }
+}
