@@ -40,8 +40,14 @@ apt_install() {
     command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them (no apt-get here)"
     say "installing ${missing[*]}"
     apt_refresh
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${missing[@]}" >&2 </dev/null
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${missing[@]}"
+}
+
+# Shows what a command printed only when it fails.
+quietly() {
+    local printed
+    printed=$("$@" 2>&1 </dev/null) || { printf '%s\n' "$printed" >&2; return 1; }
 }
 
 # Does a Docker engine answer this user? DOCKER_HOST and contexts count.
