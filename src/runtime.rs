@@ -2,7 +2,9 @@
 //! server. Both promise the same: an instance listens on a unix socket, and [`socket`] is how anyone connects to it.
 
 pub mod docker;
+mod log_tail;
 pub mod process;
+pub mod rundir;
 pub mod socket;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
