@@ -3,7 +3,7 @@
 //! A start runs in a task of its own, so that a caller who leaves cuts off no call to the engine half-way: the task sees
 //! it, and clears away what there is.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bollard::{
     models::{ContainerState, ImageConfig},
@@ -17,10 +17,7 @@ use super::{
     engine::{CHANGE, CallError, LOOK, found},
     init, logs,
 };
-use crate::runtime::{InstanceSpec, Network, Observed, RuntimeError, rundir::InstanceDirs, socket};
-
-/// The wait between two tries to connect doubles up to this.
-const SLOWEST_PROBE: Duration = Duration::from_millis(25);
+use crate::runtime::{InstanceSpec, Network, Observed, RuntimeError, probe, rundir::InstanceDirs};
 
 pub(super) async fn start(inner: Arc<Inner>, spec: InstanceSpec) -> Result<Observed, RuntimeError> {
     let left = CancellationToken::new();
@@ -44,20 +41,7 @@ async fn run(
     if outcome.is_err() {
         inner.remove_dirs(&spec.id).await;
     }
-    outcome.map(|()| observed(inner, spec))
-}
-
-fn observed(inner: &Inner, spec: &InstanceSpec) -> Observed {
-    Observed {
-        id: spec.id.clone(),
-        function: spec.function.clone(),
-        uid: spec.uid.clone(),
-        revision: spec.revision.clone(),
-        image: spec.image.clone(),
-        memory: spec.limits.memory,
-        running: true,
-        socket: inner.settings.run_root.socket(&spec.id),
-    }
+    outcome.map(|()| spec.running_at(inner.settings.run_root.socket(&spec.id)))
 }
 
 async fn make_dirs(inner: &Inner, spec: &InstanceSpec) -> Result<InstanceDirs, RuntimeError> {
@@ -186,30 +170,11 @@ async fn ready(inner: &Inner, spec: &InstanceSpec, container: &str) -> Result<()
     let socket = inner.settings.run_root.socket(&spec.id);
     let limit = spec.startup_timeout;
     tokio::select! {
-        outcome = tokio::time::timeout(limit, accepted(&socket)) => match outcome {
+        outcome = tokio::time::timeout(limit, probe::accepted(&socket)) => match outcome {
             Ok(outcome) => outcome,
             Err(_) => Err(RuntimeError::NotListening { limit, log: words(inner, container).await }),
         },
         ended = end(inner, container) => Err(ended),
-    }
-}
-
-async fn accepted(path: &Path) -> Result<(), RuntimeError> {
-    let mut wait = Duration::from_millis(2);
-    loop {
-        match socket::connect(path).await {
-            Ok(_closed_at_once) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(RuntimeError::NotRunnable(error.to_string()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                // A program of another user makes its socket first and the init opens it to us then: not yet.
-                tracing::trace!(%error, "The socket is not open to us yet");
-            }
-            Err(_) => {}
-        }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(SLOWEST_PROBE);
     }
 }
 
