@@ -1,5 +1,3 @@
-//! `faas` turns a Function object into a URL.
+//! faas: declarative functions.
 
-pub mod builder;
 pub mod function;
-pub mod runtime;
