@@ -1,0 +1,27 @@
+# Each target is one script or one cargo command; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## run the examples and call them, until Ctrl-C (ONCE=1: end after the calls)
+	@ONCE=$(ONCE) scripts/demo
+
+test: ## run everything that this machine can run, and say what was skipped
+	@scripts/test
+
+lint: ## format, clippy, docs, dependencies, shell scripts
+	@scripts/lint
+
+bench: ## compare with the bare instance and with nginx, and measure the idle cost
+	@scripts/bench
+
+setup: ## make a Docker engine answer and provide the images that the tests use
+	@scripts/setup
+
+build: ## build the release binary, target/release/faas
+	cargo build --release --locked
+
+clean: ## remove what was built
+	cargo clean
