@@ -1,3 +1,5 @@
-//! faas: declarative functions.
+//! `faas` turns a Function object into a URL.
 
+pub mod builder;
 pub mod function;
+pub mod runtime;

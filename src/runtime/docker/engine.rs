@@ -84,7 +84,7 @@ impl Engine {
     where
         F: Future<Output = Result<T, bollard::errors::Error>>,
     {
-        let outcome = within(what, limit, call(self.client().await?)).await;
+        let outcome = within(what, limit, Box::pin(call(self.client().await?))).await;
         if matches!(outcome, Err(CallError::Lost(_))) {
             self.client.store(None);
         }

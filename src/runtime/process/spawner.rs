@@ -53,9 +53,12 @@ impl Spawner {
 fn spawn(mut command: Command) -> io::Result<Child> {
     let server = getpid();
     command.process_group(0).kill_on_drop(true);
+    #[allow(
+        unsafe_code,
+        reason = "nothing else can ask the kernel between fork and exec"
+    )]
     // SAFETY: between fork and exec only async-signal-safe functions may run: these are the system calls prctl and
     // getppid, made without a library; nothing is allocated and no lock is taken.
-    #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
