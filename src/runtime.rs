@@ -1,8 +1,12 @@
 //! The runtime port: an image becomes instances. [`docker`] runs hardened containers, [`process`] runs children of this
-//! server. Both promise the same: an instance listens on a unix socket, and [`socket`] is how anyone connects to it.
+//! server. Both promise the same: an instance listens on a unix socket in its directory ([`rundir`]), and [`socket`] is how
+//! anyone connects to it.
 
 pub mod docker;
+mod log_tail;
+mod probe;
 pub mod process;
+pub mod rundir;
 pub mod socket;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -87,6 +91,23 @@ pub struct Observed {
     pub running: bool,
     /// Its socket, whether or not anyone listens there.
     pub socket: PathBuf,
+}
+
+impl InstanceSpec {
+    /// What is observed of the instance once it listens there.
+    #[must_use]
+    pub fn running_at(&self, socket: PathBuf) -> Observed {
+        Observed {
+            id: self.id.clone(),
+            function: self.function.clone(),
+            uid: self.uid.clone(),
+            revision: self.revision.clone(),
+            image: self.image.clone(),
+            memory: self.limits.memory,
+            running: true,
+            socket,
+        }
+    }
 }
 
 /// How an instance ended.

@@ -1,1 +1,249 @@
-//! To come on its branch.
+//! Runs instances as hardened containers of a Docker engine (API 1.41, Docker 20.10, or newer).
+//!
+//! What a container is, is decided in [`container`]; the engine is reached through [`engine`]; the order of things is here:
+//! directories, network, create, start, and a connection that is accepted. Identity is in labels alone: a container that
+//! does not carry our owner's label is not ours, whatever it is called.
+
+mod container;
+pub mod engine;
+mod events;
+mod facts;
+mod init;
+mod logs;
+mod network;
+mod start;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bollard::{
+    models::{ContainerSummary, ContainerSummaryStateEnum},
+    query_parameters::{
+        KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        StopContainerOptionsBuilder,
+    },
+};
+use futures::stream::{self, BoxStream, StreamExt};
+
+use self::{
+    engine::{CHANGE, CallError, Engine, LOOK, found},
+    network::InternetNetwork,
+};
+use super::{
+    Exit, InstanceId, InstanceSpec, LogPiece, Observed, Runtime, RuntimeError, rundir::RunRoot,
+};
+
+/// What the runtime is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The engine's unix socket.
+    pub socket: PathBuf,
+    /// Identity of this installation; at most 40 letters, digits or dashes.
+    pub owner: String,
+    /// Where instances' directories are.
+    pub run_root: RunRoot,
+    /// State directory; the init is kept below it.
+    pub state: PathBuf,
+    /// The program that every container starts with.
+    pub init: &'static [u8],
+    /// `--allow-host-reach`: offer `network: internet` also where this host cannot be shielded from it.
+    pub allow_host_reach: bool,
+}
+
+/// Containers of one owner.
+#[derive(Clone)]
+pub struct DockerRuntime(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    engine: Engine,
+    internet: InternetNetwork,
+}
+
+impl DockerRuntime {
+    /// Touches nothing yet; the engine may be away.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self(Arc::new(Inner {
+            engine: Engine::new(&settings.socket),
+            internet: InternetNetwork::new(&settings.owner, settings.allow_host_reach),
+            settings,
+        }))
+    }
+
+    /// Removes directories that no container uses any more. To be called before the first start: directories come before
+    /// their container.
+    ///
+    /// # Errors
+    /// When the engine does not answer. A directory that cannot be removed is only logged.
+    pub async fn sweep(&self) -> Result<(), RuntimeError> {
+        let used: HashSet<InstanceId> = self.observe().await?.into_iter().map(|o| o.id).collect();
+        let root = &self.0.settings.run_root;
+        let left = root
+            .leftovers()
+            .map_err(|error| RuntimeError::Engine(error.to_string()))?;
+        for id in left.into_iter().filter(|id| !used.contains(id)) {
+            self.0.remove_dirs(&id).await;
+        }
+        Ok(())
+    }
+
+    /// Removes the network of `network: internet` and its firewall rules, if no container uses it. To be called when faas
+    /// ends, and whenever no Function wants it; it comes back by itself.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn close_network(&self) -> Result<(), RuntimeError> {
+        self.0.internet.close(&self.0.engine).await
+    }
+}
+
+impl Inner {
+    async fn containers(&self) -> Result<Vec<ContainerSummary>, CallError> {
+        let label = format!("{}={}", container::OWNER, self.settings.owner);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&HashMap::from([("label", vec![label])]))
+            .build();
+        self.engine
+            .call("list containers", LOOK, |docker| async move {
+                docker.list_containers(Some(options)).await
+            })
+            .await
+    }
+
+    /// The engine's id of one of our containers.
+    async fn find(&self, id: &str) -> Result<Option<String>, CallError> {
+        let name = id.to_owned();
+        let inspected = self
+            .engine
+            .call("inspect container", LOOK, |docker| async move {
+                docker.inspect_container(&name, None).await
+            })
+            .await;
+        let Some(inspected) = found(inspected)? else {
+            return Ok(None);
+        };
+        let labels = inspected.config.and_then(|config| config.labels);
+        let owner = labels
+            .as_ref()
+            .and_then(|labels| labels.get(container::OWNER));
+        let ours = owner == Some(&self.settings.owner);
+        Ok(inspected.id.filter(|_| ours))
+    }
+
+    /// Ends a container and removes it; one that is not there is no error.
+    async fn remove(&self, container: &str, grace: Duration) -> Result<(), CallError> {
+        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        let (first, last) = (container.to_owned(), container.to_owned());
+        let ended = self
+            .engine
+            .call("stop container", grace + CHANGE, |docker| async move {
+                if grace.is_zero() {
+                    let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+                    docker.kill_container(&first, Some(options)).await
+                } else {
+                    let options = StopContainerOptionsBuilder::new().t(seconds).build();
+                    docker.stop_container(&first, Some(options)).await
+                }
+            })
+            .await;
+        if let Err(error @ CallError::Lost(_)) = ended {
+            return Err(error);
+        }
+        // Whatever the engine said of the end (409: it has ended already), removing by force decides.
+        let removed = self
+            .engine
+            .call("remove container", CHANGE, |docker| async move {
+                let options = RemoveContainerOptionsBuilder::new()
+                    .force(true)
+                    .v(true)
+                    .build();
+                docker.remove_container(&last, Some(options)).await
+            })
+            .await;
+        match removed {
+            // 409: somebody else is removing it at this moment.
+            Err(error) if error.is(404) || error.is(409) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn remove_dirs(&self, id: &str) {
+        let (root, name) = (self.settings.run_root.clone(), id.to_owned());
+        let removed = tokio::task::spawn_blocking(move || root.remove(&name)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(instance = id, %error, "Directories of an instance stay behind");
+        }
+    }
+
+    fn observed(&self, summary: &ContainerSummary) -> Option<Observed> {
+        use ContainerSummaryStateEnum::{PAUSED, RESTARTING, RUNNING, STOPPING};
+        let running = matches!(
+            summary.state,
+            Some(RUNNING | PAUSED | RESTARTING | STOPPING)
+        );
+        let labels = summary.labels.as_ref()?;
+        let observed = container::observed(labels, running, &self.settings.run_root);
+        if observed.is_none() {
+            // One unreadable container must not hide the others.
+            tracing::warn!(
+                container = summary.id,
+                "A container of ours has broken labels; remove it by hand"
+            );
+        }
+        observed
+    }
+}
+
+#[async_trait]
+impl Runtime for DockerRuntime {
+    async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let containers = self.0.containers().await?;
+        Ok(containers
+            .iter()
+            .filter_map(|summary| self.0.observed(summary))
+            .collect())
+    }
+
+    async fn start(&self, spec: &InstanceSpec) -> Result<Observed, RuntimeError> {
+        start::start(Arc::clone(&self.0), spec.clone()).await
+    }
+
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError> {
+        if let Some(container) = self.0.find(id).await? {
+            self.0.remove(&container, grace).await?;
+        }
+        self.0.remove_dirs(id).await;
+        Ok(())
+    }
+
+    async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError> {
+        let since = facts::engine_time(&self.0.engine).await?;
+        let docker = self.0.engine.client().await?;
+        Ok(events::exits(&docker, &self.0.settings.owner, &since))
+    }
+
+    /// Of an instance that is not there (any more): nothing.
+    async fn logs(
+        &self,
+        id: &InstanceId,
+        tail: u32,
+        follow: bool,
+    ) -> Result<BoxStream<'static, LogPiece>, RuntimeError> {
+        if self.0.find(id).await?.is_none() {
+            return Ok(stream::empty().boxed());
+        }
+        let docker = self.0.engine.client().await?;
+        Ok(logs::pieces(&docker, id, tail, follow))
+    }
+
+    async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError> {
+        facts::facts(&self.0.engine).await
+    }
+}

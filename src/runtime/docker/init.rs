@@ -1,0 +1,84 @@
+//! Our init on the host's disk, where the engine mounts it from.
+
+use std::{
+    fs, io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+/// Stores the init as `<state>/init/<digest>/faas-init`, mode 0555, unless it is there and whole. A newer version gets
+/// another directory, so that running containers keep theirs.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn store(state: &Path, init: &[u8]) -> io::Result<PathBuf> {
+    let dir = state.join("init").join(hex(&Sha256::digest(init)));
+    let path = dir.join("faas-init");
+    if is_whole(&path, init) {
+        return Ok(path);
+    }
+    fs::create_dir_all(&dir)?;
+    // Written beside and renamed: containers that run from the old file are not disturbed, and nobody sees a half.
+    let fresh = dir.join(format!("faas-init.{}", std::process::id()));
+    let written = write(&fresh, init).and_then(|()| fs::rename(&fresh, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    written.map(|()| path)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o700)
+        .open(path)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.set_permissions(fs::Permissions::from_mode(0o555))?;
+    file.sync_all()
+}
+
+fn is_whole(path: &Path, init: &[u8]) -> bool {
+    let executable = fs::symlink_metadata(path)
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o777 == 0o555);
+    executable && fs::read(path).is_ok_and(|found| found == init)
+}
+
+/// Lower case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_stored_once_and_mended_when_damaged() {
+        let state = tempfile::tempdir().unwrap();
+        let path = store(state.path(), b"init").unwrap();
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        let first = inode(&path);
+        assert_eq!(store(state.path(), b"init").unwrap(), path);
+        assert_eq!(inode(&path), first, "an intact one is left alone");
+
+        for damage in [
+            (|path: &Path| fs::remove_file(path)) as fn(&Path) -> io::Result<()>,
+            |path| fs::remove_file(path).and_then(|()| fs::write(path, "inlt")),
+            |path| fs::set_permissions(path, fs::Permissions::from_mode(0o444)),
+        ] {
+            damage(&path).unwrap();
+            assert_eq!(store(state.path(), b"init").unwrap(), path);
+            assert_eq!(fs::read(&path).unwrap(), b"init");
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o555
+            );
+        }
+        assert_ne!(store(state.path(), b"newer").unwrap(), path);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,62 @@
+//! [pure] The end of a log, as error messages quote it.
+
+/// Lines quoted at most.
+pub const LINES: u32 = 20;
+/// Bytes quoted at most.
+pub const BYTES: usize = 4096;
+
+/// Drops all but the last `limit` bytes.
+pub fn keep(log: &mut Vec<u8>, limit: usize) {
+    let excess = log.len().saturating_sub(limit);
+    log.drain(..excess);
+}
+
+/// The last [`LINES`] lines of at most [`BYTES`] bytes as text; what is no text or moves a terminal's cursor is replaced.
+#[must_use]
+pub fn text(log: &[u8]) -> String {
+    let log = &log[log.len().saturating_sub(BYTES)..];
+    let text = String::from_utf8_lossy(log);
+    let lines: Vec<&str> = text.trim().lines().collect();
+    let first = lines.len().saturating_sub(LINES as usize);
+    let shown = |c: char| {
+        if c.is_control() && c != '\n' && c != '\t' {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
+    match lines[first..].join("\n") {
+        empty if empty.is_empty() => "(none)".to_owned(),
+        lines => lines.chars().map(shown).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept_whatever_the_bytes_are() {
+        for (log, expected) in [
+            (&b""[..], "(none)"),
+            (b" \n\n", "(none)"),
+            (b"one\r\ntwo\n", "one\ntwo"),
+            (b"\xff\xfe\n", "\u{fffd}\u{fffd}"),
+            (b"\x1b[2Jred", "\u{fffd}[2Jred"),
+        ] {
+            assert_eq!(text(log), expected);
+        }
+        let many: String = (0..100).map(|n| format!("{n}\n")).collect();
+        assert!(text(many.as_bytes()).starts_with("80\n"));
+        assert!(text(&[b'x'; 10_000]).len() <= BYTES);
+    }
+
+    #[test]
+    fn only_the_excess_is_dropped() {
+        let mut log = b"abcdef".to_vec();
+        keep(&mut log, 8);
+        assert_eq!(log, b"abcdef");
+        keep(&mut log, 2);
+        assert_eq!(log, b"ef");
+    }
+}

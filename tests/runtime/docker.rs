@@ -1,0 +1,415 @@
+//! Containers of a real engine.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Read,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    models::{ContainerConfig, ContainerCreateBody, ContainerInspectResponse},
+    query_parameters::{
+        CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    },
+};
+use faas::runtime::{
+    Network, Runtime, RuntimeError,
+    docker::{DockerRuntime, Settings},
+    rundir::{Readers, RunRoot},
+};
+use tokio::sync::OnceCell;
+
+use crate::bench::{Bench, PROGRAM, invoke, random, soon};
+
+const ENGINE: &str = "/var/run/docker.sock";
+const IMAGE: &str = "faas.local/test-runtime:1";
+static INIT: &[u8] = include_bytes!(env!("FAAS_INIT_PATH"));
+
+crate::contract::promises!(bench);
+
+/// A runtime of an owner of its own, on the engine of this machine.
+struct World {
+    dir: tempfile::TempDir,
+    owner: String,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            owner: format!("test-{}", random()),
+        }
+    }
+
+    fn run(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    fn runtime(&self) -> DockerRuntime {
+        let mounts = rustix::process::geteuid().is_root();
+        let readers = if mounts { Readers::Instance } else { Readers::Mapped };
+        DockerRuntime::new(Settings {
+            socket: ENGINE.into(),
+            owner: self.owner.clone(),
+            run_root: RunRoot::open(&self.run(), mounts, readers).unwrap(),
+            state: self.dir.path().join("state"),
+            init: INIT,
+            allow_host_reach: false,
+        })
+    }
+}
+
+/// A test that failed leaves no container.
+impl Drop for World {
+    fn drop(&mut self) {
+        for container in listed(&format!("label=faas.dev/owner={}", self.owner)) {
+            let _ = Command::new("docker").args(["rm", "-f", &container]).output();
+        }
+        for mount in mounts(&self.run().display().to_string()) {
+            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+fn has_engine() -> bool {
+    let there = Path::new(ENGINE).exists();
+    if !there {
+        eprintln!("skipped: no Docker engine at {ENGINE} (scripts/docker-up starts one)");
+    }
+    there
+}
+
+async fn bench() -> Option<Bench> {
+    if !has_engine() {
+        return None;
+    }
+    image().await;
+    let world = World::new();
+    Some(bench_of(world.runtime(), world))
+}
+
+fn bench_of(runtime: DockerRuntime, world: World) -> Bench {
+    let run = world.run();
+    Bench {
+        runtime: Arc::new(runtime),
+        image: IMAGE.to_owned(),
+        remains: Box::new(move |id| remains(&run, id)),
+        keep: Box::new(world),
+    }
+}
+
+/// The base image of Node with the program as its command.
+async fn image() {
+    static MADE: OnceCell<()> = OnceCell::const_new();
+    MADE.get_or_init(|| async {
+        let base = Command::new("scripts/base-image").arg("node").output().unwrap();
+        assert!(base.status.success(), "{}", String::from_utf8_lossy(&base.stderr));
+        let base = String::from_utf8(base.stdout).unwrap().trim().to_owned();
+        let docker = docker();
+        let body = ContainerCreateBody { image: Some(base), ..ContainerCreateBody::default() };
+        let made = docker.create_container(None, body).await.unwrap();
+        let (repository, tag) = IMAGE.split_once(':').unwrap();
+        let options = CommitContainerOptionsBuilder::new()
+            .container(&made.id)
+            .repo(repository)
+            .tag(tag)
+            .build();
+        let config = ContainerConfig {
+            entrypoint: Some(vec!["node".to_owned()]),
+            cmd: Some(vec!["-e".to_owned(), PROGRAM.to_owned()]),
+            volumes: Some(vec!["/data".to_owned()]),
+            ..ContainerConfig::default()
+        };
+        docker.commit_container(options, config).await.unwrap();
+        remove(&made.id).await;
+    })
+    .await;
+}
+
+fn docker() -> Docker {
+    // The oldest version that faas promises to know.
+    let oldest = bollard::ClientVersion { major_version: 1, minor_version: 41 };
+    assert!(oldest < *API_DEFAULT_VERSION);
+    Docker::connect_with_unix(ENGINE, 60, &oldest).unwrap()
+}
+
+async fn remove(container: &str) {
+    let options = RemoveContainerOptionsBuilder::new().force(true).build();
+    docker().remove_container(container, Some(options)).await.unwrap();
+}
+
+fn listed(filter: &str) -> Vec<String> {
+    let format = ["ps", "--all", "--format", "{{.Names}}", "--filter", filter];
+    let output = Command::new("docker").args(format).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn mounts(of: &str) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    points.filter(|point| point.contains(of)).map(str::to_owned).collect()
+}
+
+/// Containers, mounts and directories.
+fn remains(run: &Path, id: &str) -> Vec<String> {
+    let mut found = listed(&format!("name={id}"));
+    found.extend(mounts(id));
+    let entries = fs::read_dir(run).unwrap().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    found.extend(names.filter(|name| name.starts_with(id)));
+    found
+}
+
+async fn inspect(id: &str) -> ContainerInspectResponse {
+    docker().inspect_container(id, None).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_can_do_nothing_that_it_need_not() {
+    let Some(bench) = bench().await else { return };
+    let spec = bench.spec(&[]);
+    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let status = invoke(&socket, "fs.readFileSync('/proc/self/status', 'utf8')").await;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(capabilities), "0000000000000000", "{capabilities}");
+    }
+    assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("Seccomp:"), "2");
+    assert_eq!(field("Uid:"), "65532 65532 65532 65532");
+    assert_eq!(field("Gid:"), "65532 65532 65532 65532");
+
+    for (code, expected) in [
+        ("fs.writeFileSync('/x', '')", "error: EROFS"),
+        ("fs.writeFileSync('/.faas/init', '')", "error: EROFS"),
+        ("fs.writeFileSync('/run/x', '')", "error: EROFS"),
+        ("fs.writeFileSync('/tmp/x', 'x'.repeat(1 << 19)); 'room'", "room"),
+        ("fs.writeFileSync('/tmp/y', 'x'.repeat(1 << 20)); 'room'", "error: ENOSPC"),
+        ("fs.writeFileSync('/data/y', 'x'.repeat(1 << 21)); 'room'", "error: ENOSPC"),
+        ("fs.writeFileSync('/dev/shm/y', 'x'.repeat(1 << 21)); 'room'", "error: ENOSPC"),
+        ("fs.writeFileSync('/run/faas/y', 'x'.repeat(1 << 17)); 'room'", "error: ENOSPC"),
+        ("fs.readdirSync('/sys/class/net')", "lo"),
+        ("fs.existsSync('/var/run/docker.sock')", "false"),
+        ("fs.readFileSync('/proc/1/oom_score_adj', 'utf8').trim()", "500"),
+        ("process.env.FAAS_SOCKET + process.env.PORT", "/run/faas/fn.sock8080"),
+        ("fs.mkdirSync('/tmp/d'); fs.writeFileSync('/tmp/d/p', '#!/bin/sh', {mode: 0o755}); \
+          child.spawnSync('/tmp/d/p').error.code", "EACCES"),
+    ] {
+        if code.contains("/run/faas/y") && !rustix::process::geteuid().is_root() {
+            continue;
+        }
+        assert_eq!(invoke(&socket, code).await, expected, "{code}");
+    }
+    let limits = invoke(&socket, "fs.readFileSync('/proc/self/limits', 'utf8')").await;
+    assert!(limits.contains("Max open files            1024                 1024"), "{limits}");
+    let forks = "let n = 0; try { for (;; n++) { const c = child.spawn('sleep', ['100']); \
+        if (!c.pid) { c.on('error', () => {}); break; } } } catch {} n < 64";
+    assert_eq!(invoke(&socket, forks).await, "true");
+    bench.stop(&spec).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engine_was_told_the_limits_and_no_secret() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec(&[]);
+    spec.secrets = vec![faas::runtime::SecretFile {
+        path: "db/password".to_owned(),
+        bytes: "hush-hush".into(),
+    }];
+    let stat = "const s = fs.statSync('/run/secrets/db/password'); s.uid + ' ' + (s.mode & 0o777).toString(8)";
+    let shown = bench.eval(&spec, stat).await;
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(shown, "65532 400");
+    }
+    let seen = inspect(&spec.id).await;
+    assert!(!serde_json::to_string(&seen).unwrap().contains("hush-hush"));
+    let host = seen.host_config.unwrap();
+    assert_eq!(host.memory, Some(spec.limits.memory));
+    assert_eq!(host.memory_swap, Some(spec.limits.memory));
+    assert_eq!(host.nano_cpus, Some(spec.limits.nano_cpus));
+    assert_eq!(host.pids_limit, Some(spec.limits.pids));
+    assert_eq!(host.log_config.unwrap().typ.as_deref(), Some("local"));
+    bench.stop(&spec).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_knows_only_tcp_answers_without_a_network() {
+    let Some(bench) = bench().await else { return };
+    let spec = bench.spec(&[("MODE", "tcp")]);
+    let answer = bench.eval(&spec, "fs.readdirSync('/sys/class/net') + ' ' + server.address().port").await;
+    assert_eq!(answer, "lo 8080");
+    bench.stop(&spec).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_for_want_of_memory_is_told() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec(&[("MODE", "hungry")]);
+    spec.limits.memory = 64 << 20;
+    match soon("the end", bench.runtime.start(&spec)).await.unwrap_err() {
+        RuntimeError::Exited { code: 137, out_of_memory: true, .. } => {}
+        other => panic!("{other}"),
+    }
+    bench.assert_gone(&spec.id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_runtime_of_the_same_owner_finds_what_runs() {
+    let Some(bench) = bench().await else { return };
+    let spec = bench.spec(&[]);
+    let started = bench.runtime.start(&spec).await.unwrap();
+    let world = bench.keep.downcast_ref::<World>().unwrap();
+    drop(bench.runtime);
+
+    let again = world.runtime();
+    fs::create_dir(world.run().join("faas-old-000000000000")).unwrap();
+    again.sweep().await.unwrap();
+    assert_eq!(again.observe().await.unwrap(), [started.clone()]);
+    assert_eq!(invoke(&started.socket, "6 * 7").await, "42");
+    assert!(!world.run().join("faas-old-000000000000").exists());
+    again.stop(&spec.id, Duration::ZERO).await.unwrap();
+    assert_eq!((bench.remains)(&spec.id), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_of_others_are_left_alone() {
+    let Some(bench) = bench().await else { return };
+    let like_ours = [
+        ("app.kubernetes.io/managed-by", "faas"),
+        ("faas.dev/instance", "faas-sum-1"),
+        ("faas.dev/owner", "somebody"),
+    ];
+    let mut foreign = Vec::new();
+    for labels in [&like_ours[..0], &like_ours[..2], &like_ours[..]] {
+        let name = bench.spec(&[]).id;
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let body = ContainerCreateBody {
+            image: Some(IMAGE.to_owned()),
+            labels: Some(labels.iter().map(owned).collect::<HashMap<_, _>>()),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        docker().create_container(Some(options), body).await.unwrap();
+        foreign.push(name);
+    }
+    assert_eq!(bench.runtime.observe().await.unwrap(), []);
+    for name in &foreign {
+        bench.runtime.stop(name, Duration::ZERO).await.unwrap();
+        assert!(inspect(name).await.id.is_some(), "still there");
+        // The same name is refused, and the other's container survives that too.
+        let mut spec = bench.spec(&[]);
+        spec.id.clone_from(name);
+        bench.runtime.start(&spec).await.unwrap_err();
+        remove(name).await;
+        bench.assert_gone(name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_without_a_command_is_told() {
+    let Some(bench) = bench().await else { return };
+    let mut import = Command::new("docker")
+        .args(["import", "-", "faas.local/test-empty:1"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut import.stdin.take().unwrap(), &[0; 1024]).unwrap();
+    assert!(import.wait().unwrap().success());
+    let mut spec = bench.spec(&[]);
+    spec.image = "faas.local/test-empty:1".to_owned();
+    let error = bench.runtime.start(&spec).await.unwrap_err();
+    assert!(error.to_string().contains("neither ENTRYPOINT nor CMD"), "{error}");
+    bench.assert_gone(&spec.id);
+    docker().remove_image(&spec.image, None, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_away_is_an_error() {
+    let world = World::new();
+    let runtime = DockerRuntime::new(Settings {
+        socket: world.dir.path().join("no.sock"),
+        owner: world.owner.clone(),
+        run_root: RunRoot::open(&world.run(), false, Readers::Mapped).unwrap(),
+        state: world.dir.path().join("state"),
+        init: INIT,
+        allow_host_reach: false,
+    });
+    let error = runtime.observe().await.unwrap_err();
+    assert!(matches!(error, RuntimeError::Engine(_)), "{error}");
+    assert!(runtime.exits().await.is_err() && runtime.facts().await.is_err());
+}
+
+/// The network, seen from inside.
+const REACH: &str = "(address, port) => new Promise((done) => {
+    const socket = net.connect({ host: address, port, timeout: 1500 });
+    socket.on('connect', () => { socket.destroy(); done('open'); });
+    socket.on('timeout', () => { socket.destroy(); done('silent'); });
+    socket.on('error', (error) => done(error.code));
+})";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_internet_network_shields_this_host() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec(&[]);
+    spec.network = Network::Internet;
+    if !rustix::process::geteuid().is_root() {
+        let error = bench.runtime.start(&spec).await.unwrap_err();
+        assert!(error.to_string().contains("--allow-host-reach"), "{error}");
+        return;
+    }
+    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    assert_eq!(invoke(&socket, "Object.keys(os.networkInterfaces()).sort()").await, "eth0,lo");
+
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let gateway = "Buffer.from(fs.readFileSync('/proc/net/route', 'utf8').split('\\n')[1].split('\\t')[2], 'hex').reverse().join('.')";
+    let gateway = invoke(&socket, gateway).await;
+    // From the host itself the port is open, so the silence inside is the shield's.
+    std::net::TcpStream::connect((gateway.as_str(), port)).unwrap();
+    for address in [gateway.as_str(), "172.17.0.1", "169.254.169.254"] {
+        let reached = invoke(&socket, &format!("({REACH})('{address}', {port})")).await;
+        assert_eq!(reached, "silent", "{address}");
+    }
+    // The engine's resolver lives at a loopback address of the container.
+    let resolver = invoke(&socket, "fs.readFileSync('/etc/resolv.conf', 'utf8')").await;
+    assert!(resolver.contains("127.0.0.11"), "{resolver}");
+
+    let world = bench.keep.downcast_ref::<World>().unwrap();
+    let (runtime, name) = (world.runtime(), format!("faas-{}", world.owner));
+    runtime.close_network().await.unwrap();
+    assert!(docker().inspect_network(&name, None).await.is_ok(), "it is in use");
+    bench.stop(&spec).await;
+    let before = rules();
+    runtime.close_network().await.unwrap();
+    runtime.close_network().await.unwrap();
+    assert!(docker().inspect_network(&name, None).await.is_err());
+    assert!(rules() < before, "the rules went too");
+}
+
+/// How many rules the table of the shield has.
+fn rules() -> usize {
+    let output = Command::new("iptables").args(["-t", "raw", "-S"]).output().unwrap();
+    let mut text = String::new();
+    output.stdout.as_slice().read_to_string(&mut text).unwrap();
+    text.lines().filter(|line| line.contains("faas-")).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_facts_are_those_of_the_engine() {
+    let Some(bench) = bench().await else { return };
+    let facts = bench.runtime.facts().await.unwrap();
+    for key in ["engine", "builder", "cgroup", "rootless", "userns", "live-restore", "icc"] {
+        assert!(!facts[key].is_empty(), "{key}");
+    }
+    assert!(facts["engine"].contains("API 1."), "{facts:?}");
+}

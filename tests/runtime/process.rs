@@ -1,0 +1,133 @@
+//! Children of this process.
+
+use std::{fs, path::Path, sync::Arc};
+
+use faas::{
+    builder::process::image_dir,
+    runtime::{
+        Runtime,
+        process::{ProcessRuntime, Settings},
+        rundir::{Readers, RunRoot},
+    },
+};
+
+use crate::bench::{Bench, PROGRAM, invoke, until};
+
+const IMAGE: &str = "faas.local/test:1";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+crate::contract::promises!(bench);
+
+async fn bench() -> Option<Bench> {
+    let dir = tempfile::tempdir().unwrap();
+    let images = dir.path().join("images");
+    let image = image_dir(&images, IMAGE);
+    fs::create_dir_all(image.join("app")).unwrap();
+    fs::write(image.join("shim.js"), PROGRAM).unwrap();
+    let run = dir.path().join("run");
+    let settings = Settings {
+        run_root: RunRoot::open(&run, false, Readers::Mapped).unwrap(),
+        images,
+        node: "node".into(),
+        path: PATH.to_owned(),
+    };
+    Some(Bench {
+        runtime: Arc::new(ProcessRuntime::new(settings).unwrap()),
+        image: IMAGE.to_owned(),
+        remains: Box::new(move |id| remains(&run, id)),
+        keep: Box::new(dir),
+    })
+}
+
+/// Directories, and processes that were told of them.
+fn remains(run: &Path, id: &str) -> Vec<String> {
+    let mut found: Vec<String> = fs::read_dir(run)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(id))
+        .collect();
+    found.extend(processes(id));
+    found
+}
+
+/// Processes whose environment names this instance.
+fn processes(id: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let told = |path: &Path| {
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(id)
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| told(path))
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_child_started_ends_with_it() {
+    let bench = bench().await.unwrap();
+    let spec = bench.spec(&[]);
+    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let spawn = "child.spawn('sleep', ['1000']).pid";
+    assert!(invoke(&socket, spawn).await.parse::<u32>().is_ok());
+    assert_eq!(processes(&spec.id).len(), 2);
+    invoke(&socket, "setImmediate(() => process.exit(1))").await;
+    until("both are gone", || processes(&spec.id).is_empty()).await;
+    bench.stop(&spec).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn children_end_with_the_runtime() {
+    let Bench {
+        runtime,
+        image,
+        remains,
+        keep,
+    } = bench().await.unwrap();
+    let bench = Bench {
+        runtime: Arc::clone(&runtime),
+        image,
+        remains,
+        keep,
+    };
+    let spec = bench.spec(&[("MODE", "stubborn")]);
+    runtime.start(&spec).await.unwrap();
+    let Bench {
+        runtime: other,
+        remains,
+        keep: _keep,
+        ..
+    } = bench;
+    drop((runtime, other));
+    until("it is gone", || remains(&spec.id).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_has_no_variable_but_its_own() {
+    let bench = bench().await.unwrap();
+    let spec = bench.spec(&[("A", "1")]);
+    let names = bench
+        .eval(&spec, "Object.keys(process.env).sort().join()")
+        .await;
+    assert_eq!(names, "A,FAAS_SOCKET,HOME,PATH");
+    bench.stop(&spec).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_is_not_there_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = image_dir(dir.path(), IMAGE);
+    fs::create_dir_all(image.join("app")).unwrap();
+    fs::write(image.join("shim.js"), PROGRAM).unwrap();
+    let settings = Settings {
+        run_root: RunRoot::open(&dir.path().join("run"), false, Readers::Mapped).unwrap(),
+        images: dir.path().to_owned(),
+        node: "no-such-node".into(),
+        path: PATH.to_owned(),
+    };
+    let bench = bench().await.unwrap();
+    let runtime = ProcessRuntime::new(settings).unwrap();
+    let error = runtime.start(&bench.spec(&[])).await.unwrap_err();
+    assert!(error.to_string().contains("no-such-node"), "{error}");
+}
