@@ -4,7 +4,10 @@
 //! conditions. Everything here is pure: no IO, no async, no clock.
 
 pub mod crd;
+pub mod manifest;
 pub mod quantity;
+pub mod status;
+pub mod validate;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,122 @@
+//! YAML within budgets: a file into documents, a document into a plain value.
+
+use serde_json::Value;
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+use serde_saphyr::{Error, MessageFormatter, Options, UserMessageFormatter};
+
+use super::ManifestError;
+
+/// Deepest nesting; a Function needs 6, and an object of another kind should still be named.
+pub(super) const MAX_DEPTH: usize = 32;
+
+/// The documents of a file, each with the line on which it begins. Those without content are left out.
+///
+/// A line that begins with `---` separates documents wherever it stands, also inside a block of text: so a document that
+/// cannot be read does not hide the next.
+pub(super) fn split(text: &str) -> Vec<(usize, &str)> {
+    let mut documents = Vec::new();
+    let (mut first_line, mut start, mut offset) = (1, 0, 0);
+    for (line, content) in (1..).zip(text.split_inclusive('\n')) {
+        if is_separator(content) && offset > start {
+            documents.push((first_line, &text[start..offset]));
+            (first_line, start) = (line, offset);
+        }
+        offset += content.len();
+    }
+    documents.push((first_line, &text[start..]));
+    documents.retain(|(_, document)| has_content(document));
+    documents
+}
+
+fn is_separator(line: &str) -> bool {
+    line.strip_prefix("---")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+}
+
+/// Comments, markers and directives are no content.
+fn has_content(document: &str) -> bool {
+    document.lines().any(|line| {
+        let line = if is_separator(line) { &line[3..] } else { line };
+        let line = line.trim();
+        !(line.is_empty() || line == "..." || line.starts_with(['#', '%']))
+    })
+}
+
+/// The value of one document that begins on this line of its file.
+pub(super) fn read(document: &str, first_line: usize) -> Result<Value, ManifestError> {
+    serde_saphyr::from_str_with_options(document, options())
+        .map_err(|error| syntax(&error, first_line))
+}
+
+/// A document in braces that is no JSON may still be YAML; if it is neither, the error of the format it looks like counts.
+pub(super) fn read_flow(
+    document: &str,
+    first_line: usize,
+    json: ManifestError,
+) -> Result<Value, ManifestError> {
+    let looks_like_json = document
+        .trim_start()
+        .trim_start_matches('{')
+        .trim_start()
+        .starts_with('"');
+    read(document, first_line).map_err(|yaml| if looks_like_json { json } else { yaml })
+}
+
+fn options() -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_documents: 1,
+            max_events: 100_000,
+            max_nodes: 50_000,
+            max_aliases: 100,
+            max_anchors: 100,
+            max_recorded_anchor_events: 10_000,
+            max_recorded_anchor_bytes: super::MAX_SIZE,
+            max_total_scalar_bytes: 2 * super::MAX_SIZE,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 10_000,
+            max_replay_stack_depth: 8,
+        },
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        merge_keys: MergeKeyPolicy::Error,
+        legacy_octal_numbers: true,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+    }
+}
+
+fn syntax(error: &Error, first_line: usize) -> ManifestError {
+    let error = error.without_snippet();
+    let (line, column) = error
+        .location()
+        .map_or((1, 1), |at| (at.line(), at.column()));
+    let message = match hint(error) {
+        Some(hint) => format!("{}: {hint}", UserMessageFormatter.format_message(error)),
+        None => UserMessageFormatter.format_message(error).into_owned(),
+    };
+    ManifestError::Syntax {
+        line: first_line - 1 + position(line),
+        column: position(column),
+        message,
+    }
+}
+
+/// Positions are counted from 1, and 0 means unknown.
+fn position(number: impl TryInto<usize>) -> usize {
+    number.try_into().unwrap_or(1).max(1)
+}
+
+fn hint(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::MergeKeyNotAllowed { .. } => Some("write the fields out"),
+        Error::DuplicateMappingKey { .. } => Some("remove one of the two"),
+        Error::Budget { .. } => {
+            Some("the manifest is too complex; a Function needs no more than this")
+        }
+        Error::UnknownAnchor { .. } => Some("define it with & before, in the same document"),
+        _ => None,
+    }
+}

@@ -1,0 +1,98 @@
+//! The CEL rules of the CRD, evaluated here by the library that kube brings.
+
+use std::sync::LazyLock;
+
+use kube::core::cel::{self, CompiledSchema, ValidationError, Validator, compile_schema};
+use serde_json::Value;
+
+use super::error::{ErrorKind, FieldError};
+
+static RULES: LazyLock<CompiledSchema> = LazyLock::new(|| compile_schema(&super::SCHEMA));
+
+thread_local! {
+    /// Holds the functions that rules may call; costly to make, and not to be shared between threads.
+    static VALIDATOR: Validator = Validator::new();
+}
+
+/// Every rule that the value breaks, apart from those that earlier errors explain.
+pub(super) fn check(value: &Value, earlier: &[FieldError]) -> Vec<FieldError> {
+    let verdict = VALIDATOR.with(|validator| validator.validate_compiled(&RULES, value, None));
+    let broken = verdict
+        .err()
+        .map(cel::ValidationErrors::into_vec)
+        .unwrap_or_default();
+    broken
+        .into_iter()
+        .filter(|broken| earlier.is_empty() || !explained(broken, earlier))
+        .map(|broken| field_error(broken, value))
+        .collect()
+}
+
+/// A rule that could not be evaluated met a value that the schema has refused already; one about a field that is wrong
+/// anyway, or has a misspelt field inside, would only repeat that.
+fn explained(broken: &ValidationError, earlier: &[FieldError]) -> bool {
+    let path = path(broken);
+    let misspelt =
+        |error: &FieldError| error.kind == ErrorKind::Unknown && error.path.starts_with(path);
+    broken.kind != cel::ErrorKind::ValidationFailure
+        || earlier
+            .iter()
+            .any(|error| error.path == path || misspelt(error))
+}
+
+fn field_error(broken: ValidationError, object: &Value) -> FieldError {
+    let path = path(&broken).to_owned();
+    let kind = match broken.reason.as_deref() {
+        Some("FieldValueRequired") => ErrorKind::Required,
+        Some("FieldValueForbidden") => ErrorKind::Forbidden,
+        Some("FieldValueDuplicate") => ErrorKind::Duplicate,
+        _ => ErrorKind::Invalid,
+    };
+    let error = FieldError::new(&path, kind, broken.message);
+    match lookup(object, &path) {
+        Some(value) if kind == ErrorKind::Invalid => error.showing(value),
+        _ => error,
+    }
+}
+
+/// A rule at the root can see nothing but the name.
+fn path(broken: &ValidationError) -> &str {
+    if broken.field_path.is_empty() {
+        "metadata.name"
+    } else {
+        &broken.field_path
+    }
+}
+
+/// The value at a path of declared fields and list indexes, which is all that rules are attached to.
+fn lookup<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    let pointer = path.replace('[', ".").replace(']', "").replace('.', "/");
+    object.pointer(&format!("/{pointer}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(schema: &CompiledSchema) -> Vec<&CompiledSchema> {
+        let children = schema
+            .properties
+            .values()
+            .chain(schema.items.as_deref())
+            .chain(schema.additional_properties.as_deref());
+        std::iter::once(schema)
+            .chain(children.flat_map(all))
+            .collect()
+    }
+
+    #[test]
+    fn every_rule_compiles_and_has_a_message() {
+        let nodes = all(&RULES);
+        let rules: Vec<_> = nodes.iter().flat_map(|node| &node.validations).collect();
+        assert!(rules.len() >= 15, "only {} rules were found", rules.len());
+        for rule in rules {
+            let rule = &rule.as_ref().unwrap().rule;
+            assert!(rule.message.is_some(), "{} has no message", rule.rule);
+        }
+    }
+}
