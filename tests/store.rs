@@ -505,7 +505,7 @@ async fn a_thousand_objects_are_cheap() {
 fn a_bad_file_is_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("store.db");
-    let open = |_: &Path| {
+    let open = || {
         EmbeddedStore::open(directory.path())
             .err()
             .expect("refused")
