@@ -2,10 +2,12 @@
 //! not at all, and never changed.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use uuid::Uuid;
@@ -115,6 +117,19 @@ impl Sources {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Forgets the sources that are not `needed` and were stored before `before`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn collect(&self, needed: &HashSet<String>, before: SystemTime) -> io::Result<()> {
+        for digest in self.list()?.into_iter().filter(|d| !needed.contains(d)) {
+            if fs::metadata(self.path(&digest)?)?.modified()? < before {
+                self.remove(&digest)?;
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, digest: &str) -> io::Result<PathBuf> {

@@ -171,7 +171,7 @@ fn failure(error: &BuildError, attempts: u32, now: Instant) -> Failure {
 /// The reason of a failed build and whether trying again may help.
 fn judge(error: &BuildError) -> (Reason, Retry) {
     match error {
-        BuildError::Failed { .. } => (Reason::BuildFailed, Retry::OnChange),
+        BuildError::Failed { .. } | BuildError::Refused(_) => (Reason::BuildFailed, Retry::OnChange),
         BuildError::Timeout { .. } => (Reason::BuildTimeout, Retry::OnChange),
         BuildError::Pull { .. } => (Reason::PullFailed, BACKOFF),
         BuildError::NoSpace(_) => (Reason::NoSpace, BACKOFF),

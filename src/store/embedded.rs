@@ -192,6 +192,28 @@ impl EmbeddedStore {
         .await
     }
 
+    /// Keeps what a Function serves, so that it can be served again after a restart, whatever its newest generation is by
+    /// then. It goes with the Function.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the disk.
+    pub async fn keep_served(&self, uid: &str, record: String) -> Result<(), StoreError> {
+        let uid = uid.to_owned();
+        self.write(move |writer| writer.file.serve(&uid, &record))
+            .await
+    }
+
+    /// What [`keep_served`](Self::keep_served) kept last.
+    ///
+    /// # Errors
+    ///
+    /// Only those of the disk.
+    pub async fn served(&self, uid: &str) -> Result<Option<String>, StoreError> {
+        let uid = uid.to_owned();
+        self.write(move |writer| writer.file.served(&uid)).await
+    }
+
     /// Keeps an event of the object; one of equal reason and message counts on instead. The last 50 are kept. An object
     /// that has gone, or was created anew (another `uid`), gets none.
     ///

@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 
 use super::memory::Objects;
 use crate::{
@@ -32,6 +32,7 @@ const SCHEMA: &str = "
         uid TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, type TEXT NOT NULL, time INTEGER NOT NULL,
         count INTEGER NOT NULL, PRIMARY KEY (uid, reason, message)
     ) STRICT;
+    CREATE TABLE served (uid TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT;
     PRAGMA user_version = 1;";
 /// Events that are kept of one Function.
 const EVENTS: u32 = 50;
@@ -143,6 +144,9 @@ impl File {
             transaction
                 .prepare_cached("DELETE FROM events WHERE uid = ?1")?
                 .execute(params![last.metadata.uid])?;
+            transaction
+                .prepare_cached("DELETE FROM served WHERE uid = ?1")?
+                .execute(params![last.metadata.uid])?;
             count(transaction, version)
         })?;
         self.version = version;
@@ -178,6 +182,24 @@ impl File {
                 .iter()
                 .try_for_each(|revision| statement.execute(params![revision.as_str()]).map(drop))
         })
+    }
+
+    /// Keeps what the object `uid` serves.
+    pub fn serve(&mut self, uid: &str, record: &str) -> Result<(), StoreError> {
+        self.transaction(Durability::Derived, |transaction| {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO served (uid, record) VALUES (?1, ?2)")?
+                .execute(params![uid, record])
+                .map(drop)
+        })
+    }
+
+    /// What the object `uid` serves, if that was kept.
+    pub fn served(&self, uid: &str) -> Result<Option<String>, StoreError> {
+        self.connection
+            .prepare_cached("SELECT record FROM served WHERE uid = ?1")
+            .and_then(|mut statement| statement.query_row([uid], |row| row.get(0)).optional())
+            .map_err(|error| failure(&self.path, error))
     }
 
     /// Adds an event to those of the object `uid`: an equal one counts on, the oldest beyond the bound go.

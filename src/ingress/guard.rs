@@ -1,0 +1,104 @@
+//! Who may speak to a listener [pure]: programs on this machine, not web pages that a browser on it shows.
+
+use std::net::IpAddr;
+
+use hyper::{
+    HeaderMap,
+    header::{HOST, HeaderValue, ORIGIN},
+};
+
+/// Why a request is refused before anything looks at it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("a request must have exactly one Host header")]
+    Host,
+    #[error("host {0:?} is not this server: use localhost or the address that it listens on")]
+    ForeignHost(String),
+    #[error("requests from the web page {0:?} are refused")]
+    ForeignOrigin(String),
+}
+
+impl Refusal {
+    /// Word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Host => "BadRequest",
+            Self::ForeignHost(_) => "ForeignHost",
+            Self::ForeignOrigin(_) => "ForeignOrigin",
+        }
+    }
+}
+
+/// Judges a request's headers on a loopback listener.
+///
+/// A browser sends `Origin` or `Sec-Fetch-Site` whenever a page of another site is behind a request, and a page that
+/// rebinds its own DNS name to 127.0.0.1 still sends that name as `Host`.
+pub fn judge(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Refusal::Host) };
+    let host = host.to_str().map_err(|_| Refusal::Host)?;
+    if !is_local(host) {
+        return Err(Refusal::ForeignHost(host.to_owned()));
+    }
+    if let Some(origin) = headers.get(ORIGIN)
+        && !is_same(origin, host)
+    {
+        return Err(Refusal::ForeignOrigin(text(origin)));
+    }
+    match headers.get("sec-fetch-site") {
+        None => Ok(()),
+        Some(site) if site == "same-origin" || site == "none" => Ok(()),
+        Some(site) => Err(Refusal::ForeignOrigin(text(site))),
+    }
+}
+
+/// Whether a Host names this machine's loopback, with any port.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    let name = name.to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn is_same(origin: &HeaderValue, host: &str) -> bool {
+    let origin = origin.to_str().unwrap_or_default();
+    origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host)
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(headers: &[(&'static str, &str)]) -> Result<(), &'static str> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        judge(&map).map_err(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn lets_programs_in_and_pages_out() {
+        for local in ["localhost:5555", "127.0.0.1", "127.9.9.9:1", "[::1]:5555", "faas.localhost", "LOCALHOST"] {
+            assert_eq!(verdict(&[("host", local)]), Ok(()), "{local}");
+        }
+        for foreign in ["evil.example", "127.0.0.1.evil.example", "10.0.0.1:5555", "[::2]", "", "localhost.evil.example"] {
+            assert_eq!(verdict(&[("host", foreign)]), Err("ForeignHost"), "{foreign}");
+        }
+        assert_eq!(verdict(&[]), Err("BadRequest"));
+        assert_eq!(verdict(&[("host", "localhost"), ("host", "localhost")]), Err("BadRequest"));
+        let host = ("host", "localhost:5555");
+        assert_eq!(verdict(&[host, ("origin", "http://localhost:5555")]), Ok(()));
+        assert_eq!(verdict(&[host, ("origin", "http://localhost:3000")]), Err("ForeignOrigin"));
+        assert_eq!(verdict(&[host, ("origin", "null")]), Err("ForeignOrigin"));
+        assert_eq!(verdict(&[host, ("sec-fetch-site", "none")]), Ok(()));
+        assert_eq!(verdict(&[host, ("sec-fetch-site", "cross-site")]), Err("ForeignOrigin"));
+        assert_eq!(verdict(&[host, ("sec-fetch-site", "same-site")]), Err("ForeignOrigin"));
+    }
+}

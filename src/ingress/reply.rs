@@ -1,0 +1,224 @@
+//! From what went wrong to what the caller reads [pure]: one table for all answers that the platform makes itself.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use serde_json::json;
+
+use super::{guard::Refusal, route::PathError};
+use crate::pool::LeaseError;
+
+/// Says that the platform, not the function, made this answer, and why.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-faas-error");
+/// Names the call, in the caller's log, ours and the function's.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How the caller called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// `POST /functions/:name`: failures of the caller or the function are 400, as the first users know it.
+    Envelope,
+    /// `/function/:name`: exact codes.
+    Raw,
+}
+
+/// Why a call has no answer of the function's.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("there is no function {0:?}; `faas list` shows those that there are")]
+    NotFound(String),
+    #[error("{message}")]
+    Lease { message: String, error: LeaseError, waited: Duration },
+    #[error("the function did not answer within {}s (spec.timeoutSeconds); {:.1}s have passed", limit.as_secs(), elapsed.as_secs_f64())]
+    Timeout { limit: Duration, elapsed: Duration, stopped: bool },
+    #[error("the request body is larger than {limit} bytes")]
+    BodyTooLarge { limit: u64 },
+    #[error("the answer is larger than the {limit} bytes that fit into an envelope; call /function/NAME to have it streamed")]
+    ResponseTooLarge { limit: u64 },
+    #[error("the instance ended before it answered; `faas logs` shows its last words")]
+    InstanceLost,
+    #[error("the function's answer is not HTTP as it should be: {0}")]
+    BadResponse(String),
+    #[error("{0}")]
+    BadInput(String),
+    #[error("{0}")]
+    FunctionFailed(String),
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nobody reads this: the caller has left.
+    #[error("the caller has left")]
+    CallerGone,
+}
+
+impl CallError {
+    /// Why there was no lease, with the time that the caller waited.
+    pub fn lease(error: LeaseError, waited: Duration) -> Self {
+        let message = format!("{error}; {:.1}s have passed", waited.as_secs_f64());
+        Self::Lease { message, error, waited }
+    }
+
+    /// The word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) | Self::Lease { error: LeaseError::Deleted, .. } => "NotFound",
+            Self::Lease { error: LeaseError::QueueFull, .. } => "QueueFull",
+            Self::Lease { error: LeaseError::NoInstance { .. }, .. } => "NoInstance",
+            Self::Lease { error: LeaseError::NoCapacity { .. }, .. } => "NoCapacity",
+            Self::Lease { error: LeaseError::Failing(failure), .. } => failure.reason.into(),
+            Self::Timeout { stopped: true, .. } => "Timeout",
+            Self::Timeout { stopped: false, .. } => "InstanceNotStopped",
+            Self::BodyTooLarge { .. } => "BodyTooLarge",
+            Self::ResponseTooLarge { .. } => "ResponseTooLarge",
+            Self::InstanceLost => "InstanceLost",
+            Self::BadResponse(_) => "BadResponse",
+            Self::BadInput(_) => "BadInput",
+            Self::FunctionFailed(_) => "FunctionFailed",
+            Self::Path(_) => "BadPath",
+            Self::Refused(refusal) => refusal.code(),
+            Self::CallerGone => "CallerGone",
+        }
+    }
+
+    fn status(&self, style: Style) -> StatusCode {
+        match self {
+            Self::NotFound(_) | Self::Lease { error: LeaseError::Deleted, .. } => match style {
+                Style::Envelope => StatusCode::BAD_REQUEST,
+                Style::Raw => StatusCode::NOT_FOUND,
+            },
+            Self::FunctionFailed(_) => match style {
+                Style::Envelope => StatusCode::BAD_REQUEST,
+                Style::Raw => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::BadInput(_) | Self::Path(_) | Self::Refused(Refusal::Host) => StatusCode::BAD_REQUEST,
+            Self::Refused(_) => StatusCode::FORBIDDEN,
+            Self::Lease { error: LeaseError::QueueFull, .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Lease { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ResponseTooLarge { .. } | Self::InstanceLost | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
+            // nginx's code for it, since HTTP has none.
+            Self::CallerGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        }
+    }
+
+    /// After how many seconds trying again may help.
+    fn retry_after(&self, now: Instant) -> Option<u64> {
+        match self {
+            Self::Lease { error: LeaseError::Failing(failure), .. } => {
+                let wait = failure.retry_at.map(|at| at.saturating_duration_since(now).as_secs());
+                Some(wait.unwrap_or(0).max(1))
+            }
+            Self::Lease { error: LeaseError::Deleted, .. } => None,
+            Self::Lease { .. } => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The answer.
+    pub fn response(&self, style: Style, now: Instant) -> Response<Body> {
+        let code = self.code();
+        let body = json!({"message": self.to_string(), "code": code}).to_string();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status(style);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
+        if let Some(seconds) = self.retry_after(now) {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// Takes out the fields that belong to one connection and not to the message.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all("connection")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"] {
+        headers.remove(name);
+    }
+}
+
+/// `{"response": "..."}` around what the function answered.
+pub fn envelope(result: &[u8]) -> Response<Body> {
+    let body = json!({"response": String::from_utf8_lossy(result)}).to_string();
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// What a failed function says about its failure: the message of its JSON, or its text.
+pub fn failure_message(body: &[u8], status: StatusCode) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let message = parsed.as_ref().and_then(|v| v["message"].as_str()).map(str::to_owned);
+    match message {
+        Some(message) => message,
+        None if body.is_empty() => format!("the function answered {status}"),
+        None => format!("the function answered {status}: {}", String::from_utf8_lossy(&body[..body.len().min(1024)])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_fit_the_style() {
+        let now = Instant::now();
+        let lease = |error| CallError::lease(error, Duration::from_secs(3));
+        let limit = Duration::from_secs(20);
+        for (error, envelope, raw, code, retry) in [
+            (CallError::NotFound("x".into()), 400, 404, "NotFound", false),
+            (CallError::FunctionFailed("x".into()), 400, 500, "FunctionFailed", false),
+            (CallError::BadInput("x".into()), 400, 400, "BadInput", false),
+            (lease(LeaseError::QueueFull), 429, 429, "QueueFull", true),
+            (lease(LeaseError::NoInstance { limit }), 503, 503, "NoInstance", true),
+            (lease(LeaseError::NoCapacity { limit }), 503, 503, "NoCapacity", true),
+            (CallError::Timeout { limit, elapsed: limit, stopped: true }, 504, 504, "Timeout", false),
+            (CallError::Timeout { limit, elapsed: limit, stopped: false }, 504, 504, "InstanceNotStopped", false),
+            (CallError::BodyTooLarge { limit: 1 }, 413, 413, "BodyTooLarge", false),
+            (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
+            (CallError::InstanceLost, 502, 502, "InstanceLost", false),
+            (CallError::Refused(Refusal::ForeignHost("x".into())), 403, 403, "ForeignHost", false),
+        ] {
+            for (style, status) in [(Style::Envelope, envelope), (Style::Raw, raw)] {
+                let response = error.response(style, now);
+                assert_eq!(response.status(), status, "{error:?} {style:?}");
+                assert_eq!(response.headers()[ERROR_HEADER], code);
+                assert_eq!(response.headers().contains_key(RETRY_AFTER), retry, "{error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn connection_fields_stay_behind() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("connection", "close, x-mine"), ("x-mine", "1"), ("te", "trailers"), ("x-other", "2")] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.into_iter().collect::<Vec<_>>(), [(Some("x-other".parse().unwrap()), "2".parse().unwrap())]);
+    }
+
+    #[test]
+    fn failures_are_told_in_the_functions_words() {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        assert_eq!(failure_message(br#"{"message":"boom"}"#, status), "boom");
+        assert_eq!(failure_message(b"", status), "the function answered 500 Internal Server Error");
+        assert_eq!(failure_message(b"oops", status), "the function answered 500 Internal Server Error: oops");
+    }
+}
