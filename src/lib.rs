@@ -3,6 +3,7 @@
 pub mod builder;
 pub mod controller;
 pub mod function;
+pub mod ingress;
 pub mod plan;
 pub mod pool;
 pub mod retry;

@@ -1,0 +1,264 @@
+//! The way in: connections, and for each request route → lease → proxy → reply.
+//!
+//! The accept loop is our own, because a server that faces clients needs bounds that a framework's default has not: a
+//! limit of connections below the descriptor limit, health that answers beyond it, a time limit for a request's head.
+
+pub mod body;
+pub mod guard;
+pub mod proxy;
+pub mod reply;
+pub mod route;
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{Router, body::Body};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use self::{
+    reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
+    route::Route,
+};
+use crate::{pool::Pools, telemetry::Metrics};
+
+/// Longest time for a request's head.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Largest head of a request.
+const MAX_HEAD: usize = 64 << 10;
+/// Most fields of a request's head.
+const MAX_FIELDS: usize = 100;
+/// Connections beyond the limit that are answered at least with a refusal, or about our health.
+const SPARE: usize = 64;
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Management and invocation.
+    All,
+    /// Everything but invocation, which has a listener of its own.
+    Manage,
+    /// Invocation and nothing else.
+    Invoke,
+}
+
+/// Serves requests; shared by all connections.
+pub struct Ingress {
+    pools: Arc<Pools>,
+    management: Router,
+    metrics: Arc<Metrics>,
+    /// First half of the request ids of this process.
+    id_prefix: u32,
+    calls: AtomicU64,
+}
+
+impl Ingress {
+    /// `management` answers what is not a call.
+    pub fn new(pools: Arc<Pools>, management: Router, metrics: Arc<Metrics>) -> Arc<Self> {
+        let id_prefix = uuid::Uuid::new_v4().as_fields().0;
+        Arc::new(Self { pools, management, metrics, id_prefix, calls: AtomicU64::new(0) })
+    }
+
+    /// Accepts connections until `stop`, then lets requests finish. Ends when all have; the caller sets the deadline.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, scope: Scope, limit: usize, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(limit));
+        let spare = Arc::new(Semaphore::new(SPARE));
+        let graceful = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(connection) => connection,
+                Err(error) => {
+                    pause_after(&error).await;
+                    continue;
+                }
+            };
+            let (permit, full) = match Arc::clone(&places).try_acquire_owned() {
+                Ok(permit) => (permit, false),
+                Err(_) => match Arc::clone(&spare).try_acquire_owned() {
+                    Ok(permit) => (permit, true),
+                    Err(_) => continue,
+                },
+            };
+            let connection = Arc::clone(&self).connection(stream, peer, scope, full);
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                let _permit: OwnedSemaphorePermit = permit;
+                if let Err(error) = connection.await {
+                    tracing::debug!(%peer, %error, "Connection ended");
+                }
+            });
+        }
+        graceful.shutdown().await;
+    }
+
+    /// One connection's requests.
+    fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        scope: Scope,
+        full: bool,
+    ) -> http1::Connection<TokioIo<TcpStream>, impl hyper::service::HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send>>
+    {
+        // A small answer must not wait for the acknowledgement of the one before.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "No TCP_NODELAY");
+        }
+        let service = service_fn(move |request| {
+            let this = Arc::clone(&self);
+            async move {
+                let response = if full { this.refuse(&request) } else { this.respond(request, scope).await };
+                Ok::<_, Infallible>(response)
+            }
+        });
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_headers(MAX_FIELDS)
+            .max_header_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+    }
+
+    /// One request's answer.
+    async fn respond(&self, mut request: Request<Incoming>, scope: Scope) -> Response<Body> {
+        let id = self.identify(&mut request);
+        let mut response = match guard::judge(request.headers()) {
+            Ok(()) => self.dispatch(request, scope).await,
+            Err(refusal) => CallError::from(refusal).response(Style::Raw, Instant::now()),
+        };
+        response.headers_mut().insert(REQUEST_ID, id);
+        response
+    }
+
+    async fn dispatch(&self, request: Request<Incoming>, scope: Scope) -> Response<Body> {
+        let route = match route::parse(request.method(), request.uri()) {
+            Ok(route) => route,
+            Err(error) => return CallError::from(error).response(Style::Raw, Instant::now()),
+        };
+        match (route, scope) {
+            (Route::Call(target), Scope::All | Scope::Invoke) => {
+                let busy = self.arrive();
+                let outcome = proxy::call(&self.pools, &target, request).await;
+                self.finish(outcome, Style::Envelope, busy)
+            }
+            (Route::Raw(target, path), Scope::All | Scope::Invoke) => {
+                let busy = self.arrive();
+                let outcome = proxy::raw(&self.pools, &target, &path, request).await;
+                self.finish(outcome, Style::Raw, busy)
+            }
+            (Route::Manage, Scope::All | Scope::Manage) => self.manage(request).await,
+            _ => CallError::NotFound(request.uri().path().to_owned()).response(Style::Raw, Instant::now()),
+        }
+    }
+
+    async fn manage(&self, request: Request<Incoming>) -> Response<Body> {
+        let outcome: Result<_, Infallible> = self.management.clone().oneshot(request.map(Body::new)).await;
+        match outcome {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Notes a call that runs, from its arrival on.
+    fn arrive(&self) -> Busy<'_> {
+        self.metrics.in_flight.inc();
+        Busy { metrics: &self.metrics, began: Instant::now(), code: 499 }
+    }
+
+    fn finish(&self, outcome: Result<Response<Body>, CallError>, style: Style, mut busy: Busy<'_>) -> Response<Body> {
+        let response = outcome.unwrap_or_else(|error| {
+            self.metrics.error(error.code());
+            tracing::debug!(%error, code = error.code(), "Call refused or failed");
+            error.response(style, Instant::now())
+        });
+        busy.code = response.status().as_u16();
+        response
+    }
+
+    /// More connections than we may have: only questions about our health are answered.
+    fn refuse(&self, request: &Request<Incoming>) -> Response<Body> {
+        let health = matches!(request.uri().path(), "/healthz" | "/readyz");
+        let mut response = Response::new(Body::from(if health { "ok\n" } else { OVERLOADED }));
+        let headers = response.headers_mut();
+        headers.insert("connection", HeaderValue::from_static("close"));
+        if !health {
+            self.metrics.error("Overloaded");
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(ERROR_HEADER, HeaderValue::from_static("Overloaded"));
+            headers.insert("retry-after", HeaderValue::from_static("1"));
+            *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
+        }
+        response
+    }
+
+    /// The caller's request id, if it gave one that can be written anywhere, else one of ours; the function gets it too.
+    fn identify(&self, request: &mut Request<Incoming>) -> HeaderValue {
+        if let Some(given) = request.headers().get(REQUEST_ID)
+            && (1..=128).contains(&given.len())
+            && given.as_bytes().iter().all(u8::is_ascii_graphic)
+        {
+            return given.clone();
+        }
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:08x}-{number:x}", self.id_prefix);
+        let id = HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"));
+        request.headers_mut().insert(REQUEST_ID, id.clone());
+        id
+    }
+}
+
+const OVERLOADED: &str = r#"{"message":"too many connections; try again later","code":"Overloaded"}"#;
+
+/// A call between its arrival and the head of its answer.
+struct Busy<'a> {
+    metrics: &'a Metrics,
+    began: Instant,
+    /// Status of the answer; that of a caller who has left before there is one.
+    code: u16,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+        self.metrics.called(self.code, self.began.elapsed());
+    }
+}
+
+/// Out of descriptors, accepting fails at once again and again; anything else is the peer's trouble.
+async fn pause_after(error: &io::Error) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    ) {
+        return;
+    }
+    tracing::warn!(%error, "Accepting a connection failed");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}

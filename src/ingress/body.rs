@@ -1,0 +1,208 @@
+//! Bodies on their way: a request's, bounded and partly read while its caller waits; an answer's, which holds the lease
+//! until its last byte and moves the instance's connection itself.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::reply::CallError;
+use crate::pool::{Lease, connection::Connection};
+
+/// Largest body of a call.
+pub const MAX_REQUEST: u64 = 100 << 20;
+/// How much of a body is read while its caller waits for an instance.
+const READ_AHEAD: usize = 64 << 10;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's body: what was read ahead, then the rest as it comes, up to [`MAX_REQUEST`].
+#[derive(Debug)]
+pub struct Bounded {
+    ahead: VecDeque<Bytes>,
+    rest: Incoming,
+    left: u64,
+}
+
+/// The body is larger than [`MAX_REQUEST`].
+#[derive(Debug, thiserror::Error)]
+#[error("the request body is larger than {MAX_REQUEST} bytes")]
+pub struct TooLarge;
+
+impl Bounded {
+    /// Refuses at once what says that it is too large.
+    pub fn new(body: Incoming) -> Result<Self, CallError> {
+        if body.size_hint().lower() > MAX_REQUEST {
+            return Err(CallError::BodyTooLarge { limit: MAX_REQUEST });
+        }
+        Ok(Self { ahead: VecDeque::new(), rest: body, left: MAX_REQUEST })
+    }
+
+    /// Waits for `outcome` and reads ahead meanwhile, so that a caller who leaves is noticed.
+    pub async fn while_reading<T>(&mut self, outcome: impl Future<Output = T>) -> Result<T, CallError> {
+        tokio::pin!(outcome);
+        let mut read = 0;
+        while read < READ_AHEAD && !self.rest.is_end_stream() {
+            tokio::select! {
+                biased;
+                outcome = &mut outcome => return Ok(outcome),
+                frame = self.rest.frame() => match frame {
+                    None => break,
+                    Some(Err(_)) => return Err(CallError::CallerGone),
+                    Some(Ok(frame)) => if let Ok(data) = frame.into_data() {
+                        read += data.len();
+                        self.left = self.left.saturating_sub(data.len() as u64);
+                        self.ahead.push_back(data);
+                    },
+                },
+            }
+        }
+        Ok(outcome.await)
+    }
+}
+
+impl Body for Bounded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(data) = self.ahead.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        let frame = match Pin::new(&mut self.rest).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        };
+        let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match self.left.checked_sub(size) {
+            Some(left) => self.left = left,
+            None => return Poll::Ready(Some(Err(TooLarge.into()))),
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead: u64 = self.ahead.iter().map(|data| data.len() as u64).sum();
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + ahead);
+        }
+        hint.set_lower(rest.lower() + ahead);
+        hint
+    }
+}
+
+/// When a call must be over.
+#[derive(Debug)]
+pub struct Deadline {
+    pub began: Instant,
+    pub limit: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Deadline {
+    /// Runs from now.
+    pub fn new(limit: Duration) -> Self {
+        Self { began: Instant::now(), limit, sleep: Box::pin(tokio::time::sleep(limit)) }
+    }
+
+    /// Comes when the time is over.
+    pub async fn passed(&mut self) {
+        self.sleep.as_mut().await;
+    }
+}
+
+/// An answer's body with all that it needs until its end.
+#[derive(Debug)]
+pub struct Answer {
+    body: Incoming,
+    connection: Option<Connection>,
+    /// Whether the connection may serve another call.
+    keep: bool,
+    lease: Lease,
+    deadline: Deadline,
+}
+
+/// The answer was cut off in the middle.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    #[error("the function did not finish its answer within {}s (spec.timeoutSeconds)", .0.as_secs())]
+    Timeout(Duration),
+    #[error("the instance broke off its answer: {0}")]
+    Broken(hyper::Error),
+}
+
+impl Answer {
+    /// `connection` is where `body` comes from.
+    pub fn new(body: Incoming, connection: Connection, keep: bool, lease: Lease, deadline: Deadline) -> Self {
+        Self { body, connection: Some(connection), keep, lease, deadline }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Once to bring in what has come, and once more because taking it may let more come at once.
+        for _ in 0..2 {
+            if let Some(connection) = &mut self.connection {
+                connection.drive(cx);
+            }
+            if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+                return Poll::Ready(frame);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.poll_body(cx) {
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Cut::Broken(error)))),
+            Poll::Ready(frame) => return Poll::Ready(frame.map(|f| f.map_err(Cut::Broken))),
+            Poll::Pending => {}
+        }
+        if self.deadline.sleep.as_mut().poll(cx).is_ready() {
+            self.lease.condemn();
+            self.connection = None;
+            return Poll::Ready(Some(Err(Cut::Timeout(self.deadline.limit))));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    /// A connection whose answer was read to the end goes back to its instance before the lease does.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.keep
+            && self.body.is_end_stream()
+        {
+            self.lease.instance.connections.put(connection);
+        }
+    }
+}

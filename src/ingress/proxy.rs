@@ -1,0 +1,209 @@
+//! One call's way to an instance and back: lease → connection → request → answer. No engine, disk or store, and no lock
+//! that other functions share.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::body::Body;
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
+    body::Incoming,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue},
+};
+
+use super::{
+    body::{Answer, Bounded, Deadline, TooLarge},
+    reply::{self, CallError, ERROR_HEADER},
+    route::Target,
+};
+use crate::{
+    plan::Manners,
+    pool::{
+        Lease, Pool, Pools,
+        connection::{Connection, RequestBody, SendError},
+    },
+};
+
+/// Largest answer that fits into an envelope.
+const MAX_ENVELOPE: u64 = 16 << 20;
+/// How long a 504 waits for the instance's end to be confirmed.
+const STOP_CONFIRMED: Duration = Duration::from_secs(2);
+/// Instances that are tried before a call that no instance has seen is given up.
+const ATTEMPTS: usize = 3;
+
+/// `POST /functions/:name`: the input in, `{"response": "..."}` out.
+pub async fn call(pools: &Pools, target: &Target, request: Request<Incoming>) -> Result<Response<Body>, CallError> {
+    let (parts, body) = request.into_parts();
+    let mut onward = Request::new(());
+    *onward.method_mut() = Method::POST;
+    *onward.uri_mut() = Uri::from_static("/invoke");
+    for name in [HOST, reply::REQUEST_ID, CONTENT_LENGTH] {
+        if let Some(value) = parts.headers.get(&name) {
+            onward.headers_mut().insert(name, value.clone());
+        }
+    }
+    onward.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let answer = send(pools, target, onward, body).await?;
+    let (head, body) = answer.into_parts();
+    let limit = usize::try_from(MAX_ENVELOPE).unwrap_or(usize::MAX);
+    let result = match Limited::new(body, limit).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return Err(cut_off(&*error)),
+    };
+    if head.status.is_success() {
+        return Ok(reply::envelope(&result));
+    }
+    let message = reply::failure_message(&result, head.status);
+    let bad_input = head.status == StatusCode::BAD_REQUEST
+        && head.headers.get(ERROR_HEADER).is_some_and(|code| code == "BadInput");
+    Err(if bad_input { CallError::BadInput(message) } else { CallError::FunctionFailed(message) })
+}
+
+/// Why an answer could not be read to its end.
+fn cut_off(error: &(dyn std::error::Error + 'static)) -> CallError {
+    match error.downcast_ref::<super::body::Cut>() {
+        Some(super::body::Cut::Timeout(limit)) => {
+            CallError::Timeout { limit: *limit, elapsed: *limit, stopped: true }
+        }
+        Some(super::body::Cut::Broken(_)) => CallError::InstanceLost,
+        None => CallError::ResponseTooLarge { limit: MAX_ENVELOPE },
+    }
+}
+
+/// `ANY /function/:name/*path`: everything through, both ways.
+pub async fn raw(
+    pools: &Pools,
+    target: &Target,
+    path: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, CallError> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = path.parse().map_err(|_| super::route::PathError::Ambiguous)?;
+    reply::strip_hop_by_hop(&mut parts.headers);
+    let mut answer = send(pools, target, Request::from_parts(parts, ()), body).await?;
+    reply::strip_hop_by_hop(answer.headers_mut());
+    Ok(answer.map(Body::new))
+}
+
+/// Leases an instance and sends it the request. What no instance has seen a byte of is sent to another one.
+async fn send(
+    pools: &Pools,
+    target: &Target,
+    head: Request<()>,
+    body: Incoming,
+) -> Result<Response<Answer>, CallError> {
+    let pool = pools
+        .get(&target.namespace, &target.name)
+        .ok_or_else(|| CallError::NotFound(target.name.clone()))?;
+    let mut body = Bounded::new(body)?;
+    let arrived = Instant::now();
+    let mut lease = body.while_reading(pool.lease()).await?.map_err(|e| CallError::lease(e, arrived.elapsed()))?;
+    let mut request = Box::new(with_body(head, body));
+    for _ in 1..ATTEMPTS {
+        match exchange(lease, request).await {
+            Ok(answer) => return Ok(answer),
+            Err(Unsent::Over(error)) => return Err(error),
+            Err(Unsent::Again(unsent)) => request = unsent,
+        }
+        lease = again(&pool, arrived).await?;
+    }
+    match exchange(lease, request).await {
+        Ok(answer) => Ok(answer),
+        Err(Unsent::Over(error)) => Err(error),
+        Err(Unsent::Again(_)) => Err(CallError::InstanceLost),
+    }
+}
+
+async fn again(pool: &Arc<Pool>, arrived: Instant) -> Result<Lease, CallError> {
+    pool.lease().await.map_err(|e| CallError::lease(e, arrived.elapsed()))
+}
+
+fn with_body(head: Request<()>, body: Bounded) -> Request<RequestBody> {
+    head.map(|()| body.boxed_unsync())
+}
+
+/// A call without an answer.
+enum Unsent {
+    /// No byte of it has reached the function.
+    Again(Box<Request<RequestBody>>),
+    Over(CallError),
+}
+
+/// One try with one instance.
+async fn exchange(lease: Lease, mut request: Box<Request<RequestBody>>) -> Result<Response<Answer>, Unsent> {
+    let mut deadline = Deadline::new(lease.route.timeout);
+    let keep = lease.route.manners == Manners::Stays;
+    set_connection(request.headers_mut(), keep);
+    let mut kept = keep.then(|| lease.instance.connections.take()).flatten();
+    loop {
+        let was_kept = kept.is_some();
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => match Connection::open(&lease.instance.socket).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(instance = %lease.instance.id, %error, "Instance refused a connection");
+                    lease.condemn();
+                    return Err(Unsent::Again(request));
+                }
+            },
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = connection.send(*request) => outcome,
+            () = deadline.passed() => return Err(Unsent::Over(timed_out(lease, &deadline).await)),
+        };
+        match outcome {
+            Ok(answer) => {
+                lease.answered();
+                return Ok(answer.map(|body| Answer::new(body, connection, keep, lease, deadline)));
+            }
+            // A kept connection that was closed in the meantime; a new one tells whether the instance lives.
+            Err(SendError { unsent: Some(unsent), .. }) if was_kept => request = unsent,
+            Err(SendError { unsent: Some(unsent), .. }) => {
+                lease.condemn();
+                return Err(Unsent::Again(unsent));
+            }
+            Err(SendError { unsent: None, error }) => return Err(Unsent::Over(lost(&lease, &error))),
+        }
+    }
+}
+
+fn set_connection(headers: &mut HeaderMap, keep: bool) {
+    if !keep {
+        headers.insert("connection", HeaderValue::from_static("close"));
+    }
+}
+
+/// The function may have seen the request and gave no answer.
+fn lost(lease: &Lease, error: &hyper::Error) -> CallError {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(current) = cause {
+        if current.is::<TooLarge>() {
+            return CallError::BodyTooLarge { limit: super::body::MAX_REQUEST };
+        }
+        cause = current.source();
+    }
+    if error.is_user() {
+        return CallError::CallerGone;
+    }
+    lease.condemn();
+    if error.is_parse() {
+        return CallError::BadResponse(error.to_string());
+    }
+    CallError::InstanceLost
+}
+
+/// A timed-out instance gets no more calls. With one call an instance its end is awaited, so that nothing of the call goes
+/// on after the answer; with more, its other calls end in their own time.
+async fn timed_out(lease: Lease, deadline: &Deadline) -> CallError {
+    let (limit, gone) = (deadline.limit, lease.instance.gone.clone());
+    let alone = lease.route.calls_at_a_time() == 1;
+    lease.condemn();
+    drop(lease);
+    let stopped = !alone || tokio::time::timeout(STOP_CONFIRMED, gone.cancelled()).await.is_ok();
+    CallError::Timeout { limit, elapsed: deadline.began.elapsed(), stopped }
+}
