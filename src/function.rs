@@ -188,12 +188,13 @@ impl Revision {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let hex: String = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Self(hex[..REVISION_DIGITS].into())
+        let short = &hash.finalize()[..REVISION_DIGITS / 2];
+        let hex = short.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        Self(
+            hex.filter_map(|digit| char::from_digit(digit.into(), 16))
+                .collect::<String>()
+                .into(),
+        )
     }
 
     /// The hex digits.

@@ -165,16 +165,22 @@ fn default_startup_timeout() -> u32 {
     20
 }
 
-/// The CustomResourceDefinition as an API server takes it.
+/// The `CustomResourceDefinition` as an API server takes it.
 ///
 /// It differs from [`Function::crd`] in two things that the derive cannot say: no field is nullable, so that a null means
 /// "not given" everywhere, and integer formats are those that Kubernetes knows.
+///
+/// # Panics
+/// Never: the input is fixed, and a test makes it.
 #[must_use]
 pub fn definition() -> CustomResourceDefinition {
     serde_json::from_value(definition_value()).expect("normalising keeps the shape of a definition")
 }
 
 /// `crds/function.yaml`: the definition as text, the same for every run.
+///
+/// # Panics
+/// Never: the input is fixed, and a test makes it.
 #[must_use]
 pub fn crd_yaml() -> String {
     let yaml = serde_saphyr::to_string(&definition_value()).expect("JSON is YAML");

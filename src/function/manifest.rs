@@ -95,7 +95,7 @@ fn text_of(text: &[u8]) -> Result<&str, ManifestError> {
 
 fn not_utf8(text: &[u8], valid: usize) -> ManifestError {
     let before = &text[..valid];
-    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    let line = before.split(|byte| *byte == b'\n').count();
     let start = before
         .iter()
         .rposition(|byte| *byte == b'\n')

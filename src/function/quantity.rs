@@ -58,7 +58,7 @@ impl FromStr for Cpu {
     }
 }
 
-/// `None` for what does not fit [`CPU_PATTERN`].
+/// `None` for what does not fit `CPU_PATTERN`.
 fn cpu_nanos(text: &str) -> Option<u64> {
     if let Some(millis) = text.strip_suffix('m') {
         return digits(millis, 1..=5).map(|millis| millis * 1_000_000);
@@ -112,7 +112,7 @@ impl FromStr for Memory {
     }
 }
 
-/// `None` for what does not fit [`MEMORY_PATTERN`] or into 64 bits.
+/// `None` for what does not fit `MEMORY_PATTERN` or into 64 bits.
 fn memory_bytes(text: &str) -> Option<u64> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())

@@ -322,7 +322,7 @@ mod tests {
         }
     }
 
-    /// As kubectl wait and GitOps tools compute it, for an observed generation that is current.
+    /// As `kubectl wait` and delivery tools compute it, for an observed generation that is current.
     fn kstatus(conditions: &[Condition]) -> &'static str {
         let first = conditions
             .iter()

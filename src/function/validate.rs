@@ -1,7 +1,7 @@
 //! One verdict: whether a plain value is a Function, by the same schema and rules as at an API server.
 //!
-//! The way of a value: nulls pruned and defaults filled ([`fill`]) → the generated schema ([`walk`]) → metadata rules
-//! ([`metadata`]) → CEL rules ([`rules`]) → typed object. All field errors come at once, where an API server stops before CEL
+//! The way of a value: nulls pruned and defaults filled (`fill`) → the generated schema (`walk`) → metadata rules
+//! (`metadata`) → CEL rules (`rules`) → typed object. All field errors come at once, where an API server stops before CEL
 //! when the schema fails.
 
 mod error;

@@ -52,7 +52,7 @@ pub struct FunctionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_build: Option<LastBuild>,
 
-    /// Ready, Reconciling, Stalled, SourceReady, Built, Deployed and Serving, each with a reason and a message.
+    /// `Ready`, `Reconciling`, `Stalled`, `SourceReady`, `Built`, `Deployed` and `Serving`, each with a reason and a message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -1,6 +1,7 @@
 //! YAML within budgets: a file into documents, a document into a plain value.
 
 use serde_json::Value;
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use serde_saphyr::{Error, MessageFormatter, Options, UserMessageFormatter};
 
@@ -68,8 +69,8 @@ fn options() -> Options {
             max_depth: MAX_DEPTH,
             flow_nesting_limit: MAX_DEPTH,
             max_documents: 1,
-            max_events: 100_000,
-            max_nodes: 50_000,
+            max_events: 500_000,
+            max_nodes: 200_000,
             max_aliases: 100,
             max_anchors: 100,
             max_recorded_anchor_events: 10_000,
@@ -93,10 +94,7 @@ fn syntax(error: &Error, first_line: usize) -> ManifestError {
     let (line, column) = error
         .location()
         .map_or((1, 1), |at| (at.line(), at.column()));
-    let message = match hint(error) {
-        Some(hint) => format!("{}: {hint}", UserMessageFormatter.format_message(error)),
-        None => UserMessageFormatter.format_message(error).into_owned(),
-    };
+    let message = message(error);
     ManifestError::Syntax {
         line: first_line - 1 + position(line),
         column: position(column),
@@ -109,14 +107,26 @@ fn position(number: impl TryInto<usize>) -> usize {
     number.try_into().unwrap_or(1).max(1)
 }
 
-fn hint(error: &Error) -> Option<&'static str> {
-    match error {
-        Error::MergeKeyNotAllowed { .. } => Some("write the fields out"),
-        Error::DuplicateMappingKey { .. } => Some("remove one of the two"),
-        Error::Budget { .. } => {
-            Some("the manifest is too complex; a Function needs no more than this")
+/// The parser's words and what to do; for limits our own words, because they are our limits.
+fn message(error: &Error) -> String {
+    let hint = match error {
+        Error::AliasError { error, .. } => return message(error),
+        Error::Budget {
+            breach: BudgetBreach::Depth { .. },
+            ..
+        } => {
+            return format!("nested deeper than {MAX_DEPTH} levels");
         }
-        Error::UnknownAnchor { .. } => Some("define it with & before, in the same document"),
-        _ => None,
-    }
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            return "too many values, anchors or aliases for a manifest: write it out, or split it"
+                .to_owned();
+        }
+        Error::MergeKeyNotAllowed { .. } => ": write the fields out",
+        Error::DuplicateMappingKey { .. } => ": remove one of the two",
+        Error::UnknownAnchor { .. } => ": define it with & before, in the same document",
+        _ => "",
+    };
+    format!("{}{hint}", UserMessageFormatter.format_message(error))
 }

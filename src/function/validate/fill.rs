@@ -8,7 +8,9 @@ pub(super) fn fill(schema: &Value, value: &mut Value) {
         Value::Object(object) => fill_object(schema, object),
         Value::Array(items) => {
             if let Some(schema) = schema.get("items") {
-                items.iter_mut().for_each(|item| fill(schema, item));
+                for item in items {
+                    fill(schema, item);
+                }
             }
         }
         Value::Number(number) if schema["type"] == "integer" => {

@@ -53,10 +53,7 @@ impl Walker {
             Value::Object(object) => self.object(schema, object, path),
             Value::Array(items) => self.list(schema, items, path),
             Value::String(text) => self.text(schema, text, path),
-            Value::Number(number) => {
-                self.errors
-                    .extend(range_error(schema, number.as_f64(), value, path))
-            }
+            Value::Number(_) => self.errors.extend(range_error(schema, value, path)),
             Value::Null | Value::Bool(_) => {}
         }
     }
@@ -171,14 +168,9 @@ fn enum_error(schema: &Value, value: &Value, path: &str) -> Option<FieldError> {
         .then(|| FieldError::new(path, ErrorKind::NotSupported, message).showing(value))
 }
 
-fn range_error(
-    schema: &Value,
-    number: Option<f64>,
-    value: &Value,
-    path: &str,
-) -> Option<FieldError> {
+fn range_error(schema: &Value, value: &Value, path: &str) -> Option<FieldError> {
     let bound = |keyword| schema.get(keyword).and_then(Value::as_f64);
-    let number = number?;
+    let number = value.as_f64()?;
     let message = match (bound("minimum"), bound("maximum")) {
         (Some(min), _) if number < min => format!("must be at least {min}"),
         (_, Some(max)) if number > max => format!("must be at most {max}"),
@@ -235,27 +227,123 @@ fn duplicates(schema: &Value, items: &[Value], path: &str) -> Vec<FieldError> {
 
 /// Names the unknown field, and the known one that was probably meant.
 fn unknown(schema: &Value, name: &str, path: &str) -> FieldError {
-    let message = match nearest(schema, name) {
-        Some(known) => format!("did you mean {known:?}?"),
-        None => {
-            let known: Vec<&str> = properties(schema)
-                .into_iter()
-                .flat_map(Map::keys)
-                .map(String::as_str)
-                .collect();
-            format!("known fields are {}", known.join(", "))
-        }
-    };
+    let message = nearest(schema, name).map_or_else(
+        || {
+            format!(
+                "known fields are {}",
+                field_names(schema).collect::<Vec<_>>().join(", ")
+            )
+        },
+        |known| format!("did you mean {known:?}?"),
+    );
     FieldError::new(field(path, name), ErrorKind::Unknown, message)
 }
 
+fn field_names(schema: &Value) -> impl Iterator<Item = &str> {
+    properties(schema)
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(String::as_str)
+}
+
+/// The known field whose spelling is near enough to be meant.
 fn nearest<'a>(schema: &'a Value, name: &str) -> Option<&'a str> {
     let distance = |known: &str| strsim::osa_distance(&known.to_lowercase(), &name.to_lowercase());
-    let known = properties(schema)?
-        .keys()
-        .map(|known| (distance(known), known.as_str()));
-    known
-        .filter(|(distance, known)| *distance <= known.len().min(name.len()) / 3 + 1)
-        .min()
-        .map(|(_, known)| known)
+    let near = |known: &str| distance(known) <= known.len().min(name.len()) / 3 + 1;
+    field_names(schema)
+        .filter(|known| near(known))
+        .min_by_key(|known| distance(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [&str; 22] = [
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "enum",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
+        "format",
+        "x-kubernetes-list-map-keys",
+        "x-kubernetes-list-type",
+        "x-kubernetes-validations",
+        "default",
+        "description",
+        "example",
+    ];
+
+    fn unknown_keywords(schema: &Value, unknown: &mut Vec<String>) {
+        let keywords = schema.as_object().into_iter().flat_map(Map::keys);
+        unknown.extend(
+            keywords
+                .filter(|key| !KNOWN.contains(&key.as_str()))
+                .cloned(),
+        );
+        let named = properties(schema).into_iter().flat_map(Map::values);
+        let unnamed = ["items", "additionalProperties"]
+            .into_iter()
+            .filter_map(|key| schema.get(key));
+        named
+            .chain(unnamed)
+            .for_each(|schema| unknown_keywords(schema, unknown));
+    }
+
+    #[test]
+    fn the_schema_says_nothing_that_the_walker_does_not_know() {
+        let mut unknown = Vec::new();
+        unknown_keywords(&super::super::SCHEMA, &mut unknown);
+        unknown.retain(|keyword| !matches!(keyword.as_str(), "title" | "$schema"));
+        assert_eq!(unknown, Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_pattern_compiles() {
+        let mut written = HashMap::new();
+        collect_patterns(&super::super::SCHEMA, &mut written);
+        let text = super::super::SCHEMA.to_string();
+        assert!(written.len() >= 5);
+        assert_eq!(
+            text.matches("\"pattern\":").count(),
+            text.matches("\"pattern\":\"").count()
+        );
+        for pattern in text.split("\"pattern\":").skip(1) {
+            let pattern: String = serde_json::Deserializer::from_str(pattern)
+                .into_iter()
+                .next()
+                .unwrap()
+                .unwrap();
+            assert!(
+                written.contains_key(&pattern),
+                "{pattern} is no regular expression"
+            );
+        }
+    }
+
+    #[test]
+    fn the_nearest_field_is_meant() {
+        let schema =
+            serde_json::json!({"properties": {"timeoutSeconds": {}, "min": {}, "max": {}}});
+        for (name, meant) in [
+            ("timeoutSecond", Some("timeoutSeconds")),
+            ("timeoutseconds", Some("timeoutSeconds")),
+            ("timoutSecnds", Some("timeoutSeconds")),
+            ("mim", Some("min")),
+            ("replicas", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(&schema, name), meant, "{name}");
+        }
+    }
 }
