@@ -423,8 +423,11 @@ async fn commands_see_the_site_and_images_do_not() {
         let files = dockerfile(&[
             "FROM busybox:1 AS first",
             "FROM busybox:1",
-            "RUN echo $SITE_MIRROR $HTTPS_PROXY && cat $NODE_EXTRA_CA_CERTS $SSL_CERT_FILE",
-            &format!("ENV OWN={}", fresh()),
+            &format!(
+                "RUN echo $SITE_MIRROR $HTTPS_PROXY && cat $NODE_EXTRA_CA_CERTS $SSL_CERT_FILE # {}",
+                fresh()
+            ),
+            "ENV OWN=1",
         ]);
         let job = bench.job(Language::Dockerfile, &borrowed(&files));
         bench.build(&job).await.unwrap();
