@@ -16,6 +16,7 @@ pub mod images;
 pub mod log;
 pub mod resolve;
 pub mod turns;
+pub mod view;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -79,6 +80,8 @@ pub struct Controller {
     engine: watch::Sender<Engine>,
     /// Something may have become unneeded.
     collect: Notify,
+    /// Changes with every turn's end.
+    turned: watch::Sender<()>,
     builds: Semaphore,
     starts: Semaphore,
     tasks: TaskTracker,
@@ -117,6 +120,7 @@ impl Controller {
             proving: Mutex::default(),
             engine: watch::Sender::new(Engine::Unknown),
             collect: Notify::new(),
+            turned: watch::Sender::new(()),
             builds: Semaphore::new(CONCURRENT_BUILDS),
             starts: Semaphore::new(CONCURRENT_STARTS),
             tasks: TaskTracker::new(),
@@ -365,6 +369,7 @@ impl Controller {
             entry.turn.next = wait.and_then(|w| wall.checked_add(w).ok());
             entry.turn.last_error = None;
         }
+        self.turned.send_replace(());
         wait.map_or_else(Action::await_change, Action::requeue)
     }
 

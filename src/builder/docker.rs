@@ -16,7 +16,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bollard::{
     Docker,
-    models::{BuildInfo, BuildInfoAux},
+    models::{BuildInfo, BuildInfoAux, ImageSummary},
     query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions},
 };
 use futures::{Stream, StreamExt, pin_mut};
@@ -32,6 +32,9 @@ pub const IMAGE_LABEL: &str = "faas.dev/image";
 
 /// How long an engine may take to answer a simple question, in seconds.
 const ANSWER_SECONDS: u64 = 60;
+
+/// How often a list is asked for when images go meanwhile.
+const LIST_ATTEMPTS: u32 = 5;
 
 /// The builder that an engine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +127,21 @@ impl DockerBuilder {
         }
     }
 
+    /// All images with our label.
+    async fn labelled(&self) -> Result<Vec<ImageSummary>, BuildError> {
+        let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.client.list_images(Some(options.clone())).await {
+                // An image that goes while the engine lists them fails the whole list.
+                Err(error) if attempts < LIST_ATTEMPTS && errors::is_lost(&error.to_string()) => {}
+                found => return found.map_err(errors::engine),
+            }
+        }
+    }
+
     /// Whether an image of this name carries our label; nothing when there is no such image.
     async fn is_ours(&self, image: &str) -> Result<Option<bool>, BuildError> {
         match self.client.inspect_image(image).await {
@@ -167,19 +185,13 @@ async fn follow(
 #[async_trait]
 impl Builder for DockerBuilder {
     async fn images(&self) -> Result<Vec<Image>, BuildError> {
-        let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
-        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
-        let found = self.client.list_images(Some(options)).await;
         let prefix = recipe::image_prefix(&self.owner);
-        let images = found
-            .map_err(errors::engine)?
-            .into_iter()
-            .flat_map(|image| {
-                // An image that somebody made from ours has our label too, but not our name.
-                let names = image.repo_tags.into_iter();
-                let created = image.created;
-                names.map(move |name| Image { name, created })
-            });
+        let images = self.labelled().await?.into_iter().flat_map(|image| {
+            // An image that somebody made from ours has our label too, but not our name.
+            let names = image.repo_tags.into_iter();
+            let created = image.created;
+            names.map(move |name| Image { name, created })
+        });
         Ok(images
             .filter(|image| image.name.starts_with(&prefix))
             .collect())

@@ -122,6 +122,16 @@ impl Images {
         }
     }
 
+    /// Somebody asks for another try of a failed build.
+    pub fn retry(&self, name: &ImageName) {
+        if let Some(entry) = self.lock().get_mut(name)
+            && matches!(entry.state, ImageState::Failed(_))
+        {
+            entry.state = ImageState::Missing;
+            entry.attempts = 0;
+        }
+    }
+
     /// The last build of an image: for a status, and its log.
     pub fn last_build(&self, name: &ImageName) -> Option<(LastBuild, Arc<LiveLog>)> {
         let images = self.lock();

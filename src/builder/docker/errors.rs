@@ -39,6 +39,9 @@ pub(super) fn build(error: Error, report: &Report) -> BuildError {
     if is_full(&words) || is_full(&report.last_words()) {
         return BuildError::NoSpace(message);
     }
+    if is_lost(&words) {
+        return BuildError::Engine(message);
+    }
     let step = report.culprit();
     if let Some(image) = pulled_image(step) {
         return BuildError::Pull {
@@ -60,6 +63,16 @@ pub(super) fn is_missing(error: &Error) -> bool {
             ..
         }
     )
+}
+
+/// Whether a layer went away while it was in use: another image that had it in common was just removed. Once more helps.
+pub(super) fn is_lost(message: &str) -> bool {
+    let marks = [
+        "unrecognized image ID",
+        "unknown parent image",
+        "layer does not exist",
+    ];
+    marks.iter().any(|mark| message.contains(mark))
 }
 
 fn is_full(message: &str) -> bool {

@@ -1,9 +1,12 @@
 //! Takes away what a classic build leaves behind: images of steps, without name or label, that no image stands on.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bollard::{Docker, query_parameters::RemoveImageOptions};
+use bollard::{Docker, errors::Error, query_parameters::RemoveImageOptions};
 use tokio_util::task::TaskTracker;
+
+const ATTEMPTS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Images that one build made; they go when it ends, however it ends. The engine itself keeps those that the finished
 /// image stands on.
@@ -40,13 +43,30 @@ impl Drop for Sweep {
         self.tasks.spawn(async move {
             for id in images.iter().rev() {
                 if is_leftover(&client, id, begun).await {
-                    let options = None::<RemoveImageOptions>;
-                    // Refused where another image stands on it: then it is no leftover.
-                    let _ = client.remove_image(id, options, None).await;
+                    remove(&client, id).await;
                 }
             }
         });
     }
+}
+
+/// Removes an image, unless another one stands on it: then it is no leftover. The container of a step that was cancelled
+/// may hold it for a moment longer.
+async fn remove(client: &Docker, id: &str) {
+    for _ in 0..ATTEMPTS {
+        let end = client
+            .remove_image(id, None::<RemoveImageOptions>, None)
+            .await;
+        match end {
+            Err(Error::DockerResponseServerError {
+                status_code: 409,
+                message,
+            }) if message.contains("container") => tokio::time::sleep(PAUSE).await,
+            Err(Error::DockerResponseServerError { .. }) | Ok(_) => return,
+            Err(error) => return tracing::warn!(image = id, %error, "Build leftover stays"),
+        }
+    }
+    tracing::warn!(image = id, "Build leftover stays, a container uses it");
 }
 
 /// A build's output can name any image, so only what has no name, no label and is as young as the build counts.

@@ -1,0 +1,143 @@
+//! The management API: everything that is not a call. Writes go to the store, as kubectl's would; the controller does
+//! the rest.
+
+pub mod error;
+pub mod openapi;
+pub mod status;
+pub mod stream;
+pub mod upload;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State},
+    http::{StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use self::error::ApiError;
+use crate::{
+    builder::sources::Sources,
+    controller::Controller,
+    directory::Problem,
+    function::{API_VERSION, Function, FunctionKey, manifest},
+    store::{Applied, Manager, embedded::EmbeddedStore},
+    telemetry::Metrics,
+};
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    pub store: EmbeddedStore,
+    pub sources: Sources,
+    pub controller: Arc<Controller>,
+    pub metrics: Arc<Metrics>,
+    /// What is wrong with files of the watched directories.
+    pub problems: watch::Receiver<Vec<Problem>>,
+    /// What this server is made of, for `/status`.
+    pub facts: Arc<Value>,
+}
+
+/// The routes of the management API.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/functions", get(list).post(upload::deploy))
+        .route("/functions/", get(list).post(upload::deploy))
+        .route("/functions/{name}", get(read).put(apply).delete(delete))
+        .route("/functions/{name}/logs", get(stream::logs))
+        .route("/functions/{name}/build-log", get(stream::build_log))
+        .route("/functions/{name}/events", get(events))
+        .route("/status", get(status::status))
+        .route("/ping", get(|| async { Json(json!({"message": "pong"})) }))
+        .route("/ping/", post(method_not_allowed))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        .route("/openapi.json", get(|| async { Json(openapi::document()) }))
+        .fallback(unknown)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(manifest::MAX_SIZE))
+        .with_state(api)
+}
+
+async fn unknown(uri: axum::http::Uri) -> ApiError {
+    ApiError::NotFound(format!("there is nothing at {}; see /openapi.json", uri.path()))
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::Method
+}
+
+/// `:name` or `:name.namespace` of a path.
+pub struct Key(FunctionKey);
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(name) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ApiError::BadRequest(error.to_string()))?;
+        name.parse().map(Self).map_err(|error: crate::function::KeyError| ApiError::BadRequest(error.to_string()))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    namespace: Option<String>,
+}
+
+async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Json<Value> {
+    let wanted = |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
+    let functions = api.store.list();
+    let items: Vec<_> = functions.iter().filter(wanted).map(|f| &**f).collect();
+    Json(json!({"apiVersion": API_VERSION, "kind": "FunctionList", "metadata": {}, "items": items}))
+}
+
+async fn read(State(api): State<Api>, Key(key): Key) -> Result<Json<Function>, ApiError> {
+    let function = api.store.get(&key).ok_or_else(|| ApiError::no_function(&key))?;
+    Ok(Json(Function::clone(&function)))
+}
+
+async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Response, ApiError> {
+    let mut parsed = manifest::parse(&body);
+    let (Some(document), true) = (parsed.pop(), parsed.is_empty()) else {
+        return Err(ApiError::BadRequest("the body must hold exactly one Function, as JSON or YAML".to_owned()));
+    };
+    let function = document.verdict.map_err(|error| ApiError::Invalid(error.to_string()))?;
+    if document.key.as_ref() != Some(&key) {
+        let message = format!("the body defines another Function than the path names ({key})");
+        return Err(ApiError::BadRequest(message));
+    }
+    if function.spec.source.directory.is_some() {
+        let message = "spec.source.directory: Forbidden: works only in manifests below a watched directory \
+                       (`faas start --dir`); use `faas build`, source.inline or source.archive";
+        return Err(ApiError::Invalid(message.to_owned()));
+    }
+    let (applied, function) = api.store.apply(function, &Manager::Api, Timestamp::now()).await?;
+    if applied == Applied::Unchanged {
+        api.controller.retry(&key);
+    }
+    let status = if applied == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
+    let headers = [(header::HeaderName::from_static("x-faas-applied"), applied.to_string())];
+    Ok((status, headers, Json(Function::clone(&function))).into_response())
+}
+
+async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {
+    api.store.delete(&key, &Manager::Api, Timestamp::now()).await?;
+    let body = json!({"message": format!("Function {key} is being deleted")});
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+async fn events(State(api): State<Api>, Key(key): Key) -> Result<Json<Value>, ApiError> {
+    api.store.get(&key).ok_or_else(|| ApiError::no_function(&key))?;
+    let events = api.store.events(&key).await?;
+    Ok(Json(json!({"items": events})))
+}

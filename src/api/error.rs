@@ -1,0 +1,69 @@
+//! What the management API answers when it refuses: one shape, `{"message", "code"}`, and one table of codes.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use crate::{function::FunctionKey, ingress::reply::ERROR_HEADER, store::StoreError};
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("this path does not take this method; see /openapi.json")]
+    Method,
+    #[error("the request body is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl ApiError {
+    /// There is no such Function.
+    pub fn no_function(key: &FunctionKey) -> Self {
+        Self::NotFound(format!("there is no function {:?}; `faas list` shows those that there are", key.to_string()))
+    }
+
+    /// The word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "BadRequest",
+            Self::Invalid(_) => "InvalidSpec",
+            Self::NotFound(_) => "NotFound",
+            Self::Method => "MethodNotAllowed",
+            Self::TooLarge { .. } => "BodyTooLarge",
+            Self::Store(error) => error.reason(),
+            Self::Unavailable(_) => "Unavailable",
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Store(StoreError::Managed { .. } | StoreError::Deleting { .. }) => StatusCode::CONFLICT,
+            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let code = self.code();
+        let body = json!({"message": self.to_string(), "code": code});
+        (self.status(), [(ERROR_HEADER, code)], Json(body)).into_response()
+    }
+}

@@ -1,0 +1,207 @@
+//! The controller's memory for people and programs: nothing here changes anything.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_stream::stream;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream::SelectAll};
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+
+use super::{Controller, log::LiveLog};
+use crate::{
+    function::{Function, FunctionKey},
+    plan::Phase,
+    runtime::{InstanceId, LogPiece},
+    telemetry::Snapshot,
+};
+
+impl Controller {
+    /// How many turns a Function has had.
+    pub fn turns_of(&self, key: &FunctionKey) -> u64 {
+        self.entries().get(key).map_or(0, |entry| entry.turn.count)
+    }
+
+    /// Forgets a Function's failures and looks at it again, because somebody asked for it.
+    pub fn retry(&self, key: &FunctionKey) {
+        let image = {
+            let mut entries = self.entries();
+            entries.get_mut(key).and_then(|entry| {
+                entry.failures.clear();
+                entry.desired().map(|d| d.target.image.clone())
+            })
+        };
+        if let Some(image) = image {
+            self.images.retry(&image);
+        }
+        self.turns.request(key);
+    }
+
+    /// Waits until `decide`, shown the object and how many turns it has had, decides; nothing when the object goes.
+    pub async fn until<T>(
+        &self,
+        key: &FunctionKey,
+        decide: impl Fn(&Function, u64) -> Option<T>,
+    ) -> Option<T> {
+        let mut changes = self.ports.store.watch();
+        let mut turned = self.turned.subscribe();
+        loop {
+            turned.borrow_and_update();
+            let function = self.ports.store.get(key)?;
+            if let Some(decision) = decide(&function, self.turns_of(key)) {
+                return Some(decision);
+            }
+            tokio::select! {
+                event = changes.next() => if matches!(event, None | Some(Event::Delete(_))) {
+                    self.ports.store.get(key)?;
+                },
+                _ = turned.changed() => {}
+            }
+        }
+    }
+
+    /// The log of the last build of what a Function asks for.
+    pub fn build_log(&self, key: &FunctionKey) -> Option<Arc<LiveLog>> {
+        let image = self.entries().get(key)?.desired()?.target.image.clone();
+        self.images.last_build(&image).map(|(_, log)| log)
+    }
+
+    /// What the instances of a Function write. With `follow` it goes on until the Function is deleted, and instances that
+    /// come later are heard too.
+    pub fn logs(
+        self: &Arc<Self>,
+        key: FunctionKey,
+        tail: u32,
+        follow: bool,
+    ) -> impl Stream<Item = Bytes> + Send + 'static {
+        let this = Arc::clone(self);
+        stream! {
+            let mut heard: Vec<InstanceId> = Vec::new();
+            let mut pieces: SelectAll<futures::stream::BoxStream<'static, LogPiece>> = SelectAll::new();
+            let mut turned = this.turned.subscribe();
+            loop {
+                for id in this.instances_of(&key) {
+                    if heard.contains(&id) {
+                        continue;
+                    }
+                    if let Ok(log) = this.ports.runtime.logs(&id, tail, follow).await {
+                        pieces.push(log);
+                        heard.push(id);
+                    }
+                }
+                if !follow {
+                    while let Some(piece) = pieces.next().await {
+                        yield piece.bytes;
+                    }
+                    return;
+                }
+                tokio::select! {
+                    Some(piece) = pieces.next() => yield piece.bytes,
+                    changed = turned.changed() => if changed.is_err() || this.ports.store.get(&key).is_none() {
+                        return;
+                    },
+                }
+            }
+        }
+    }
+
+    fn instances_of(&self, key: &FunctionKey) -> Vec<InstanceId> {
+        let entries = self.entries();
+        let Some(entry) = entries.get(key) else { return Vec::new() };
+        let there = entry.instances().0.into_iter().filter(|i| !matches!(i.phase, Phase::Starting));
+        there.map(|i| i.id).collect()
+    }
+
+    /// What `/status` says.
+    pub fn status(&self) -> Value {
+        let functions: Vec<Value> = {
+            let entries = self.entries();
+            let functions = self.ports.store.list();
+            functions
+                .iter()
+                .filter_map(|function| {
+                    let key = FunctionKey::try_from(&**function).ok()?;
+                    Some(function_status(&key, function, entries.get(&key)))
+                })
+                .collect()
+        };
+        let engine = self.engine();
+        json!({
+            "loop": {
+                "queue": self.turns.depth(),
+                "building": self.images.building(),
+                "engine": {"reachable": engine.away().is_none(), "error": engine.away()},
+            },
+            "functions": functions,
+        })
+    }
+
+    /// What `/metrics` counts afresh.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut instances: BTreeMap<&'static str, usize> =
+            ["starting", "ready", "probation", "draining", "condemned", "stopping"].map(|state| (state, 0)).into();
+        let mut waiting = 0;
+        let entries = self.entries();
+        for entry in entries.values() {
+            let (present, waits, _) = entry.instances();
+            waiting += waits;
+            for instance in present {
+                *instances.entry(phase(instance.phase)).or_default() += 1;
+            }
+        }
+        Snapshot {
+            functions: entries.len(),
+            waiting,
+            instances: instances.into_iter().collect(),
+            builds_running: self.images.building(),
+            queue: self.turns.depth(),
+            engine_up: self.engine().away().is_none(),
+        }
+    }
+}
+
+fn function_status(key: &FunctionKey, function: &Function, entry: Option<&super::Entry>) -> Value {
+    let status = function.status.clone().unwrap_or_default();
+    let turn = entry.map(|e| e.turn.clone()).unwrap_or_default();
+    let failures: Vec<Value> = entry
+        .into_iter()
+        .flat_map(|e| e.failures.iter())
+        .map(|(revision, failure)| {
+            let reason: &str = failure.reason.into();
+            json!({"revision": revision, "reason": reason, "message": failure.message, "attempts": failure.attempts})
+        })
+        .collect();
+    let instances: Vec<Value> = entry
+        .map(|e| e.instances().0)
+        .into_iter()
+        .flatten()
+        .map(|i| json!({"id": i.id, "revision": i.revision, "state": phase(i.phase), "inFlight": i.in_flight}))
+        .collect();
+    json!({
+        "name": key.name(),
+        "namespace": key.namespace(),
+        "generation": function.metadata.generation,
+        "observedGeneration": status.observed_generation,
+        "revision": status.revision,
+        "servingRevision": status.serving_revision,
+        "conditions": status.conditions,
+        "turns": turn.count,
+        "attempts": turn.attempts,
+        "lastError": turn.last_error,
+        "lastTurn": turn.last,
+        "nextTurn": turn.next,
+        "failures": failures,
+        "instances": instances,
+    })
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Ready => "ready",
+        Phase::Probation(_) => "probation",
+        Phase::Draining => "draining",
+        Phase::Condemned => "condemned",
+        Phase::Stopping => "stopping",
+    }
+}
