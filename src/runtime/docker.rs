@@ -16,7 +16,7 @@ mod start;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -63,6 +63,8 @@ struct Inner {
     settings: Settings,
     engine: Engine,
     internet: InternetNetwork,
+    /// Instances whose end was told: the engine lists them as running for a moment more.
+    ended: Arc<Mutex<HashSet<InstanceId>>>,
 }
 
 impl DockerRuntime {
@@ -72,6 +74,7 @@ impl DockerRuntime {
         Self(Arc::new(Inner {
             engine: Engine::new(&settings.socket),
             internet: InternetNetwork::new(&settings.owner, settings.allow_host_reach),
+            ended: Arc::default(),
             settings,
         }))
     }
@@ -205,10 +208,17 @@ impl Inner {
 impl Runtime for DockerRuntime {
     async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
         let containers = self.0.containers().await?;
-        Ok(containers
+        let mut observed: Vec<Observed> = containers
             .iter()
             .filter_map(|summary| self.0.observed(summary))
-            .collect())
+            .collect();
+        // A set is whole after any panic.
+        let mut ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.retain(|id| observed.iter().any(|one| one.id == *id));
+        for one in &mut observed {
+            one.running &= !ended.contains(&one.id);
+        }
+        Ok(observed)
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<Observed, RuntimeError> {
@@ -226,7 +236,13 @@ impl Runtime for DockerRuntime {
     async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError> {
         let since = facts::engine_time(&self.0.engine).await?;
         let docker = self.0.engine.client().await?;
-        Ok(events::exits(&docker, &self.0.settings.owner, &since))
+        let ended = Arc::clone(&self.0.ended);
+        let note = move |exit: &Exit| {
+            let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.insert(exit.id.clone());
+        };
+        let exits = events::exits(&docker, &self.0.settings.owner, &since);
+        Ok(exits.inspect(note).boxed())
     }
 
     /// Of an instance that is not there (any more): nothing.

@@ -255,7 +255,7 @@ async fn a_container_can_do_nothing_that_it_need_not() {
             "/run/faas/fn.sock8080",
         ),
         (
-            "fs.mkdirSync('/tmp/d'); fs.writeFileSync('/tmp/d/p', '#!/bin/sh', {mode: 0o755}); \
+            "fs.rmSync('/tmp/y'); fs.mkdirSync('/tmp/d'); fs.writeFileSync('/tmp/d/p', '#!/bin/sh', {mode: 0o755}); \
           child.spawnSync('/tmp/d/p').error.code",
             "EACCES",
         ),
