@@ -34,12 +34,15 @@ const listen = () => server.listen(process.env.FAAS_SOCKET, () => console.log('l
 (modes[process.env.MODE] || listen)();
 ";
 
+/// What is left of the instance of that name.
+pub type Remains = dyn Fn(&str) -> Vec<String> + Send + Sync;
+
 /// A runtime under test.
 pub struct Bench {
     pub runtime: Arc<dyn Runtime>,
     pub image: String,
     /// What of an instance is left anywhere: containers, mounts, directories, processes.
-    pub remains: Box<dyn Fn(&str) -> Vec<String> + Send + Sync>,
+    pub remains: Box<Remains>,
     /// Kept until the test ends.
     pub keep: Box<dyn std::any::Any + Send + Sync>,
 }
