@@ -30,6 +30,8 @@ use bollard::{
 };
 use futures::stream::{self, BoxStream, StreamExt};
 
+pub use init::INIT;
+
 use self::{
     engine::{CHANGE, CallError, Engine, LOOK, found},
     network::InternetNetwork,
@@ -49,7 +51,7 @@ pub struct Settings {
     pub run_root: RunRoot,
     /// State directory; the init is kept below it.
     pub state: PathBuf,
-    /// The program that every container starts with.
+    /// The program that every container starts with: [`INIT`].
     pub init: &'static [u8],
     /// `--allow-host-reach`: offer `network: internet` also where this host cannot be shielded from it.
     pub allow_host_reach: bool,

@@ -30,7 +30,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use self::{child::Child, spawner::Spawner};
 use super::{
     Exit, InstanceId, InstanceSpec, LogPiece, Observed, Runtime, RuntimeError, probe,
-    rundir::{InstanceDirs, RunRoot},
+    rundir::{InstanceDirs, Readers, RunRoot},
 };
 use crate::builder::process::image_dir;
 
@@ -203,7 +203,7 @@ impl Runtime for ProcessRuntime {
             .0
             .settings
             .run_root
-            .create(&spec.id, &spec.secrets)
+            .create(&spec.id, &spec.secrets, Readers::Mapped)
             .map_err(|error| {
                 let message = format!("cannot make the directories of the instance: {error}");
                 RuntimeError::Refused(message)

@@ -109,10 +109,8 @@ pub async fn invoke(path: &std::path::Path, input: &str) -> String {
 
 /// Fails a test that would wait for ever.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(60), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: not within a minute"),
-    }
+    let outcome = tokio::time::timeout(Duration::from_secs(60), future).await;
+    outcome.unwrap_or_else(|_| panic!("{what}: not within a minute"))
 }
 
 /// Waits until something holds.
