@@ -1,6 +1,6 @@
 //! Runs instances as hardened containers of a Docker engine (API 1.41, Docker 20.10, or newer).
 //!
-//! What a container is, is decided in [`container`]; the engine is reached through [`engine`]; the order of things is here:
+//! What a container is, is decided in `container`; the engine is reached through [`engine`]; the order of things is here:
 //! directories, network, create, start, and a connection that is accepted. Identity is in labels alone: a container that
 //! does not carry our owner's label is not ours, whatever it is called.
 
@@ -144,7 +144,9 @@ impl Inner {
 
     /// Ends a container and removes it; one that is not there is no error.
     async fn remove(&self, container: &str, grace: Duration) -> Result<(), CallError> {
-        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        // The engine counts whole seconds; a part of one is given, not taken.
+        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
         let (first, last) = (container.to_owned(), container.to_owned());
         let ended = self
             .engine

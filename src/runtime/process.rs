@@ -2,7 +2,7 @@
 //! server may, limits and `network` are not enforced, and a program that knows only TCP is not carried.
 //!
 //! An instance is `node <image>/shim.js <image>/app`. It gets `FAAS_SOCKET`, and its secrets in the directory named by
-//! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. Children end with the server ([`spawner`]); so nothing is
+//! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. Children end with the server (`spawner`); so nothing is
 //! adopted, and a restart begins with none.
 
 mod child;

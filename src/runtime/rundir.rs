@@ -21,7 +21,11 @@ const SOCKET_INODES: usize = 16;
 /// Ends the name of a secrets directory; no instance's name has a dot.
 const SECRETS: &str = ".secrets";
 
-/// A directory that only this user may enter, with two directories for every instance in it.
+/// A directory that only this user may enter, with two directories for every instance in it. Every installation and runtime
+/// needs one of its own: what nobody there knows is removed as left over.
+///
+/// Without mounts, an instance of another user that makes directories in its own leaves ones that we cannot empty: they are
+/// logged, and stay until the tmpfs ends.
 #[derive(Clone, Debug)]
 pub struct RunRoot {
     path: PathBuf,

@@ -1,6 +1,13 @@
 //! Children of this process.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use faas::{
     builder::process::image_dir,
@@ -101,6 +108,38 @@ async fn children_end_with_the_runtime() {
     } = bench;
     drop((runtime, other));
     until("it is gone", || remains(&spec.id).is_empty()).await;
+}
+
+const SERVER: &str = "process::a_server_that_waits_for_its_end";
+
+/// Not a test: the server that the next test kills. Says which instance it started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run by the test below"]
+async fn a_server_that_waits_for_its_end() {
+    let bench = bench();
+    let spec = bench.spec(&[("MODE", "stubborn")]);
+    bench.runtime.start(&spec).await.unwrap();
+    println!("\ninstance {}", spec.id);
+    // Nobody kills it where ignored tests are run too.
+    let pending = std::future::pending::<()>();
+    let _ = tokio::time::timeout(Duration::from_secs(30), pending).await;
+    bench.stop(&spec).await;
+}
+
+#[tokio::test]
+async fn children_end_with_a_killed_server() {
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args([SERVER, "--exact", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let id = lines.find_map(|line| line.unwrap().strip_prefix("instance ").map(str::to_owned));
+    let id = id.unwrap();
+    assert_eq!(processes(&id).len(), 1);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    until("the child is gone", || processes(&id).is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

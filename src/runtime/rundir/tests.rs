@@ -151,9 +151,7 @@ fn a_secret_elsewhere_is_refused_and_nothing_stays() {
         "a/",
         "a/.",
     ] {
-        let error = root
-            .create(ID, &[secret("ok/ok"), secret(path)])
-            .unwrap_err();
+        let error = create(&root, ID, &[secret("ok/ok"), secret(path)]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
         assert!(!error.to_string().contains("hush"));
         assert!(root.leftovers().unwrap().is_empty(), "{path}");
