@@ -23,6 +23,7 @@ use faas::runtime::{
     docker::{DockerRuntime, INIT, Settings},
     rundir::RunRoot,
 };
+use futures::StreamExt;
 use tokio::sync::OnceCell;
 
 use crate::bench::{Bench, PROGRAM, invoke, random, soon};
@@ -325,6 +326,7 @@ async fn an_end_for_want_of_memory_is_told() {
     let Some(bench) = bench().await else { return };
     let mut spec = bench.spec(&[("MODE", "hungry")]);
     spec.limits.memory = 64 << 20;
+    let mut exits = bench.runtime.exits().await.unwrap();
     match soon("the end", bench.runtime.start(&spec))
         .await
         .unwrap_err()
@@ -336,6 +338,8 @@ async fn an_end_for_want_of_memory_is_told() {
         } => {}
         other => panic!("{other}"),
     }
+    let exit = soon("its exit", exits.next()).await.unwrap();
+    assert_eq!((exit.id, exit.out_of_memory), (spec.id.clone(), true));
     bench.assert_gone(&spec.id);
 }
 
