@@ -56,6 +56,9 @@ pub enum BuildError {
     /// The disk is full.
     #[error("no space left for the build: {0}")]
     NoSpace(String),
+    /// What was asked for is not offered here; says what would be.
+    #[error("{0}")]
+    Refused(String),
     /// The engine is away or answered something that is not about this build.
     #[error("the Docker engine does not answer: {0}")]
     Engine(String),

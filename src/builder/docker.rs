@@ -1,1 +1,246 @@
-//! To come on its branch.
+//! Builds with the Docker engine: with BuildKit where the engine names it, else with the classic builder. What differs
+//! between the two is how they are asked ([`options`]) and how they report ([`classic`], [`buildkit`]); image, labels, log
+//! and errors are the same.
+
+mod buildkit;
+mod classic;
+mod errors;
+mod options;
+mod ping;
+mod pull;
+mod report;
+mod sweep;
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bollard::{
+    Docker,
+    models::{BuildInfo, BuildInfoAux, ImageSummary},
+    query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions},
+};
+use futures::{Stream, StreamExt, pin_mut};
+use tokio_util::task::TaskTracker;
+
+use self::{errors::is_missing, report::Report, sweep::Sweep};
+use super::{BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, recipe};
+
+/// Label with the owner of an image.
+pub const OWNER_LABEL: &str = "faas.dev/owner";
+/// Label with the name that an image was built under.
+pub const IMAGE_LABEL: &str = "faas.dev/image";
+
+/// How long an engine may take to answer a simple question, in seconds.
+const ANSWER_SECONDS: u64 = 60;
+
+/// How often a list is asked for when images go meanwhile.
+const LIST_ATTEMPTS: u32 = 5;
+
+/// The builder that an engine uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// One container a step.
+    Classic,
+    /// The one of today.
+    BuildKit,
+}
+
+/// Builds for one owner.
+pub struct DockerBuilder {
+    client: Docker,
+    flavour: Flavour,
+    owner: String,
+    environment: BuildEnvironment,
+    /// What still tidies up after builds that were cancelled.
+    sweeps: TaskTracker,
+}
+
+impl DockerBuilder {
+    /// Connects to the engine at this socket and asks which API and which builder it has.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub async fn connect(
+        socket: &Path,
+        owner: &str,
+        environment: BuildEnvironment,
+    ) -> Result<Self, BuildError> {
+        let address = socket.display().to_string();
+        let client =
+            Docker::connect_with_unix(&address, ANSWER_SECONDS, bollard::API_DEFAULT_VERSION)
+                .map_err(errors::engine)?
+                .negotiate_version()
+                .await
+                .map_err(errors::engine)?;
+        let flavour = ping::flavour(socket)
+            .await
+            .map_err(|error| BuildError::Engine(format!("{address}: {error}")))?;
+        Ok(Self {
+            client,
+            flavour,
+            owner: owner.to_owned(),
+            environment,
+            sweeps: TaskTracker::new(),
+        })
+    }
+
+    /// Builds with this builder, whatever the engine prefers.
+    #[must_use]
+    pub fn with_flavour(mut self, flavour: Flavour) -> Self {
+        self.flavour = flavour;
+        self
+    }
+
+    /// Waits until everything is tidied up after cancelled builds; for a server that ends.
+    pub async fn drain(&self) {
+        self.sweeps.close();
+        self.sweeps.wait().await;
+    }
+
+    /// One build, from the request to the image. Dropping it closes the connection, which is how an engine learns that
+    /// nobody wants the image any more.
+    async fn run(&self, job: &BuildJob, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
+        let client = self
+            .client
+            .clone()
+            .with_timeout(job.timeout + Duration::from_secs(1));
+        let tar = job.recipe.build_context(&job.context, &self.environment);
+        let options = options::build(self, job);
+        let mut sweep = Sweep::new(&self.client, &self.sweeps);
+        let stream = client.build_image(options, None, Some(bollard::body_full(tar)));
+        let mut report = Report::new(log);
+        match self.flavour {
+            Flavour::Classic => {
+                let mut reader = classic::Reader::default();
+                follow(stream, &mut report, |info, report| {
+                    reader.read(info, report, &mut sweep)
+                })
+                .await
+            }
+            Flavour::BuildKit => {
+                let mut reader = buildkit::Reader::default();
+                follow(stream, &mut report, |info, report| {
+                    reader.read(info, report)
+                })
+                .await
+            }
+        }
+    }
+
+    /// All images with our label.
+    async fn labelled(&self) -> Result<Vec<ImageSummary>, BuildError> {
+        let filters = HashMap::from([("label", vec![format!("{OWNER_LABEL}={}", self.owner)])]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.client.list_images(Some(options.clone())).await {
+                // An image that goes while the engine lists them fails the whole list.
+                Err(error) if attempts < LIST_ATTEMPTS && errors::is_lost(&error.to_string()) => {}
+                found => return found.map_err(errors::engine),
+            }
+        }
+    }
+
+    /// Whether an image of this name carries our label; nothing when there is no such image.
+    async fn is_ours(&self, image: &str) -> Result<Option<bool>, BuildError> {
+        match self.client.inspect_image(image).await {
+            Ok(found) => {
+                let labels = found.config.and_then(|config| config.labels);
+                let owner = labels.and_then(|labels| labels.get(OWNER_LABEL).cloned());
+                Ok(Some(owner.as_deref() == Some(&self.owner)))
+            }
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(errors::engine(error)),
+        }
+    }
+}
+
+/// Reads an engine's records to their end. A record of unknown shape, an error, or an end without an image is a failure.
+async fn follow(
+    stream: impl Stream<Item = Result<BuildInfo, bollard::errors::Error>>,
+    report: &mut Report,
+    mut read: impl FnMut(&BuildInfo, &mut Report) -> bool,
+) -> Result<(), BuildError> {
+    pin_mut!(stream);
+    let mut built = false;
+    while let Some(record) = stream.next().await {
+        let info = record.map_err(|error| errors::build(error, report))?;
+        if matches!(info.aux, Some(BuildInfoAux::Default(ref image)) if image.id.is_some()) {
+            built = true;
+        } else if info.error_detail.is_some() || !read(&info, report) {
+            return Err(BuildError::Engine(format!(
+                "its build reported something unknown: {info:?}"
+            )));
+        }
+    }
+    if built {
+        return Ok(());
+    }
+    Err(BuildError::Engine(
+        "the build's report ended without an image".into(),
+    ))
+}
+
+#[async_trait]
+impl Builder for DockerBuilder {
+    async fn images(&self) -> Result<Vec<Image>, BuildError> {
+        let prefix = recipe::image_prefix(&self.owner);
+        let images = self.labelled().await?.into_iter().flat_map(|image| {
+            // An image that somebody made from ours has our label too, but not our name.
+            let names = image.repo_tags.into_iter();
+            let created = image.created;
+            names.map(move |name| Image { name, created })
+        });
+        Ok(images
+            .filter(|image| image.name.starts_with(&prefix))
+            .collect())
+    }
+
+    async fn build(&self, job: &BuildJob, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
+        if self.exists(&job.image).await? {
+            return Ok(());
+        }
+        let limit = job.timeout;
+        tokio::time::timeout(limit, self.run(job, log))
+            .await
+            .unwrap_or(Err(BuildError::Timeout { limit }))
+    }
+
+    async fn pull(&self, image: &ImageName, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
+        if self.exists(image).await? {
+            return Ok(());
+        }
+        pull::pull(&self.client, image, log).await?;
+        if self.exists(image).await? {
+            return Ok(());
+        }
+        Err(BuildError::Pull {
+            image: image.clone(),
+            message: "the engine pulled it but does not have it".into(),
+        })
+    }
+
+    async fn exists(&self, image: &ImageName) -> Result<bool, BuildError> {
+        Ok(self.is_ours(image).await?.is_some())
+    }
+
+    async fn remove(&self, image: &ImageName) -> Result<(), BuildError> {
+        let named = image.starts_with(&recipe::image_prefix(&self.owner));
+        match self.is_ours(image).await? {
+            None => return Ok(()),
+            Some(true) if named => {}
+            Some(_) => {
+                return Err(BuildError::Refused(format!(
+                    "image {image:?} is not of this faas and stays"
+                )));
+            }
+        }
+        let options = None::<RemoveImageOptions>;
+        match self.client.remove_image(image, options, None).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(errors::engine(error)),
+        }
+    }
+}

@@ -1,5 +1,169 @@
-//! How files become an image.
+//! How files become an image: [`Recipe::new`] turns a language and its files into a Dockerfile and what must lie beside
+//! them, or says what is missing before any engine is asked. [pure]
 
-/// See [`super::BuildJob`].
-#[derive(Clone, Debug)]
-pub struct Recipe;
+mod dockerfile;
+mod error;
+mod node;
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+pub use self::{error::RecipeError, node::SHIM};
+use super::{
+    BaseImages, BuildEnvironment, ImageName,
+    archive::{Context, File, hex, write_tar},
+};
+
+/// Counts up when the same files must become another image than before.
+const VERSION: &str = "1";
+
+/// Where `--build-ca` lies in the context and in the image.
+const CA_FILE: &str = ".faas-build-ca.pem";
+
+/// A language that sources can be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// `JavaScript` for Node: our shim calls the handler.
+    Node,
+    /// The source brings its own Dockerfile.
+    Dockerfile,
+}
+
+impl FromStr for Language {
+    type Err = RecipeError;
+
+    fn from_str(text: &str) -> Result<Self, RecipeError> {
+        match text {
+            "node" => Ok(Self::Node),
+            "dockerfile" => Ok(Self::Dockerfile),
+            other => Err(RecipeError::UnknownLanguage(other.into())),
+        }
+    }
+}
+
+/// What a Function's `spec.build` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildSpec {
+    /// `spec.build.baseImage`; else the language's of [`BaseImages`].
+    pub base_image: Option<String>,
+    /// `spec.build.args`.
+    pub args: Vec<(String, String)>,
+}
+
+/// How a context becomes an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Whose rules these are.
+    pub language: Language,
+    /// What `npm` is called with to fetch the dependencies; nothing when there are none.
+    pub npm: Option<Vec<&'static str>>,
+    /// The Dockerfile.
+    dockerfile: String,
+    /// Directory of the build's context in which the user's files lie, with a slash at its end; empty for its top.
+    place: &'static str,
+    /// Our files in the build's context.
+    files: BTreeMap<String, File>,
+    /// Build arguments of the Function.
+    pub(super) args: Vec<(String, String)>,
+}
+
+impl Recipe {
+    /// Looks at the files and decides.
+    ///
+    /// # Errors
+    /// When something is missing or not allowed: names the file and the remedy.
+    pub fn new(
+        language: Language,
+        context: &Context,
+        spec: &BuildSpec,
+        bases: &BaseImages,
+    ) -> Result<Self, RecipeError> {
+        for (name, _) in &spec.args {
+            // BuildKit takes orders from arguments of this name, such as where to load its own front end from.
+            if !is_variable(name) || name.starts_with("BUILDKIT_") {
+                return Err(RecipeError::BadArgument(name.clone()));
+            }
+        }
+        match language {
+            Language::Node => node::recipe(context, spec, bases),
+            Language::Dockerfile => dockerfile::recipe(context, spec, bases),
+        }
+    }
+
+    /// SHA-256 of everything that decides what the image holds, as 64 hex digits. A site's [`BuildEnvironment`] is not in
+    /// it: it decides whether a build reaches the registries of packages, not what the function is, and a new proxy or
+    /// authority must not rebuild every Function.
+    #[must_use]
+    pub fn digest(&self, context: &Context) -> String {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(VERSION.as_bytes());
+        part(context.digest().as_bytes());
+        part(self.dockerfile.as_bytes());
+        part(&write_tar(&self.files).0);
+        for (name, value) in &self.args {
+            part(name.as_bytes());
+            part(value.as_bytes());
+        }
+        hex(&hash.finalize())
+    }
+
+    /// The image's name: `faas.local/<owner>:<digest>`.
+    #[must_use]
+    pub fn image_name(&self, owner: &str, context: &Context) -> ImageName {
+        format!("{}{}", image_prefix(owner), self.digest(context))
+    }
+
+    /// The Dockerfile as an engine gets it, with the site's environment in every stage.
+    #[must_use]
+    pub fn dockerfile(&self, environment: &BuildEnvironment) -> String {
+        dockerfile::with_environment(&self.dockerfile, environment)
+    }
+
+    /// The archive that an engine builds from: the user's files, ours, and the Dockerfile.
+    #[must_use]
+    pub fn build_context(&self, context: &Context, environment: &BuildEnvironment) -> Bytes {
+        let text = |content: Bytes| File {
+            executable: false,
+            content,
+        };
+        let mut files: BTreeMap<String, File> = context
+            .files()
+            .iter()
+            // What was installed elsewhere is not mixed with what `npm` installs here.
+            .filter(|(path, _)| self.npm.is_none() || !path.starts_with("node_modules/"))
+            .map(|(path, file)| (format!("{}{path}", self.place), file.clone()))
+            .collect();
+        files.extend(self.files.clone());
+        if let Some(ca) = &environment.ca {
+            files.insert(CA_FILE.into(), text(ca.clone()));
+        }
+        let dockerfile = self.dockerfile(environment).into();
+        files.insert("Dockerfile".into(), text(dockerfile));
+        write_tar(&files).0
+    }
+}
+
+/// What the names of an owner's images start with.
+#[must_use]
+pub fn image_prefix(owner: &str) -> String {
+    format!("faas.local/{owner}:")
+}
+
+/// Whether a name can be that of a variable, in a Dockerfile and in a shell.
+#[must_use]
+pub fn is_variable(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,207 @@
-//! To come on its branch.
+//! Uploaded sources on disk, each a file named by its digest. Content decides the name, so a file is written once, whole or
+//! not at all, and never changed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use uuid::Uuid;
+
+use super::archive::{Context, Limits};
+
+const SUFFIX: &str = ".tar";
+
+/// A directory of sources, for this user's eyes only.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    dir: PathBuf,
+}
+
+impl Sources {
+    /// Makes the directory if need be, and takes away what a crash left half written.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "part") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Keeps a source; one that is kept already is left as it is.
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing of it is there.
+    pub fn put(&self, context: &Context) -> io::Result<()> {
+        let path = self.path(context.digest())?;
+        if path.exists() {
+            return Ok(());
+        }
+        let part = self.dir.join(format!("{}.part", Uuid::new_v4().simple()));
+        let written = write(&part, context.tar()).and_then(|()| fs::rename(&part, &path));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&part);
+            return Err(error);
+        }
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Reads a source; nothing when it is not kept.
+    ///
+    /// # Errors
+    /// When it cannot be read, and when what is there has another digest.
+    pub fn get(&self, digest: &str) -> io::Result<Option<Context>> {
+        let path = self.path(digest)?;
+        let tar = match fs::read(&path) {
+            Ok(tar) => tar,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // What was admitted once stays readable, whatever the limits are today.
+        let unlimited = Limits {
+            entries: usize::MAX,
+            unpacked: u64::MAX,
+        };
+        let damaged = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{} is damaged: remove it and upload the source again",
+                    path.display()
+                ),
+            )
+        };
+        let context = Context::from_tar(&tar, &unlimited).map_err(|_| damaged())?;
+        if context.digest() != digest || context.tar() != &tar {
+            return Err(damaged());
+        }
+        Ok(Some(context))
+    }
+
+    /// Digests of all sources.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> io::Result<Vec<String>> {
+        let mut digests = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            let digest = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            digests.extend(digest.filter(|text| is_digest(text)).map(str::to_owned));
+        }
+        digests.sort();
+        Ok(digests)
+    }
+
+    /// Forgets a source; one that is not kept is no error.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(&self, digest: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(digest)?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, digest: &str) -> io::Result<PathBuf> {
+        if is_digest(digest) {
+            return Ok(self.dir.join(format!("{digest}{SUFFIX}")));
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{digest:?} is no digest: 64 hex digits are"),
+        ))
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn context(text: &'static str) -> Context {
+        let file = ("index.js", 0o644, Bytes::from_static(text.as_bytes()));
+        Context::from_files([file], &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn what_is_put_is_got_listed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = Sources::open(&dir.path().join("sources")).unwrap();
+        let context = context("code");
+        let digest = context.digest();
+        assert_eq!(sources.get(digest).unwrap(), None);
+        sources.put(&context).unwrap();
+        sources.put(&context).unwrap();
+        assert_eq!(sources.get(digest).unwrap().as_ref(), Some(&context));
+        assert_eq!(sources.list().unwrap(), [digest]);
+        let mode = fs::metadata(sources.path(digest).unwrap())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        sources.remove(digest).unwrap();
+        sources.remove(digest).unwrap();
+        assert_eq!(sources.list().unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn damage_is_seen_and_half_files_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = Sources::open(dir.path()).unwrap();
+        let (one, other) = (context("one"), context("other"));
+        sources.put(&one).unwrap();
+        let path = sources.path(one.digest()).unwrap();
+        for bytes in [
+            &b"noise"[..],
+            other.tar(),
+            &[one.tar(), &b"more"[..]].concat(),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let error = sources.get(one.digest()).unwrap_err().to_string();
+            assert!(error.contains("is damaged"), "{error}");
+        }
+        fs::write(dir.path().join("x.part"), "half").unwrap();
+        Sources::open(dir.path()).unwrap();
+        assert!(!dir.path().join("x.part").exists());
+    }
+
+    #[test]
+    fn a_name_that_is_no_digest_reaches_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = Sources::open(dir.path()).unwrap();
+        assert!(sources.get("../secret").is_err());
+        assert!(sources.remove("").is_err());
+    }
+}

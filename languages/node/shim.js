@@ -1,0 +1,198 @@
+'use strict'
+// Calls a function's handler over HTTP. Listens on the unix socket FAAS_SOCKET, else on the TCP port PORT.
+//
+//   POST /invoke   JSON in, the handler's result as JSON out
+//   anything else  goes to module.exports.http(req, res) when there is one
+//
+// `node shim.js [DIRECTORY]`: the code lies in DIRECTORY, else in /function. Works from Node 12 on, needs no package.
+
+const http = require('http')
+const path = require('path')
+
+const directory = path.resolve(process.argv[2] || '/function')
+const open = new Set()
+let stopping = false
+
+function complain (text) {
+  process.stderr.write('faas: ' + text + '\n')
+}
+
+function describe (error) {
+  return error instanceof Error ? error.message : String(error)
+}
+
+function answer (res, status, code, body) {
+  if (!open.delete(res)) return
+  const head = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body) }
+  if (code) head['X-Faas-Error'] = code
+  if (stopping) head.Connection = 'close'
+  res.writeHead(status, head)
+  res.end(body, leaveWhenDone)
+}
+
+function fail (res, error) {
+  answer(res, 500, 'FunctionFailed', JSON.stringify({ message: describe(error) }))
+}
+
+function crash (res, error) {
+  complain((error && error.stack) || String(error))
+  fail(res, error)
+}
+
+function succeed (res, result) {
+  let body
+  try {
+    body = JSON.stringify(result === undefined ? null : result)
+    if (body === undefined) throw new TypeError('it is a ' + typeof result)
+  } catch (error) {
+    return crash(res, new Error('the result cannot be written as JSON: ' + describe(error)))
+  }
+  answer(res, 200, null, body)
+}
+
+function call (handler, input, res) {
+  let called = false
+  const cb = (result) => {
+    if (called) return complain('the handler called back twice; only the first result counts')
+    called = true
+    succeed(res, result)
+  }
+  let result
+  try {
+    result = handler(input, cb)
+  } catch (error) {
+    return crash(res, error)
+  }
+  if (result && typeof result.then === 'function') {
+    result.then(
+      // A promise of nothing is what an async handler that calls back returns.
+      (value) => { if (!called && (value !== undefined || handler.length < 2)) cb(value) },
+      (error) => crash(res, error)
+    )
+  } else if (handler.length < 2 && !called) {
+    if (result !== undefined) cb(result)
+  }
+}
+
+function invoke (handler, req, res) {
+  open.add(res)
+  res.on('close', () => { if (open.delete(res)) leaveWhenDone() })
+  let first = null
+  let chunks = null
+  req.on('data', (chunk) => {
+    if (first === null) first = chunk
+    else if (chunks === null) chunks = [first, chunk]
+    else chunks.push(chunk)
+  })
+  req.on('end', () => {
+    const body = chunks === null ? first : Buffer.concat(chunks)
+    let input = {}
+    try {
+      if (body !== null) input = JSON.parse(body.toString())
+    } catch (error) {
+      const message = 'the input is not JSON: ' + error.message
+      return answer(res, 400, 'BadInput', JSON.stringify({ message }))
+    }
+    call(handler, input, res)
+  })
+}
+
+function pass (other, req, res) {
+  open.add(res)
+  const done = () => { if (open.delete(res)) leaveWhenDone() }
+  res.on('close', done)
+  res.on('finish', done)
+  const broke = (error) => {
+    complain((error && error.stack) || String(error))
+    if (res.headersSent) res.destroy()
+    else fail(res, error)
+  }
+  try {
+    const result = other(req, res)
+    if (result && typeof result.then === 'function') result.then(undefined, broke)
+  } catch (error) {
+    broke(error)
+  }
+}
+
+function notFound (res) {
+  open.add(res)
+  answer(res, 404, 'NotFound', JSON.stringify({ message: 'this function answers POST /invoke only' }))
+}
+
+function serve (handler) {
+  const server = http.createServer((req, res) => {
+    if (req.method === 'POST' && req.url === '/invoke' && typeof handler === 'function') invoke(handler, req, res)
+    else if (typeof handler.http === 'function') pass(handler.http, req, res)
+    else notFound(res)
+  })
+  // The platform owns its connections and every time limit.
+  server.keepAliveTimeout = 0
+  server.headersTimeout = 0
+  server.requestTimeout = 0
+  server.timeout = 0
+  server.on('error', (error) => {
+    complain('cannot listen: ' + error.message)
+    process.exit(1)
+  })
+  server.listen(process.env.FAAS_SOCKET || Number(process.env.PORT || 8080))
+  return server
+}
+
+// --- the end ---------------------------------------------------------------------------------------------------------
+
+let server = null
+
+function leaveWhenDone () {
+  if (stopping && open.size === 0) process.exit(0)
+}
+
+process.on('SIGTERM', () => {
+  stopping = true
+  if (server) server.close()
+  leaveWhenDone()
+})
+
+function die (error) {
+  complain((error && error.stack) || String(error))
+  for (const res of open) {
+    if (res.headersSent) res.destroy()
+    else fail(res, error)
+  }
+  // What was answered must reach the platform before the end.
+  setImmediate(() => process.exit(1))
+}
+process.on('uncaughtException', die)
+process.on('unhandledRejection', die)
+
+// --- the start -------------------------------------------------------------------------------------------------------
+
+function start (loaded) {
+  let handler = loaded
+  if (handler && typeof handler !== 'function' && typeof handler.default === 'function') handler = handler.default
+  if (typeof handler !== 'function' && !(handler && typeof handler.http === 'function')) {
+    complain('the handler is missing: ' + path.join(directory, 'index.js') +
+      ' (or `main` of package.json) must say `module.exports = (context, cb) => cb(result)`')
+    process.exit(1)
+  }
+  server = serve(handler)
+}
+
+function load () {
+  let main
+  try {
+    main = require.resolve(directory)
+    return start(require(main))
+  } catch (error) {
+    if (error.code !== 'ERR_REQUIRE_ESM') {
+      complain('the code cannot be loaded: ' + ((error && error.stack) || error))
+      process.exit(1)
+    }
+  }
+  import(main).then(start, (error) => {
+    complain('the code cannot be loaded: ' + ((error && error.stack) || error))
+    process.exit(1)
+  })
+}
+
+load()

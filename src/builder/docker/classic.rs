@@ -1,0 +1,70 @@
+//! Reads what the classic builder says. It speaks in lines for people: `Step 2/5 : RUN make`, ` ---> 0123456789ab`.
+
+use bollard::models::BuildInfo;
+
+use super::{report::Report, sweep::Sweep};
+
+/// Lines that say nothing about the user's build.
+const NOISE: [&str; 4] = [
+    " ---> Running in ",
+    "Removing intermediate container ",
+    "Successfully built ",
+    "Successfully tagged ",
+];
+
+#[derive(Default)]
+pub(super) struct Reader {
+    /// Whether the step's image was there before: the base of a FROM, or a cached layer.
+    known: bool,
+}
+
+impl Reader {
+    /// Takes a record; false when it is of unknown shape.
+    pub(super) fn read(
+        &mut self,
+        info: &BuildInfo,
+        report: &mut Report,
+        sweep: &mut Sweep,
+    ) -> bool {
+        match (&info.stream, &info.status) {
+            (Some(text), _) => self.line(text, report, sweep),
+            // The progress of pulling a base image.
+            (None, Some(status)) if info.progress_detail.is_none() => {
+                let id = info.id.as_deref().unwrap_or_default();
+                report.output(format!("{status} {id}\n").as_bytes());
+            }
+            (None, Some(_)) => {}
+            (None, None) => return false,
+        }
+        true
+    }
+
+    fn line(&mut self, text: &str, report: &mut Report, sweep: &mut Sweep) {
+        if let Some(step) = step(text) {
+            self.known = step.starts_with("FROM ");
+            report.step(step);
+        } else if text == " ---> Using cache\n" {
+            self.known = true;
+            report.cached();
+        } else if let Some(id) = image_id(text) {
+            if !self.known {
+                sweep.add(id);
+            }
+        } else if !NOISE.iter().any(|noise| text.starts_with(noise)) && text != "\n" {
+            report.output(text.as_bytes());
+        }
+    }
+}
+
+/// `Step 2/5 : RUN make` → `RUN make`.
+fn step(text: &str) -> Option<&str> {
+    let (number, step) = text.strip_prefix("Step ")?.split_once(" : ")?;
+    let counts = number.bytes().all(|b| b.is_ascii_digit() || b == b'/');
+    counts.then_some(step.trim_end())
+}
+
+/// ` ---> 0123456789ab` → `0123456789ab`.
+fn image_id(text: &str) -> Option<&str> {
+    let id = text.strip_prefix(" ---> ")?.strip_suffix('\n')?;
+    (id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
+}

@@ -1,0 +1,114 @@
+//! What engines say when something fails, in our words and the same for both builders.
+
+use bollard::errors::Error;
+
+use super::{super::BuildError, report::Report};
+
+/// What builders put before the cause.
+const PREFIXES: [&str; 6] = [
+    "failed to solve with frontend dockerfile.v0: ",
+    "failed to solve: ",
+    "failed to build LLB: ",
+    "failed to create LLB definition: ",
+    "rpc error: code = Unknown desc = ",
+    "process ",
+];
+
+/// A failure that is not about a build's content.
+pub(super) fn engine(error: Error) -> BuildError {
+    let message = error.to_string();
+    if is_full(&message) {
+        return BuildError::NoSpace(message);
+    }
+    BuildError::Engine(message)
+}
+
+/// A failure while building.
+pub(super) fn build(error: Error, report: &Report) -> BuildError {
+    let words = match error {
+        Error::DockerStreamError { error } => error,
+        // Before it begins, the classic builder refuses a Dockerfile that it cannot read.
+        Error::DockerResponseServerError {
+            status_code: 400,
+            message,
+        } => message,
+        other => return engine(other),
+    };
+    let message = cause(&words);
+    report.fail(&message);
+    if is_full(&words) || is_full(&report.last_words()) {
+        return BuildError::NoSpace(message);
+    }
+    if is_lost(&words) {
+        return BuildError::Engine(message);
+    }
+    let step = report.culprit();
+    if let Some(image) = pulled_image(step) {
+        return BuildError::Pull {
+            image: image.into(),
+            message,
+        };
+    }
+    BuildError::Failed {
+        step: step.into(),
+        message: with_last_words(message, &report.last_words()),
+    }
+}
+
+pub(super) fn is_missing(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::DockerResponseServerError {
+            status_code: 404,
+            ..
+        }
+    )
+}
+
+/// Whether a layer went away while it was in use: another image that had it in common was just removed. Once more helps.
+pub(super) fn is_lost(message: &str) -> bool {
+    let marks = [
+        "unrecognized image ID",
+        "unknown parent image",
+        "layer does not exist",
+    ];
+    marks.iter().any(|mark| message.contains(mark))
+}
+
+fn is_full(message: &str) -> bool {
+    message.contains("no space left on device")
+}
+
+fn with_last_words(message: String, words: &str) -> String {
+    if words.is_empty() {
+        return message;
+    }
+    format!("{message}; its last words: {words}")
+}
+
+/// `The command '/bin/sh -c x' returned a non-zero code: 1` and `executor failed running [/bin/sh -c x]: exit code: 1`
+/// are both `exit code 1`.
+fn cause(words: &str) -> String {
+    for mark in ["returned a non-zero code: ", "exit code: "] {
+        if let Some((_, rest)) = words.rsplit_once(mark) {
+            let code: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            if !code.is_empty() {
+                return format!("exit code {code}");
+            }
+        }
+    }
+    let mut cause = words.trim();
+    while let Some(rest) = PREFIXES.iter().find_map(|p| cause.strip_prefix(p)) {
+        cause = rest;
+    }
+    cause.to_owned()
+}
+
+/// The image of a FROM: when such a step fails, its image could not be had.
+fn pulled_image(step: &str) -> Option<&str> {
+    let mut words = step.split_ascii_whitespace();
+    words
+        .next()
+        .filter(|word| word.eq_ignore_ascii_case("FROM"))?;
+    words.find(|word| !word.starts_with("--"))
+}

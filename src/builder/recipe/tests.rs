@@ -1,0 +1,350 @@
+use super::{super::archive::Limits, *};
+
+fn context(files: &[(&str, &str)]) -> Context {
+    let files = files
+        .iter()
+        .map(|(path, text)| (*path, 0o644, Bytes::copy_from_slice(text.as_bytes())));
+    Context::from_files(files, &Limits::default()).unwrap()
+}
+
+fn bases() -> BaseImages {
+    let pairs = [("node", "site/node:22"), ("node:12", "site/node:12")];
+    BaseImages(pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).into())
+}
+
+fn recipe(language: &str, files: &[(&str, &str)]) -> Result<Recipe, RecipeError> {
+    let spec = BuildSpec::default();
+    Recipe::new(language.parse()?, &context(files), &spec, &bases())
+}
+
+fn own(text: &str) -> Result<String, String> {
+    recipe("dockerfile", &[("Dockerfile", text)])
+        .map(|recipe| recipe.dockerfile)
+        .map_err(|error| error.to_string())
+}
+
+const INDEX: (&str, &str) = ("index.js", "module.exports = (context, cb) => cb(1)");
+
+#[test]
+fn without_dependencies_npm_never_runs() {
+    for package in [
+        None,
+        Some("{}"),
+        Some(r#"{"dependencies": {}, "devDependencies": {"x": "1"}}"#),
+    ] {
+        let mut files = vec![INDEX];
+        files.extend(package.map(|text| ("package.json", text)));
+        let recipe = recipe("node", &files).unwrap();
+        assert_eq!(recipe.npm, None);
+        assert_eq!(
+            recipe.dockerfile,
+            "FROM site/node:22\nWORKDIR /function\nCOPY function/ ./\nCOPY shim.js /faas/shim.js\nCMD [\"node\", \"/faas/shim.js\"]\n"
+        );
+    }
+}
+
+#[test]
+fn dependencies_come_before_the_code_unless_they_need_it() {
+    let manifest = r#"{"dependencies": {"ms": "2"}}"#;
+    let cases: [(&[(&str, &str)], [&str; 2]); 6] = [
+        (
+            &[("package.json", manifest)],
+            [
+                "COPY function/package.json ./",
+                "RUN npm install --omit=dev",
+            ],
+        ),
+        (
+            &[
+                ("package.json", manifest),
+                ("package-lock.json", "{}"),
+                (".npmrc", ""),
+            ],
+            [
+                "COPY function/package.json function/package-lock.json function/.npmrc ./",
+                "RUN npm ci --omit=dev",
+            ],
+        ),
+        (
+            &[
+                ("package.json", r#"{"optionalDependencies": {"ms": "2"}}"#),
+                ("npm-shrinkwrap.json", "{}"),
+            ],
+            [
+                "COPY function/package.json function/npm-shrinkwrap.json ./",
+                "RUN npm ci --omit=dev",
+            ],
+        ),
+        (
+            &[("package.json", r#"{"dependencies": {"lib": "file:./lib"}}"#)],
+            ["COPY function/ ./", "RUN npm install"],
+        ),
+        (
+            &[(
+                "package.json",
+                r#"{"dependencies": {"ms": "2"}, "scripts": {"prepare": "make"}}"#,
+            )],
+            ["COPY function/ ./", "RUN npm install"],
+        ),
+        (
+            &[(
+                "package.json",
+                r#"{"dependencies": {"ms": "2"}, "workspaces": ["a"]}"#,
+            )],
+            ["COPY function/ ./", "RUN npm install"],
+        ),
+    ];
+    for (files, expected) in cases {
+        let files = [&[INDEX], files].concat();
+        let recipe = recipe("node", &files).unwrap();
+        let lines: Vec<_> = recipe.dockerfile.lines().skip(2).take(2).collect();
+        assert!(
+            lines[0] == expected[0] && lines[1].starts_with(expected[1]),
+            "{lines:?} is not {expected:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_before_any_engine_is_asked() {
+    let cases: [(&str, &[(&str, &str)], &str); 7] = [
+        ("node", &[("main.js", "")], "index.js is missing: add it"),
+        (
+            "node",
+            &[("package.json", r#"{"main": "src/app.js"}"#)],
+            "src/app.js is missing",
+        ),
+        (
+            "node",
+            &[INDEX, ("package.json", "{")],
+            "package.json cannot be read: EOF",
+        ),
+        (
+            "node",
+            &[INDEX, ("package.json", r#"{"dependencies": []}"#)],
+            "package.json cannot be read: invalid type",
+        ),
+        ("dockerfile", &[INDEX], "Dockerfile is missing: add it"),
+        ("cobol", &[INDEX], "language \"cobol\" is not known"),
+        (
+            "dockerfile",
+            &[("Dockerfile", "{\"syntax\": \"x/y\"}")],
+            "this is JSON",
+        ),
+    ];
+    for (language, files, expected) in cases {
+        let error = recipe(language, files).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+    }
+    for main in ["app.js", "./app.js", "app", "lib/", "lib"] {
+        let package = format!(r#"{{"main": "{main}"}}"#);
+        let files = [
+            ("app.js", ""),
+            ("lib/index.js", ""),
+            ("package.json", package.as_str()),
+        ];
+        assert!(recipe("node", &files).is_ok(), "{main}");
+    }
+}
+
+#[test]
+fn base_images_and_arguments_are_words() {
+    let build = |base: Option<&str>, arg: &str| {
+        let spec = BuildSpec {
+            base_image: base.map(str::to_owned),
+            args: vec![(arg.into(), "v".into())],
+        };
+        Recipe::new(Language::Node, &context(&[INDEX]), &spec, &bases())
+    };
+    let own = build(Some("own/node@sha256:ab"), "A_1").unwrap();
+    assert!(own.dockerfile.starts_with("FROM own/node@sha256:ab\n"));
+    for base in ["a\nRUN evil", "a b", "", "$X"] {
+        assert_eq!(
+            build(Some(base), "A"),
+            Err(RecipeError::BadBaseImage(base.into()))
+        );
+    }
+    for name in ["BUILDKIT_SYNTAX", "1A", "A B", "", "A=B"] {
+        assert_eq!(
+            build(None, name),
+            Err(RecipeError::BadArgument(name.into()))
+        );
+    }
+    let none = Recipe::new(
+        Language::Node,
+        &context(&[INDEX]),
+        &BuildSpec::default(),
+        &BaseImages::default(),
+    );
+    assert_eq!(none, Err(RecipeError::NoBaseImage("node")));
+}
+
+#[test]
+fn stages_start_from_the_sites_copies() {
+    let cases = [
+        ("FROM node:12", "FROM site/node:12\n"),
+        ("from node:12 as a\nRUN x", "from site/node:12 as a\nRUN x"),
+        (
+            "FROM --platform=linux/amd64 node:12 AS a",
+            "FROM --platform=linux/amd64 site/node:12 AS a\n",
+        ),
+        ("FROM \\\n  node:12\nRUN x", "FROM site/node:12\nRUN x"),
+        ("FROM node:14\n", "FROM node:14\n"),
+        ("ARG B=node:12\nFROM $B\n", "ARG B=node:12\nFROM $B\n"),
+        (
+            "FROM node:14 AS node\nFROM node\n",
+            "FROM node:14 AS node\nFROM node\n",
+        ),
+        (
+            "# FROM node:12\nFROM scratch\n",
+            "# FROM node:12\nFROM scratch\n",
+        ),
+        (
+            "FROM x\nRUN echo \\\n  FROM node:12\n",
+            "FROM x\nRUN echo \\\n  FROM node:12\n",
+        ),
+        (
+            "FROM x\nRUN <<EOF\nFROM node:12\nEOF\nFROM node:12",
+            "FROM x\nRUN <<EOF\nFROM node:12\nEOF\nFROM site/node:12\n",
+        ),
+        (
+            "# escape=`\nFROM x\nRUN a `\nFROM node:12\n",
+            "# escape=`\nFROM x\nRUN a `\nFROM node:12\n",
+        ),
+        ("FROM", "FROM"),
+    ];
+    for (before, after) in cases {
+        assert_eq!(own(before).as_deref(), Ok(after), "{before}");
+    }
+}
+
+#[test]
+fn foreign_front_ends_and_shared_caches_are_refused_by_line() {
+    let refused = [
+        ("# syntax=evil/frontend\nFROM x", "line 1: the front end"),
+        (
+            "# hello\n#syntax = docker.io/docker/dockerfile-upstream:1\nFROM x",
+            "line 2: the front end",
+        ),
+        ("//  syntax=evil/frontend\nFROM x", "the front end"),
+        ("#!/x\n# SYNTAX=evil/frontend\nFROM x", "the front end"),
+        (
+            "FROM x\nRUN --mount=type=cache,target=/c make",
+            "line 2: --mount=type=cache",
+        ),
+        (
+            "FROM x\nRUN --network=none --mount=target=/c,type=CACHE make",
+            "type=cache",
+        ),
+        (
+            "FROM x\nRUN --mount=\"type=cache\",target=/c make",
+            "type=cache",
+        ),
+        (
+            "FROM x\nRUN --mount=ty\\\npe=cache,target=/c make",
+            "type=cache",
+        ),
+        (
+            "ARG T=cache\nFROM x\nRUN --mount=type=$T,target=/c make",
+            "line 3: --mount=type=$t",
+        ),
+        (
+            "FROM x\nONBUILD RUN --mount=type=cache,target=/c make",
+            "type=cache",
+        ),
+    ];
+    for (text, expected) in refused {
+        let error = own(text).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    let allowed = [
+        ("# syntax=docker/dockerfile:1.4\nFROM x\n", "#\nFROM x\n"),
+        (
+            "FROM x\nRUN --mount=type=bind,from=y,target=/y make\n",
+            "FROM x\nRUN --mount=type=bind,from=y,target=/y make\n",
+        ),
+        (
+            "FROM x\nRUN echo --mount=type=cache\n",
+            "FROM x\nRUN echo --mount=type=cache\n",
+        ),
+        (
+            "FROM x\n# syntax=evil/late\n",
+            "FROM x\n# syntax=evil/late\n",
+        ),
+    ];
+    for (before, after) in allowed {
+        assert_eq!(own(before).as_deref(), Ok(after), "{before}");
+    }
+}
+
+#[test]
+fn the_sites_environment_reaches_every_stage_and_no_digest() {
+    let files = [(
+        "Dockerfile",
+        "ARG A\nFROM node:12 AS a\nRUN x\nFROM scratch",
+    )];
+    let recipe = recipe("dockerfile", &files).unwrap();
+    let environment = BuildEnvironment {
+        ca: Some(Bytes::from_static(b"pem")),
+        variables: vec![
+            ("MIRROR".into(), "m".into()),
+            ("http_proxy".into(), "p".into()),
+        ],
+    };
+    let lines = "COPY .faas-build-ca.pem /.faas-build-ca.pem\nARG NODE_EXTRA_CA_CERTS=/.faas-build-ca.pem\nARG SSL_CERT_FILE=/.faas-build-ca.pem\nARG MIRROR\n";
+    assert_eq!(
+        recipe.dockerfile(&environment),
+        format!("ARG A\nFROM site/node:12 AS a\n{lines}RUN x\nFROM scratch\n{lines}")
+    );
+    let context = context(&files);
+    let built = recipe.build_context(&context, &environment);
+    let built = Context::from_tar(&built, &Limits::default()).unwrap();
+    assert_eq!(built.file(".faas-build-ca.pem"), Some(&b"pem"[..]));
+    assert_eq!(
+        recipe.dockerfile(&BuildEnvironment::default()),
+        recipe.dockerfile
+    );
+}
+
+#[test]
+fn an_image_is_named_by_all_that_decides() {
+    let base = |args: &[(&str, &str)], base: &str, code: &str| {
+        let spec = BuildSpec {
+            base_image: Some(base.into()),
+            args: args
+                .iter()
+                .map(|(a, b)| ((*a).into(), (*b).into()))
+                .collect(),
+        };
+        let context = context(&[("index.js", code)]);
+        let recipe = Recipe::new(Language::Node, &context, &spec, &bases()).unwrap();
+        recipe.image_name("0123456789abcdef", &context)
+    };
+    let name = base(&[], "n", "code");
+    assert!(name.starts_with("faas.local/0123456789abcdef:") && name.len() == 28 + 64);
+    assert_eq!(name, base(&[], "n", "code"));
+    let others = [
+        base(&[], "n", "code2"),
+        base(&[], "n2", "code"),
+        base(&[("A", "B")], "n", "code"),
+        base(&[("AB", "")], "n", "code"),
+    ];
+    let distinct: std::collections::BTreeSet<_> = others.iter().chain([&name]).collect();
+    assert_eq!(distinct.len(), 5);
+}
+
+#[test]
+fn what_npm_installs_is_not_mixed_with_what_was_installed_elsewhere() {
+    let files = [
+        INDEX,
+        ("node_modules/ms/index.js", "old"),
+        ("package.json", r#"{"dependencies": {"ms": "2"}}"#),
+    ];
+    let tar = |files: &[(&str, &str)]| {
+        let recipe = recipe("node", files).unwrap();
+        let tar = recipe.build_context(&context(files), &BuildEnvironment::default());
+        Context::from_tar(&tar, &Limits::default()).unwrap()
+    };
+    assert!(!tar(&files).contains("function/node_modules/ms/index.js"));
+    assert!(tar(&files[..2]).contains("function/node_modules/ms/index.js"));
+}
