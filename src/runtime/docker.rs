@@ -1,6 +1,6 @@
 //! Runs instances as hardened containers of a Docker engine (API 1.41, Docker 20.10, or newer).
 //!
-//! What a container is, is decided in [`container`]; the engine is reached through [`engine`]; the order of things is here:
+//! What a container is, is decided in `container`; the engine is reached through [`engine`]; the order of things is here:
 //! directories, network, create, start, and a connection that is accepted. Identity is in labels alone: a container that
 //! does not carry our owner's label is not ours, whatever it is called.
 
@@ -16,7 +16,7 @@ mod start;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,6 +29,8 @@ use bollard::{
     },
 };
 use futures::stream::{self, BoxStream, StreamExt};
+
+pub use init::INIT;
 
 use self::{
     engine::{CHANGE, CallError, Engine, LOOK, found},
@@ -49,7 +51,7 @@ pub struct Settings {
     pub run_root: RunRoot,
     /// State directory; the init is kept below it.
     pub state: PathBuf,
-    /// The program that every container starts with.
+    /// The program that every container starts with: [`INIT`].
     pub init: &'static [u8],
     /// `--allow-host-reach`: offer `network: internet` also where this host cannot be shielded from it.
     pub allow_host_reach: bool,
@@ -63,6 +65,8 @@ struct Inner {
     settings: Settings,
     engine: Engine,
     internet: InternetNetwork,
+    /// Instances whose end was told: the engine lists them as running for a moment more.
+    ended: Arc<Mutex<HashSet<InstanceId>>>,
 }
 
 impl DockerRuntime {
@@ -72,6 +76,7 @@ impl DockerRuntime {
         Self(Arc::new(Inner {
             engine: Engine::new(&settings.socket),
             internet: InternetNetwork::new(&settings.owner, settings.allow_host_reach),
+            ended: Arc::default(),
             settings,
         }))
     }
@@ -139,7 +144,9 @@ impl Inner {
 
     /// Ends a container and removes it; one that is not there is no error.
     async fn remove(&self, container: &str, grace: Duration) -> Result<(), CallError> {
-        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        // The engine counts whole seconds; a part of one is given, not taken.
+        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
         let (first, last) = (container.to_owned(), container.to_owned());
         let ended = self
             .engine
@@ -205,10 +212,17 @@ impl Inner {
 impl Runtime for DockerRuntime {
     async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
         let containers = self.0.containers().await?;
-        Ok(containers
+        let mut observed: Vec<Observed> = containers
             .iter()
             .filter_map(|summary| self.0.observed(summary))
-            .collect())
+            .collect();
+        // A set is whole after any panic.
+        let mut ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.retain(|id| observed.iter().any(|one| one.id == *id));
+        for one in &mut observed {
+            one.running &= !ended.contains(&one.id);
+        }
+        Ok(observed)
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<Observed, RuntimeError> {
@@ -226,7 +240,13 @@ impl Runtime for DockerRuntime {
     async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError> {
         let since = facts::engine_time(&self.0.engine).await?;
         let docker = self.0.engine.client().await?;
-        Ok(events::exits(&docker, &self.0.settings.owner, &since))
+        let ended = Arc::clone(&self.0.ended);
+        let note = move |exit: &Exit| {
+            let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.insert(exit.id.clone());
+        };
+        let exits = events::exits(&docker, &self.0.settings.owner, &since);
+        Ok(exits.inspect(note).boxed())
     }
 
     /// Of an instance that is not there (any more): nothing.

@@ -1,4 +1,4 @@
-//! [pure] The end of a log, as error messages quote it.
+//! Pure: the end of a log, as error messages quote it.
 
 /// Lines quoted at most.
 pub const LINES: u32 = 20;

@@ -1,8 +1,8 @@
 //! Runs instances as children of this server, for machines without Docker. It isolates nothing: an instance may do what this
 //! server may, limits and `network` are not enforced, and a program that knows only TCP is not carried.
 //!
-//! An instance is `node <image>/shim.js` in `<image>/app`. It gets `FAAS_SOCKET`, and its secrets in the directory named by
-//! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. Children end with the server ([`spawner`]); so nothing is
+//! An instance is `node <image>/shim.js <image>/app`. It gets `FAAS_SOCKET`, and its secrets in the directory named by
+//! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. Children end with the server (`spawner`); so nothing is
 //! adopted, and a restart begins with none.
 
 mod child;
@@ -30,7 +30,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use self::{child::Child, spawner::Spawner};
 use super::{
     Exit, InstanceId, InstanceSpec, LogPiece, Observed, Runtime, RuntimeError, probe,
-    rundir::{InstanceDirs, RunRoot},
+    rundir::{InstanceDirs, Readers, RunRoot},
 };
 use crate::builder::process::image_dir;
 
@@ -95,7 +95,7 @@ impl Inner {
 
     fn command(&self, spec: &InstanceSpec, dirs: &InstanceDirs) -> Result<Command, RuntimeError> {
         let image = image_dir(&self.settings.images, &spec.image);
-        let shim = image.join("shim.js");
+        let (shim, app) = (image.join("shim.js"), image.join("app"));
         if !shim.is_file() {
             return Err(RuntimeError::ImageMissing(spec.image.clone()));
         }
@@ -104,7 +104,8 @@ impl Inner {
         let mut command = Command::new(&self.settings.node);
         command
             .arg(shim)
-            .current_dir(image.join("app"))
+            .arg(&app)
+            .current_dir(&app)
             .env_clear()
             .env("PATH", &self.settings.path)
             .env("HOME", &dirs.sockets)
@@ -202,7 +203,7 @@ impl Runtime for ProcessRuntime {
             .0
             .settings
             .run_root
-            .create(&spec.id, &spec.secrets)
+            .create(&spec.id, &spec.secrets, Readers::Mapped)
             .map_err(|error| {
                 let message = format!("cannot make the directories of the instance: {error}");
                 RuntimeError::Refused(message)

@@ -21,20 +21,23 @@ const SOCKET_INODES: usize = 16;
 /// Ends the name of a secrets directory; no instance's name has a dot.
 const SECRETS: &str = ".secrets";
 
-/// A directory that only this user may enter, with two directories for every instance in it.
+/// A directory that only this user may enter, with two directories for every instance in it. Every installation and runtime
+/// needs one of its own: what nobody there knows is removed as left over.
+///
+/// Without mounts, an instance of another user that makes directories in its own leaves ones that we cannot empty: they are
+/// logged, and stay until the tmpfs ends.
 #[derive(Clone, Debug)]
 pub struct RunRoot {
     path: PathBuf,
     mounts: bool,
-    readers: Readers,
 }
 
 /// Who opens the files of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
-    /// Uid 65532 of this host: files are 0400 and belong to it.
+    /// Uid 65532 of this host, and we are root: files are 0400 and belong to it.
     Instance,
-    /// Some other uid of this host, which cannot be given files: they are 0444 behind the root's 0700.
+    /// Another uid of this host (the engine maps users, or we are not root): files are 0444 behind the root's 0700.
     Mapped,
 }
 
@@ -53,7 +56,7 @@ impl RunRoot {
     ///
     /// # Errors
     /// When the directory cannot be made, or belongs to another user.
-    pub fn open(path: &Path, mounts: bool, readers: Readers) -> io::Result<Self> {
+    pub fn open(path: &Path, mounts: bool) -> io::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -69,7 +72,6 @@ impl RunRoot {
         Ok(Self {
             path: path.canonicalize()?,
             mounts,
-            readers,
         })
     }
 
@@ -83,11 +85,17 @@ impl RunRoot {
     ///
     /// # Errors
     /// `AlreadyExists` when the instance has directories, which are left alone. No error tells a byte of a secret.
-    pub fn create(&self, id: &str, secrets: &[SecretFile]) -> io::Result<InstanceDirs> {
+    pub fn create(
+        &self,
+        id: &str,
+        secrets: &[SecretFile],
+        readers: Readers,
+    ) -> io::Result<InstanceDirs> {
         check_id(id)?;
         let sockets = self.path.join(id);
         fs::create_dir(&sockets)?;
-        self.fill(id, &sockets, secrets).inspect_err(|_| {
+        let filled = self.fill(id, sockets, secrets, readers);
+        filled.inspect_err(|_| {
             // The first error is the one to tell; what stays is found by `leftovers`.
             let _ = self.remove(id);
         })
@@ -123,12 +131,18 @@ impl RunRoot {
         self.path.join(format!("{id}{SECRETS}"))
     }
 
-    fn fill(&self, id: &str, sockets: &Path, files: &[SecretFile]) -> io::Result<InstanceDirs> {
+    fn fill(
+        &self,
+        id: &str,
+        sockets: PathBuf,
+        files: &[SecretFile],
+        readers: Readers,
+    ) -> io::Result<InstanceDirs> {
         if self.mounts {
-            limit(sockets, SOCKET_BYTES, SOCKET_INODES)?;
+            limit(&sockets, SOCKET_BYTES, SOCKET_INODES)?;
         }
         // The umask has no say in it, and a mount brings its own mode.
-        fs::set_permissions(sockets, fs::Permissions::from_mode(0o777))?;
+        fs::set_permissions(&sockets, fs::Permissions::from_mode(0o777))?;
         let secrets = (!files.is_empty()).then(|| self.secrets(id));
         if let Some(secrets) = &secrets {
             fs::create_dir(secrets)?;
@@ -137,31 +151,28 @@ impl RunRoot {
             }
             fs::set_permissions(secrets, fs::Permissions::from_mode(0o755))?;
             for file in files {
-                self.write_secret(secrets, file)?;
+                write_secret(secrets, file, readers)?;
             }
         }
-        Ok(InstanceDirs {
-            sockets: sockets.to_owned(),
-            secrets,
-        })
+        Ok(InstanceDirs { sockets, secrets })
     }
+}
 
-    fn write_secret(&self, dir: &Path, file: &SecretFile) -> io::Result<()> {
-        let (name, key) = split_secret(&file.path)?;
-        let parent = dir.join(name);
-        fs::create_dir_all(&parent)?;
-        fs::set_permissions(&parent, fs::Permissions::from_mode(0o755))?;
-        let path = parent.join(key);
-        let mut output = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o400)
-            .open(&path)?;
-        io::Write::write_all(&mut output, &file.bytes)?;
-        match self.readers {
-            Readers::Instance => chown(&path, Some(INSTANCE_UID), Some(INSTANCE_UID)),
-            Readers::Mapped => fs::set_permissions(&path, fs::Permissions::from_mode(0o444)),
-        }
+fn write_secret(dir: &Path, file: &SecretFile, readers: Readers) -> io::Result<()> {
+    let (name, key) = split_secret(&file.path)?;
+    let parent = dir.join(name);
+    fs::create_dir_all(&parent)?;
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o755))?;
+    let path = parent.join(key);
+    let mut output = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(&path)?;
+    io::Write::write_all(&mut output, &file.bytes)?;
+    match readers {
+        Readers::Instance => chown(&path, Some(INSTANCE_UID), Some(INSTANCE_UID)),
+        Readers::Mapped => fs::set_permissions(&path, fs::Permissions::from_mode(0o444)),
     }
 }
 

@@ -34,12 +34,15 @@ const listen = () => server.listen(process.env.FAAS_SOCKET, () => console.log('l
 (modes[process.env.MODE] || listen)();
 ";
 
+/// What is left of the instance of that name.
+pub type Remains = dyn Fn(&str) -> Vec<String> + Send + Sync;
+
 /// A runtime under test.
 pub struct Bench {
     pub runtime: Arc<dyn Runtime>,
     pub image: String,
     /// What of an instance is left anywhere: containers, mounts, directories, processes.
-    pub remains: Box<dyn Fn(&str) -> Vec<String> + Send + Sync>,
+    pub remains: Box<Remains>,
     /// Kept until the test ends.
     pub keep: Box<dyn std::any::Any + Send + Sync>,
 }
@@ -106,10 +109,8 @@ pub async fn invoke(path: &std::path::Path, input: &str) -> String {
 
 /// Fails a test that would wait for ever.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(60), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what}: not within a minute"),
-    }
+    let outcome = tokio::time::timeout(Duration::from_secs(60), future).await;
+    outcome.unwrap_or_else(|_| panic!("{what}: not within a minute"))
 }
 
 /// Waits until something holds.

@@ -9,17 +9,17 @@ use crate::bench::{Bench, invoke, soon, until};
 
 /// Makes a test of each promise for the runtime that `$bench` makes.
 macro_rules! promises {
-    ($bench:path; $($name:ident),* $(,)?) => {
+    ($bench:expr; $($name:ident),* $(,)?) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                if let Some(bench) = $bench().await {
+                if let Some(bench) = $bench.await {
                     crate::contract::$name(&bench).await;
                 }
             }
         )*
     };
-    ($bench:path) => {
+    ($bench:expr) => {
         crate::contract::promises!(
             $bench;
             a_started_instance_answers,
@@ -45,7 +45,10 @@ pub async fn a_started_instance_answers(bench: &Bench) {
     let spec = bench.spec(&[("GREETING", "hello")]);
     let observed = bench.runtime.start(&spec).await.unwrap();
     assert_eq!(observed, spec.running_at(observed.socket.clone()));
-    assert_eq!(bench.runtime.observe().await.unwrap(), [observed.clone()]);
+    assert_eq!(
+        bench.runtime.observe().await.unwrap(),
+        std::slice::from_ref(&observed)
+    );
     let answer = invoke(&observed.socket, "process.env.GREETING + 1").await;
     assert_eq!(answer, "hello1");
     bench.stop(&spec).await;
@@ -138,7 +141,7 @@ pub async fn a_program_that_never_listens_is_told_with_its_last_words(bench: &Be
 
 pub async fn an_image_that_is_not_there_is_told(bench: &Bench) {
     let mut spec = bench.spec(&[]);
-    spec.image = "faas.local/never:made".to_owned();
+    "faas.local/never:made".clone_into(&mut spec.image);
     let error = bench.runtime.start(&spec).await.unwrap_err();
     assert_eq!(error, RuntimeError::ImageMissing(spec.image.clone()));
     bench.assert_gone(&spec.id);

@@ -2,6 +2,12 @@
 //!
 //! The Docker half needs an engine, and the process half a `node`; the first says so when there is none.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of it is tests, helpers included"
+)]
+
 mod bench;
 mod contract;
 mod docker;

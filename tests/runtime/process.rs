@@ -1,13 +1,20 @@
 //! Children of this process.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use faas::{
     builder::process::image_dir,
     runtime::{
         Runtime,
         process::{ProcessRuntime, Settings},
-        rundir::{Readers, RunRoot},
+        rundir::RunRoot,
     },
 };
 
@@ -16,9 +23,9 @@ use crate::bench::{Bench, PROGRAM, invoke, until};
 const IMAGE: &str = "faas.local/test:1";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-crate::contract::promises!(bench);
+crate::contract::promises!(std::future::ready(Some(bench())));
 
-async fn bench() -> Option<Bench> {
+fn bench() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let images = dir.path().join("images");
     let image = image_dir(&images, IMAGE);
@@ -26,17 +33,17 @@ async fn bench() -> Option<Bench> {
     fs::write(image.join("shim.js"), PROGRAM).unwrap();
     let run = dir.path().join("run");
     let settings = Settings {
-        run_root: RunRoot::open(&run, false, Readers::Mapped).unwrap(),
+        run_root: RunRoot::open(&run, false).unwrap(),
         images,
         node: "node".into(),
         path: PATH.to_owned(),
     };
-    Some(Bench {
+    Bench {
         runtime: Arc::new(ProcessRuntime::new(settings).unwrap()),
         image: IMAGE.to_owned(),
         remains: Box::new(move |id| remains(&run, id)),
         keep: Box::new(dir),
-    })
+    }
 }
 
 /// Directories, and processes that were told of them.
@@ -66,7 +73,7 @@ fn processes(id: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_child_started_ends_with_it() {
-    let bench = bench().await.unwrap();
+    let bench = bench();
     let spec = bench.spec(&[]);
     let socket = bench.runtime.start(&spec).await.unwrap().socket;
     let spawn = "child.spawn('sleep', ['1000']).pid";
@@ -84,7 +91,7 @@ async fn children_end_with_the_runtime() {
         image,
         remains,
         keep,
-    } = bench().await.unwrap();
+    } = bench();
     let bench = Bench {
         runtime: Arc::clone(&runtime),
         image,
@@ -103,9 +110,41 @@ async fn children_end_with_the_runtime() {
     until("it is gone", || remains(&spec.id).is_empty()).await;
 }
 
+const SERVER: &str = "process::a_server_that_waits_for_its_end";
+
+/// Not a test: the server that the next test kills. Says which instance it started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run by the test below"]
+async fn a_server_that_waits_for_its_end() {
+    let bench = bench();
+    let spec = bench.spec(&[("MODE", "stubborn")]);
+    bench.runtime.start(&spec).await.unwrap();
+    println!("\ninstance {}", spec.id);
+    // Nobody kills it where ignored tests are run too.
+    let pending = std::future::pending::<()>();
+    let _ = tokio::time::timeout(Duration::from_secs(30), pending).await;
+    bench.stop(&spec).await;
+}
+
+#[tokio::test]
+async fn children_end_with_a_killed_server() {
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args([SERVER, "--exact", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let id = lines.find_map(|line| line.unwrap().strip_prefix("instance ").map(str::to_owned));
+    let id = id.unwrap();
+    assert_eq!(processes(&id).len(), 1);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    until("the child is gone", || processes(&id).is_empty()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_has_no_variable_but_its_own() {
-    let bench = bench().await.unwrap();
+    let bench = bench();
     let spec = bench.spec(&[("A", "1")]);
     let names = bench
         .eval(&spec, "Object.keys(process.env).sort().join()")
@@ -121,12 +160,12 @@ async fn a_program_that_is_not_there_is_told() {
     fs::create_dir_all(image.join("app")).unwrap();
     fs::write(image.join("shim.js"), PROGRAM).unwrap();
     let settings = Settings {
-        run_root: RunRoot::open(&dir.path().join("run"), false, Readers::Mapped).unwrap(),
+        run_root: RunRoot::open(&dir.path().join("run"), false).unwrap(),
         images: dir.path().to_owned(),
         node: "no-such-node".into(),
         path: PATH.to_owned(),
     };
-    let bench = bench().await.unwrap();
+    let bench = bench();
     let runtime = ProcessRuntime::new(settings).unwrap();
     let error = runtime.start(&bench.spec(&[])).await.unwrap_err();
     assert!(error.to_string().contains("no-such-node"), "{error}");

@@ -1,4 +1,4 @@
-//! [pure] What a container of ours is: an instance and its image become the body of Docker's create call, labels become
+//! Pure: what a container of ours is: an instance and its image become the body of Docker's create call, labels become
 //! an instance again.
 
 use std::{collections::HashMap, path::Path};

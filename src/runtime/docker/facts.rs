@@ -54,6 +54,12 @@ pub(super) async fn engine_time(engine: &Engine) -> Result<String, CallError> {
     ))
 }
 
+/// Whether a user of a container is another user of the host.
+pub(super) async fn maps_users(engine: &Engine) -> Result<bool, CallError> {
+    let info = info(engine).await?;
+    Ok(has(&info, "name=userns") || has(&info, "name=rootless"))
+}
+
 async fn info(engine: &Engine) -> Result<SystemInfo, CallError> {
     engine
         .call("info", LOOK, |docker| async move { docker.info().await })

@@ -8,6 +8,9 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+/// The init of `guest/`, as it was built with this program.
+pub static INIT: &[u8] = include_bytes!(env!("FAAS_INIT_PATH"));
+
 /// Stores the init as `<state>/init/<digest>/faas-init`, mode 0555, unless it is there and whole. A newer version gets
 /// another directory, so that running containers keep theirs.
 ///

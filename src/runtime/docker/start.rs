@@ -15,9 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inner, container,
     engine::{CHANGE, CallError, LOOK, found},
-    init, logs,
+    facts, init, logs,
 };
-use crate::runtime::{InstanceSpec, Network, Observed, RuntimeError, probe, rundir::InstanceDirs};
+use crate::runtime::{
+    InstanceSpec, Network, Observed, RuntimeError, probe,
+    rundir::{InstanceDirs, Readers},
+};
 
 pub(super) async fn start(inner: Arc<Inner>, spec: InstanceSpec) -> Result<Observed, RuntimeError> {
     let left = CancellationToken::new();
@@ -45,15 +48,25 @@ async fn run(
 }
 
 async fn make_dirs(inner: &Inner, spec: &InstanceSpec) -> Result<InstanceDirs, RuntimeError> {
+    let readers = readers(inner, spec).await?;
     let (root, id, secrets) = (
         inner.settings.run_root.clone(),
         spec.id.clone(),
         spec.secrets.clone(),
     );
     blocking("make the directories of the instance", move || {
-        root.create(&id, &secrets)
+        root.create(&id, &secrets, readers)
     })
     .await
+}
+
+/// Whom the files of its secrets are for.
+async fn readers(inner: &Inner, spec: &InstanceSpec) -> Result<Readers, RuntimeError> {
+    let root = rustix::process::geteuid().is_root();
+    if spec.secrets.is_empty() || !root || facts::maps_users(&inner.engine).await? {
+        return Ok(Readers::Mapped);
+    }
+    Ok(Readers::Instance)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -11,12 +11,16 @@ fn root_user() -> bool {
 }
 
 fn open(dir: &Path, mounts: bool) -> RunRoot {
-    let readers = if mounts {
+    RunRoot::open(&dir.join("run"), mounts).unwrap()
+}
+
+fn create(root: &RunRoot, id: &str, secrets: &[SecretFile]) -> io::Result<InstanceDirs> {
+    let readers = if root.mounts {
         Readers::Instance
     } else {
         Readers::Mapped
     };
-    RunRoot::open(&dir.join("run"), mounts, readers).unwrap()
+    root.create(id, secrets, readers)
 }
 
 fn secret(path: &str) -> SecretFile {
@@ -39,7 +43,7 @@ fn mode(path: &Path) -> u32 {
 fn the_parent_is_ours_alone_and_the_directory_everybodys() {
     let dir = tempfile::tempdir().unwrap();
     let root = open(dir.path(), false);
-    let dirs = root.create(ID, &[]).unwrap();
+    let dirs = create(&root, ID, &[]).unwrap();
     assert_eq!(mode(&dir.path().join("run")), 0o700);
     assert_eq!(mode(&dirs.sockets), 0o777);
     assert_eq!(dirs.secrets, None);
@@ -51,7 +55,7 @@ fn what_is_created_is_listed_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     for mounts in [false, root_user()] {
         let root = open(dir.path(), mounts);
-        let dirs = root.create(ID, &[secret("db/password")]).unwrap();
+        let dirs = create(&root, ID, &[secret("db/password")]).unwrap();
         let secrets = dirs.secrets.unwrap();
         assert_eq!(mounted(&dirs.sockets), mounts);
         assert_eq!(mounted(&secrets), mounts);
@@ -70,8 +74,8 @@ fn what_is_created_is_listed_and_removed() {
 fn a_second_creation_is_refused_and_harms_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let root = open(dir.path(), false);
-    root.create(ID, &[secret("a/b")]).unwrap();
-    let error = root.create(ID, &[]).unwrap_err();
+    create(&root, ID, &[secret("a/b")]).unwrap();
+    let error = create(&root, ID, &[]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(root.leftovers().unwrap(), [ID]);
 }
@@ -83,7 +87,7 @@ fn bytes_and_inodes_are_limited_for_root() {
     }
     let dir = tempfile::tempdir().unwrap();
     let root = open(dir.path(), true);
-    let sockets = root.create(ID, &[]).unwrap().sockets;
+    let sockets = create(&root, ID, &[]).unwrap().sockets;
     let _listener = UnixListener::bind(root.socket(ID)).unwrap();
 
     let big = fs::write(sockets.join("big"), vec![0; 2 * SOCKET_BYTES]).unwrap_err();
@@ -101,7 +105,7 @@ fn bytes_and_inodes_are_limited_for_root() {
 fn secrets_are_readable_by_the_instance_alone() {
     let dir = tempfile::tempdir().unwrap();
     let root = open(dir.path(), false);
-    let secrets = root.create(ID, &[secret("db/password")]).unwrap().secrets;
+    let secrets = create(&root, ID, &[secret("db/password")]).unwrap().secrets;
     let file = secrets.unwrap().join("db/password");
     assert_eq!(mode(&file), 0o444);
     assert_eq!(fs::read(&file).unwrap(), b"hush");
@@ -109,7 +113,7 @@ fn secrets_are_readable_by_the_instance_alone() {
 
     if root_user() {
         let root = open(dir.path(), true);
-        let secrets = root.create(ID, &[secret("db/password")]).unwrap().secrets;
+        let secrets = create(&root, ID, &[secret("db/password")]).unwrap().secrets;
         let file = secrets.unwrap().join("db/password");
         assert_eq!(mode(&file), 0o400);
         assert_eq!(fs::metadata(&file).unwrap().uid(), INSTANCE_UID);
@@ -128,8 +132,7 @@ fn secrets_of_many_sizes_fit() {
         path: format!("name{n}/key"),
         bytes: vec![7; n * 1000].into(),
     };
-    root.create(ID, &(0..100).map(sized).collect::<Vec<_>>())
-        .unwrap();
+    create(&root, ID, &(0..100).map(sized).collect::<Vec<_>>()).unwrap();
     root.remove(ID).unwrap();
 }
 
@@ -148,9 +151,7 @@ fn a_secret_elsewhere_is_refused_and_nothing_stays() {
         "a/",
         "a/.",
     ] {
-        let error = root
-            .create(ID, &[secret("ok/ok"), secret(path)])
-            .unwrap_err();
+        let error = create(&root, ID, &[secret("ok/ok"), secret(path)]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
         assert!(!error.to_string().contains("hush"));
         assert!(root.leftovers().unwrap().is_empty(), "{path}");
@@ -162,7 +163,7 @@ fn ids_cannot_leave_the_root() {
     let dir = tempfile::tempdir().unwrap();
     let root = open(dir.path(), false);
     for id in ["", "..", "a/b", "a.secrets", "/tmp"] {
-        assert!(root.create(id, &[]).is_err(), "{id}");
+        assert!(create(&root, id, &[]).is_err(), "{id}");
         assert!(root.remove(id).is_err(), "{id}");
     }
 }

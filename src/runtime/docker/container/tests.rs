@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::*;
-use crate::runtime::{Limits, Network, SecretFile, rundir::Readers};
+use crate::runtime::{Limits, Network, SecretFile};
 
 fn spec() -> InstanceSpec {
     InstanceSpec {
@@ -160,7 +160,7 @@ fn no_secret_is_in_the_body() {
 #[test]
 fn labels_tell_the_instance_again() {
     let dir = tempfile::tempdir().unwrap();
-    let root = RunRoot::open(dir.path(), false, Readers::Mapped).unwrap();
+    let root = RunRoot::open(dir.path(), false).unwrap();
     let spec = spec();
     let labels = labels(&spec, "me");
     let expected = Observed {

@@ -92,7 +92,7 @@ impl Firewall<'_> {
     }
 }
 
-/// [pure] The chain, as iptables-restore reads it.
+/// The chain, as iptables-restore reads it.
 fn rules(chain: &str, resolvers: &[IpAddr]) -> String {
     let mut text = format!("*raw\n:{chain} - [0:0]\n");
     for resolver in resolvers.iter().filter(|address| address.is_ipv4()) {
@@ -105,7 +105,7 @@ fn rules(chain: &str, resolvers: &[IpAddr]) -> String {
     text
 }
 
-/// [pure] The network has no IPv6, so nothing of it may pass.
+/// The network has no IPv6, so nothing of it may pass.
 fn rules6(chain: &str) -> String {
     format!("*raw\n:{chain} - [0:0]\n-A {chain} -j DROP\nCOMMIT\n")
 }
@@ -118,7 +118,7 @@ fn resolvers() -> Vec<IpAddr> {
         .collect()
 }
 
-/// [pure] The nameservers of a resolv.conf. Those on the loopback are asked by the engine itself.
+/// The nameservers of a resolv.conf. Those on the loopback are asked by the engine itself.
 fn nameservers(text: &str) -> Vec<IpAddr> {
     text.lines()
         .filter_map(|line| line.strip_prefix("nameserver"))
