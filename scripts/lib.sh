@@ -60,6 +60,6 @@ with_docker_group() {
     docker_answers && return 0
     [ "$(id -u)" != 0 ] && [ -z "${FAAS_DOCKER_GROUP:-}" ] && command -v sudo >/dev/null || return 0
     sudo -n docker version >/dev/null 2>&1 || return 0
-    say "using the docker group through sudo (to be in it for good: sudo usermod -aG docker $USER)"
-    exec sudo -u "$USER" -g docker -- env "HOME=$HOME" "PATH=$PATH" FAAS_DOCKER_GROUP=1 "$@"
+    say "using the docker group through sudo (to be in it for good: sudo usermod -aG docker $(id -un))"
+    exec sudo --preserve-env -u "$(id -un)" -g docker -- env "HOME=$HOME" "PATH=$PATH" FAAS_DOCKER_GROUP=1 "$@"
 }
