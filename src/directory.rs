@@ -4,6 +4,7 @@
 //! plan out. Turns come when [`watch`] sees a change, when an object has gone, when a plan has doubts, and every two seconds
 //! while something cannot be watched or read. Like `kubectl apply --prune`, it owns what it applied and nothing else.
 
+mod memory;
 mod plan;
 mod scan;
 mod source;
@@ -30,7 +31,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::plan::is_watched;
-use self::{plan::Plan, scan::Scan, source::SourceCache, watch::Eyes};
+use self::{
+    plan::Plan,
+    scan::{Scan, Scanner},
+    source::SourceCache,
+    watch::Eyes,
+};
 use crate::{
     builder::{archive::Limits, sources::Sources},
     function::{Function, FunctionKey, manifest::ManifestError},
@@ -88,7 +94,7 @@ impl Problem {
 pub struct Directory {
     roots: Vec<PathBuf>,
     store: EmbeddedStore,
-    sources: Arc<Mutex<SourceCache>>,
+    scanner: Arc<Mutex<Scanner>>,
     eyes: Eyes,
     doubts: BTreeSet<FunctionKey>,
     problems: Sender<Vec<Problem>>,
@@ -108,10 +114,12 @@ impl Directory {
         sources: Sources,
         limits: Limits,
     ) -> io::Result<Self> {
+        let roots = absolute(roots)?;
+        let scanner = Scanner::new(roots.clone(), SourceCache::new(sources, limits));
         Ok(Self {
-            roots: absolute(roots)?,
+            roots,
             store,
-            sources: Arc::new(Mutex::new(SourceCache::new(sources, limits))),
+            scanner: Arc::new(Mutex::new(scanner)),
             eyes: Eyes::new(),
             doubts: BTreeSet::new(),
             problems: Sender::new(Vec::new()),
@@ -177,10 +185,10 @@ impl Directory {
     }
 
     async fn scan(&self, objects: Vec<Arc<Function>>) -> Scan {
-        let (roots, sources) = (self.roots.clone(), Arc::clone(&self.sources));
+        let scanner = Arc::clone(&self.scanner);
         let scan = task::spawn_blocking(move || {
-            let mut sources = sources.lock().unwrap_or_else(PoisonError::into_inner);
-            scan::scan(&roots, &objects, &mut sources)
+            let mut scanner = scanner.lock().unwrap_or_else(PoisonError::into_inner);
+            scanner.scan(&objects)
         });
         match scan.await {
             Ok(scan) => scan,
@@ -235,7 +243,8 @@ impl Directory {
     fn publish(&self, mut problems: Vec<Problem>) {
         if let Some(trouble) = self.eyes.trouble() {
             let message = format!(
-                "changes are looked for every {} s only: {trouble}",
+                "changes are looked for every {} s only: {trouble}; if others hold what the kernel gives, raise \
+                 fs.inotify.max_user_watches and fs.inotify.max_user_instances",
                 POLL.as_secs()
             );
             problems.extend(
@@ -266,4 +275,44 @@ pub fn absolute(roots: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         .iter()
         .map(|root| std::path::absolute(root).map(|root| root.components().collect()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MANIFEST: &str = "apiVersion: faas.dev/v1alpha1\nkind: Function\nmetadata: {name: a}\n\
+                            spec: {language: node, source: {inline: {index.js: '1'}}}\n";
+
+    #[tokio::test]
+    async fn without_notifications_the_files_are_followed_all_the_same() {
+        let (state, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = EmbeddedStore::open(state.path()).unwrap();
+        let sources = Sources::open(&state.path().join("sources")).unwrap();
+        let roots = [root.path().to_owned()];
+        let mut directory =
+            Directory::new(&roots, store.clone(), sources, Limits::default()).unwrap();
+        directory.eyes = Eyes::blind();
+        let (mut problems, shutdown) = (directory.problems(), CancellationToken::new());
+        let task = tokio::spawn(directory.run(shutdown.clone()));
+        let is_told = |all: &Vec<Problem>| {
+            all.iter()
+                .any(|problem| problem.message.contains("inotify"))
+        };
+        timeout(10 * POLL, problems.wait_for(is_told))
+            .await
+            .unwrap()
+            .unwrap();
+
+        let mut watch = store.watch();
+        fs::write(root.path().join("a.yaml"), MANIFEST).unwrap();
+        let is_there = async { while !matches!(watch.next().await, Some(Event::Apply(_))) {} };
+        timeout(10 * POLL, is_there).await.unwrap();
+        shutdown.cancel();
+        task.await.unwrap();
+    }
 }

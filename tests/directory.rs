@@ -1,4 +1,9 @@
 //! The directory writer with real files, the kernel's own notifications and the real store.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use std::{
     fs,

@@ -9,11 +9,13 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    slice,
     sync::Arc,
 };
 
 use super::{
     Problem,
+    memory::Memory,
     source::SourceCache,
     walk::{Entry, Found, Interest, walk},
 };
@@ -56,24 +58,42 @@ const MANIFESTS: Interest = Interest {
     file: is_manifest,
 };
 
-/// Reads all roots. `objects` tell which source directories a manifest had that cannot be read now. Blocks.
-pub fn scan(roots: &[PathBuf], objects: &[Arc<Function>], sources: &mut SourceCache) -> Scan {
-    let mut scan = Scan::default();
-    let mut entered = BTreeSet::new();
-    sources.begin();
-    for root in roots {
-        match fs::canonicalize(root) {
-            Ok(real) => Reader {
-                root: &real,
-                sources,
-                objects,
-                scan: &mut scan,
-            }
-            .root(root, &mut entered),
-            Err(error) => scan.unknown(root, format!("the directory cannot be read: {error}")),
+/// Reads directories, and remembers what it read while it stays the same.
+pub struct Scanner {
+    roots: Vec<PathBuf>,
+    sources: SourceCache,
+    manifests: Memory<Arc<[Parsed]>>,
+}
+
+impl Scanner {
+    pub fn new(roots: Vec<PathBuf>, sources: SourceCache) -> Self {
+        Self {
+            roots,
+            sources,
+            manifests: Memory::new(),
         }
     }
-    scan
+
+    /// Reads all roots. `objects` tell which source directories a manifest had that cannot be read now. Blocks.
+    pub fn scan(&mut self, objects: &[Arc<Function>]) -> Scan {
+        let mut scan = Scan::default();
+        let mut entered = BTreeSet::new();
+        self.sources.begin();
+        self.manifests.begin();
+        for root in self.roots.clone() {
+            match fs::canonicalize(&root) {
+                Ok(real) => Reader {
+                    root: &real,
+                    scanner: self,
+                    objects,
+                    scan: &mut scan,
+                }
+                .root(&root, &mut entered),
+                Err(error) => scan.unknown(&root, format!("the directory cannot be read: {error}")),
+            }
+        }
+        scan
+    }
 }
 
 impl Scan {
@@ -87,7 +107,7 @@ impl Scan {
 /// Reads one root.
 struct Reader<'a> {
     root: &'a Path,
-    sources: &'a mut SourceCache,
+    scanner: &'a mut Scanner,
     objects: &'a [Arc<Function>],
     scan: &'a mut Scan,
 }
@@ -124,19 +144,21 @@ impl Reader<'_> {
             }
         }
         for (path, documents) in parsed {
-            self.take(&path, documents);
+            self.take(&path, &documents);
         }
     }
 
-    fn read(&mut self, entry: &Entry) -> Vec<Parsed> {
-        match read_bounded(&entry.real) {
-            Ok(text) => manifest::parse(&text),
-            Err(error) => {
-                self.scan
-                    .unknown(&entry.path, format!("the file cannot be read: {error}"));
-                Vec::new()
-            }
-        }
+    fn read(&mut self, entry: &Entry) -> Arc<[Parsed]> {
+        let parse = || read_bounded(&entry.real).map(|text| manifest::parse(&text).into());
+        let documents =
+            self.scanner
+                .manifests
+                .recall(&entry.path, slice::from_ref(entry), |_| true, parse);
+        documents.unwrap_or_else(|error| {
+            self.scan
+                .unknown(&entry.path, format!("the file cannot be read: {error}"));
+            Arc::default()
+        })
     }
 
     /// The source directories of a manifest; also those that it had before it became unreadable.
@@ -156,7 +178,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn take(&mut self, file: &Path, documents: Vec<Parsed>) {
+    fn take(&mut self, file: &Path, documents: &[Parsed]) {
         let is_cut = documents
             .iter()
             .any(|parsed| matches!(parsed.verdict, Err(ManifestError::Syntax { .. })));
@@ -164,27 +186,27 @@ impl Reader<'_> {
             match (verdict, key) {
                 // A file that is only half there changes nothing.
                 (Ok(_), _) if is_cut => {}
-                (Ok(function), Some(key)) => self.define(file, line, key, function),
+                (Ok(function), Some(key)) => self.define(file, *line, key, function),
                 (Ok(_), None) => {}
                 (Err(error), _) => {
                     self.scan
                         .problems
-                        .push(Problem::of_manifest(file, line, &error));
+                        .push(Problem::of_manifest(file, *line, error));
                     self.scan.unknown.insert(file.to_owned());
                 }
             }
         }
     }
 
-    fn define(&mut self, file: &Path, line: usize, key: FunctionKey, function: Function) {
-        let source = Code::of(file, &function).map(|code| {
-            let (digest, directories) = self.sources.keep(self.root, &code.directory);
+    fn define(&mut self, file: &Path, line: usize, key: &FunctionKey, function: &Function) {
+        let source = Code::of(file, function).map(|code| {
+            let (digest, directories) = self.scanner.sources.keep(self.root, &code.directory);
             self.scan.directories.extend(directories);
             digest
         });
         self.scan.definitions.push(Definition {
-            key,
-            function,
+            key: key.clone(),
+            function: function.clone(),
             file: file.to_owned(),
             line,
             source,

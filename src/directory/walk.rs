@@ -47,7 +47,7 @@ pub fn walk(root: &Path, path: &Path, interest: Interest, entered: &BTreeSet<Pat
         found: Found::default(),
     };
     match walk.resolve(path) {
-        Ok(real) => walk.directory(path, real),
+        Ok(real) => walk.directory(path, &real),
         Err(fault) => walk.found.faults.push((path.to_owned(), fault)),
     }
     walk.found.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -63,11 +63,11 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn directory(&mut self, path: &Path, real: PathBuf) {
-        if self.entered.contains(&real) || !self.found.directories.insert(real.clone()) {
+    fn directory(&mut self, path: &Path, real: &Path) {
+        if self.entered.contains(real) || !self.found.directories.insert(real.to_owned()) {
             return;
         }
-        match names(&real) {
+        match names(real) {
             Ok(names) => names.into_iter().for_each(|name| self.entry(path, &name)),
             Err(error) => self.fault(path, error.to_string()),
         }
@@ -95,14 +95,13 @@ impl Walk<'_> {
         match looked {
             Ok((real, metadata)) if metadata.is_dir() => {
                 if (self.interest.directory)(name) {
-                    self.directory(&path, real);
+                    self.directory(&path, &real);
                 }
             }
             Ok((real, metadata)) if (self.interest.file)(name) => self.file(path, real, metadata),
-            Ok(_) => {}
             // What only might have been a directory is not missed.
             Err(fault) if (self.interest.file)(name) || path.is_dir() => self.fault(&path, fault),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
 

@@ -30,7 +30,11 @@ pub struct Eyes {
     watched: BTreeSet<PathBuf>,
     trouble: Option<String>,
     seen: Arc<Seen>,
+    open: Open,
 }
+
+/// How to come to a watcher, which the kernel may refuse.
+type Open = fn(Arc<Seen>) -> notify::Result<RecommendedWatcher>;
 
 /// What the watcher's thread leaves for us.
 #[derive(Default)]
@@ -49,12 +53,23 @@ struct Notes {
 impl Eyes {
     /// Sees nothing yet.
     pub fn new() -> Self {
+        Self::opened_by(|seen| notify::recommended_watcher(move |event| seen.take(event)))
+    }
+
+    fn opened_by(open: Open) -> Self {
         Self {
             watcher: None,
             watched: BTreeSet::new(),
             trouble: None,
             seen: Arc::default(),
+            open,
         }
+    }
+
+    /// Those of a machine where others have taken all that the kernel gives.
+    #[cfg(test)]
+    pub fn blind() -> Self {
+        Self::opened_by(|_| Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch)))
     }
 
     /// Watches these directories and no others. Answers whether any of them was not watched while it was scanned: then it
@@ -107,8 +122,7 @@ impl Eyes {
     fn open(&mut self) -> notify::Result<()> {
         if self.watcher.is_none() {
             self.watched.clear();
-            let seen = Arc::clone(&self.seen);
-            self.watcher = Some(notify::recommended_watcher(move |event| seen.take(event))?);
+            self.watcher = Some((self.open)(Arc::clone(&self.seen))?);
         }
         Ok(())
     }
@@ -135,7 +149,7 @@ impl Seen {
             Ok(event) if is_reading(event.kind) && !event.need_rescan() => return,
             Ok(event) if is_move(event.kind) => self.notes().moved.extend(event.paths),
             Ok(event) if event.need_rescan() => {
-                tracing::warn!("changes of files came too fast to be told one by one")
+                tracing::warn!("changes of files came too fast to be told one by one");
             }
             Ok(_) => {}
             Err(error) => self.notes().failure = Some(error.to_string()),
@@ -158,4 +172,52 @@ fn is_move(kind: EventKind) -> bool {
         kind,
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_a_change_and_is_got_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let directories = BTreeSet::from([directory.path().to_owned()]);
+        let mut eyes = Eyes::new();
+        assert!(eyes.look_at(&directories), "it was not watched before");
+        assert!(!eyes.look_at(&directories));
+        eyes.seen.take(Err(notify::Error::generic("lost")));
+        eyes.change().await;
+        assert!(
+            eyes.look_at(&directories),
+            "nothing of before can be relied on"
+        );
+        assert_eq!(eyes.trouble(), Some("lost"));
+        assert!(!eyes.look_at(&directories));
+        assert_eq!(eyes.trouble(), None);
+    }
+
+    #[tokio::test]
+    async fn lost_events_are_a_change_and_our_reading_is_none() {
+        let eyes = Eyes::new();
+        let open = AccessKind::Open(AccessMode::Any);
+        eyes.seen.take(Ok(Event::new(EventKind::Access(open))));
+        assert!(futures::FutureExt::now_or_never(eyes.change()).is_none());
+        eyes.seen.take(Ok(
+            Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)
+        ));
+        assert!(futures::FutureExt::now_or_never(eyes.change()).is_some());
+    }
+
+    #[test]
+    fn a_directory_that_was_made_anew_is_watched_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let directories = BTreeSet::from([root.path().to_owned(), inner.clone()]);
+        let mut eyes = Eyes::new();
+        eyes.look_at(&directories);
+        let removed = EventKind::Remove(notify::event::RemoveKind::Folder);
+        eyes.seen.take(Ok(Event::new(removed).add_path(inner)));
+        assert!(eyes.look_at(&directories));
+    }
 }
