@@ -191,3 +191,6 @@ fn not_watched(key: &FunctionKey) -> String {
          directory again, or remove it with `faas delete`"
     )
 }
+
+#[cfg(test)]
+mod tests;
