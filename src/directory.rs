@@ -1,7 +1,7 @@
 //! The directory writer: makes the store say what the files of some directories say, and goes on doing so.
 //!
-//! A turn has three steps: [`scan`] reads the files, [`plan`] compares them with the store, and [`Directory`] carries the
-//! plan out. Turns come when [`watch`] sees a change, when an object has gone, when a plan has doubts, and every two seconds
+//! A turn has three steps: `scan` reads the files, `plan` compares them with the store, and `Directory` carries the
+//! plan out. Turns come when `watch` sees a change, when an object has gone, when a plan has doubts, and every two seconds
 //! while something cannot be watched or read. Like `kubectl apply --prune`, it owns what it applied and nothing else.
 
 mod memory;
