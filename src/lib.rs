@@ -1,7 +1,12 @@
 //! `faas` turns a Function object into a URL.
 
+pub mod api;
+pub mod app;
 pub mod builder;
+pub mod cli;
+pub mod config;
 pub mod controller;
+pub mod directory;
 pub mod function;
 pub mod ingress;
 pub mod plan;

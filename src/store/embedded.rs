@@ -1,7 +1,7 @@
 //! The store of one machine: Functions as versioned JSON objects in a SQLite file, with the manners of an API server.
 //!
-//! A write goes to the disk first ([`file`]), then to memory ([`memory`]), then to every watcher, by one writer at a time.
-//! Reads and watches never touch the disk. What a write does to an object's metadata is decided in [`edit`].
+//! A write goes to the disk first (`file`), then to memory (`memory`), then to every watcher, by one writer at a time.
+//! Reads and watches never touch the disk. What a write does to an object's metadata is decided in `edit`.
 
 mod edit;
 mod file;

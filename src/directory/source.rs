@@ -1,0 +1,88 @@
+//! Keeps the code of source directories among the sources, and packs a directory anew only when something in it changed.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    memory::Memory,
+    walk::{Interest, walk},
+};
+use crate::builder::{
+    archive::{Context, Limits},
+    sources::Sources,
+};
+
+/// What [`Context::from_directory`] takes.
+const CODE: Interest = Interest {
+    directory: is_code,
+    file: is_code,
+};
+
+/// The sources, and the digests of the directories that were packed.
+pub struct SourceCache {
+    sources: Sources,
+    limits: Limits,
+    /// Digests of the sources that are kept.
+    present: HashSet<String>,
+    packed: Memory<String>,
+}
+
+impl SourceCache {
+    pub fn new(sources: Sources, limits: Limits) -> Self {
+        Self {
+            sources,
+            limits,
+            present: HashSet::new(),
+            packed: Memory::new(),
+        }
+    }
+
+    /// Begins a scan.
+    pub fn begin(&mut self) {
+        self.packed.begin();
+        // What cannot be listed is packed again, and then says why it cannot be kept.
+        self.present = self
+            .sources
+            .list()
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+    }
+
+    /// The digest of what `directory` holds, which is among the sources from now on, or why there is none; and every
+    /// directory in which a change would matter. `root` has no links in it.
+    pub fn keep(
+        &mut self,
+        root: &Path,
+        directory: &Path,
+    ) -> (Result<String, String>, BTreeSet<PathBuf>) {
+        let Self {
+            sources,
+            limits,
+            present,
+            packed,
+        } = self;
+        let found = walk(root, directory, CODE, &BTreeSet::new());
+        let pack = || {
+            let context = Context::from_directory(root, directory, limits)
+                .map_err(|error| error.to_string())?;
+            sources
+                .put(&context)
+                .map_err(|error| format!("the source cannot be kept: {error}"))?;
+            Ok(context.digest().to_owned())
+        };
+        let digest = packed.recall(
+            directory,
+            &found.files,
+            |digest| present.contains(digest),
+            pack,
+        );
+        (digest, found.directories)
+    }
+}
+
+fn is_code(name: &str) -> bool {
+    name != ".git" && name != "node_modules" && !name.starts_with("..")
+}

@@ -1,0 +1,149 @@
+//! Walks a tree of files without ever leaving its root. Links are followed as long as they stay inside, which is how a
+//! mounted `ConfigMap` is laid out; every directory is entered once, so that links may form circles.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, Metadata},
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Entries that one walk looks at.
+const ENTRIES: usize = 100_000;
+
+/// What a walk is interested in, by name.
+#[derive(Clone, Copy)]
+pub struct Interest {
+    pub directory: fn(&str) -> bool,
+    pub file: fn(&str) -> bool,
+}
+
+/// A regular file.
+pub struct Entry {
+    /// Where it was found: the root as it was given, and the names below it.
+    pub path: PathBuf,
+    /// Where it is, without links.
+    pub real: PathBuf,
+    pub metadata: Metadata,
+}
+
+/// What a walk found, in the order of the paths.
+#[derive(Default)]
+pub struct Found {
+    pub files: Vec<Entry>,
+    /// Every directory that was entered, without links.
+    pub directories: BTreeSet<PathBuf>,
+    /// What could not be looked at, and why. What lies below is not known.
+    pub faults: Vec<(PathBuf, String)>,
+}
+
+/// Walks what is below `path`, and stays below `root`, which has no links in it. Directories of `entered` are left out.
+pub fn walk(root: &Path, path: &Path, interest: Interest, entered: &BTreeSet<PathBuf>) -> Found {
+    let mut walk = Walk {
+        root,
+        interest,
+        entered,
+        looked_at: 0,
+        found: Found::default(),
+    };
+    match walk.resolve(path) {
+        Ok(real) => walk.directory(path, &real),
+        Err(fault) => walk.found.faults.push((path.to_owned(), fault)),
+    }
+    walk.found.files.sort_by(|a, b| a.path.cmp(&b.path));
+    walk.found
+}
+
+struct Walk<'a> {
+    root: &'a Path,
+    interest: Interest,
+    entered: &'a BTreeSet<PathBuf>,
+    looked_at: usize,
+    found: Found,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, path: &Path, real: &Path) {
+        if self.entered.contains(real) || !self.found.directories.insert(real.to_owned()) {
+            return;
+        }
+        match names(real) {
+            Ok(names) => names.into_iter().for_each(|name| self.entry(path, &name)),
+            Err(error) => self.fault(path, error.to_string()),
+        }
+    }
+
+    fn entry(&mut self, parent: &Path, name: &str) {
+        self.looked_at += 1;
+        if self.looked_at == ENTRIES {
+            self.fault(
+                parent,
+                format!("more than {ENTRIES} files and directories: watch a smaller directory"),
+            );
+        }
+        let wanted = (self.interest.directory)(name) || (self.interest.file)(name);
+        if self.looked_at >= ENTRIES || !wanted {
+            return;
+        }
+        let path = parent.join(name);
+        let looked = self
+            .resolve(&path)
+            .and_then(|real| match fs::metadata(&real) {
+                Ok(metadata) => Ok((real, metadata)),
+                Err(error) => Err(error.to_string()),
+            });
+        match looked {
+            Ok((real, metadata)) if metadata.is_dir() => {
+                if (self.interest.directory)(name) {
+                    self.directory(&path, &real);
+                }
+            }
+            Ok((real, metadata)) if (self.interest.file)(name) => self.file(path, real, metadata),
+            // What only might have been a directory is not missed.
+            Err(fault) if (self.interest.file)(name) || path.is_dir() => self.fault(&path, fault),
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn file(&mut self, path: PathBuf, real: PathBuf, metadata: Metadata) {
+        if metadata.is_file() {
+            self.found.files.push(Entry {
+                path,
+                real,
+                metadata,
+            });
+        } else {
+            self.fault(
+                &path,
+                "it is neither a file nor a directory: move it elsewhere".to_owned(),
+            );
+        }
+    }
+
+    /// Where `path` leads to, if that is inside the root.
+    fn resolve(&self, path: &Path) -> Result<PathBuf, String> {
+        let real = fs::canonicalize(path).map_err(|error| error.to_string())?;
+        if real.starts_with(self.root) {
+            return Ok(real);
+        }
+        Err(format!(
+            "it leads to {}, outside of {}: move the file inside",
+            real.display(),
+            self.root.display()
+        ))
+    }
+
+    fn fault(&mut self, path: &Path, message: String) {
+        self.found.faults.push((path.to_owned(), message));
+    }
+}
+
+/// The names in a directory, sorted. One that is not UTF-8 interests nobody.
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
