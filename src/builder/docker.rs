@@ -30,6 +30,9 @@ pub const OWNER_LABEL: &str = "faas.dev/owner";
 /// Label with the name that an image was built under.
 pub const IMAGE_LABEL: &str = "faas.dev/image";
 
+/// Docker 20.10.
+const OLDEST_API: (usize, usize) = (1, 41);
+
 /// How long an engine may take to answer a simple question, in seconds.
 const ANSWER_SECONDS: u64 = 60;
 
@@ -72,6 +75,12 @@ impl DockerBuilder {
                 .negotiate_version()
                 .await
                 .map_err(errors::engine)?;
+        let version = client.client_version();
+        if (version.major_version, version.minor_version) < OLDEST_API {
+            return Err(BuildError::Engine(format!(
+                "{address} speaks API {version} only: Docker 20.10 (API 1.41) or newer is needed"
+            )));
+        }
         let flavour = ping::flavour(socket)
             .await
             .map_err(|error| BuildError::Engine(format!("{address}: {error}")))?;
