@@ -1,5 +1,5 @@
 //! Builds with the Docker engine: with BuildKit where the engine names it, else with the classic builder. What differs
-//! between the two is how they are asked ([`options`]) and how they report ([`classic`], [`buildkit`]); image, labels, log
+//! between the two is how they are asked (`options`) and how they report (`classic`, `buildkit`); image, labels, log
 //! and errors are the same.
 
 mod buildkit;

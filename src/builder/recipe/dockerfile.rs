@@ -1,5 +1,5 @@
 //! The recipe of sources that bring their own Dockerfile, and the little of that language that must be understood for
-//! it: where instructions begin and end, and what FROM and RUN say. [pure]
+//! it: where instructions begin and end, and what FROM and RUN say. (pure)
 
 use std::collections::BTreeMap;
 
