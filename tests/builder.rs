@@ -1,5 +1,11 @@
 //! The contract of the builder, against the real engine and with both of its builders.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::{
     path::Path,
     process::Command,
@@ -7,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::Engine;
 use bytes::Bytes;
 use faas::builder::{
     BaseImages, BuildEnvironment, BuildError, BuildJob, BuildLog, Builder,
@@ -471,7 +478,6 @@ async fn the_first_users_archive_builds_as_it_is() {
 fn seed_archive() -> Vec<u8> {
     let body = include_str!("data/add-function.json");
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    use base64::Engine;
     base64::engine::general_purpose::STANDARD
         .decode(body["file"].as_str().unwrap())
         .unwrap()

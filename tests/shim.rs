@@ -1,5 +1,11 @@
 //! The contract of Node's shim, with the host's node and with the oldest that is promised.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -142,7 +148,7 @@ impl Answer {
     fn says(&self, status: u16, code: &str, body: &str) -> bool {
         let has_code = self.head.contains("X-Faas-Error: ");
         self.status == status
-            && has_code == !code.is_empty()
+            && has_code != code.is_empty()
             && self.head.contains(code)
             && self.body.contains(body)
     }
@@ -181,7 +187,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
@@ -192,85 +198,88 @@ fn on_every_node(test: impl Fn(&Path)) {
     }
 }
 
+const ECHO: &str = "module.exports = (context, cb) => cb(context)";
+const FAILED: &str = "FunctionFailed";
+
+/// Code and input; status, code and body of the answer.
+const HANDLERS: [(&str, &str, u16, &str, &str); 17] = [
+    (ECHO, r#"{"a":"ü"}"#, 200, "", r#"{"a":"ü"}"#),
+    (ECHO, "", 200, "", "{}"),
+    (ECHO, "[1]", 200, "", "[1]"),
+    (ECHO, "{no", 400, "BadInput", "the input is not JSON"),
+    (
+        "module.exports = (c, cb) => setImmediate(cb)",
+        "",
+        200,
+        "",
+        "null",
+    ),
+    (
+        "module.exports = async (c) => ({n: c.n + 1})",
+        r#"{"n":1}"#,
+        200,
+        "",
+        r#"{"n":2}"#,
+    ),
+    ("module.exports = async () => {}", "", 200, "", "null"),
+    (
+        "module.exports = async (c, cb) => { cb(7) }",
+        "",
+        200,
+        "",
+        "7",
+    ),
+    ("module.exports = async (c, cb) => 8", "", 200, "", "8"),
+    ("module.exports = (c) => 'plain'", "", 200, "", "\"plain\""),
+    ("exports.default = (c, cb) => cb(9)", "", 200, "", "9"),
+    (
+        "module.exports = (c, cb) => { cb(1); cb(2) }",
+        "",
+        200,
+        "",
+        "1",
+    ),
+    (
+        "module.exports = () => { throw new Error('oh') }",
+        "",
+        500,
+        FAILED,
+        r#"{"message":"oh"}"#,
+    ),
+    (
+        "module.exports = async () => { throw 'oh' }",
+        "",
+        500,
+        FAILED,
+        r#"{"message":"oh"}"#,
+    ),
+    (
+        "module.exports = (c, cb) => cb(BigInt(1))",
+        "",
+        500,
+        FAILED,
+        "cannot be written as JSON",
+    ),
+    (
+        "module.exports = (c, cb) => { const a = {}; a.a = a; cb(a) }",
+        "",
+        500,
+        FAILED,
+        "circular",
+    ),
+    (
+        "module.exports = (c, cb) => cb(() => 1)",
+        "",
+        500,
+        FAILED,
+        "it is a function",
+    ),
+];
+
 #[test]
 fn handlers_of_every_shape_answer() {
-    let echo = "module.exports = (context, cb) => cb(context)";
-    let failed = "FunctionFailed";
-    let cases = [
-        (echo, r#"{"a":"ü"}"#, 200, "", r#"{"a":"ü"}"#),
-        (echo, "", 200, "", "{}"),
-        (echo, "[1]", 200, "", "[1]"),
-        (echo, "{no", 400, "BadInput", "the input is not JSON"),
-        (
-            "module.exports = (c, cb) => setImmediate(cb)",
-            "",
-            200,
-            "",
-            "null",
-        ),
-        (
-            "module.exports = async (c) => ({n: c.n + 1})",
-            r#"{"n":1}"#,
-            200,
-            "",
-            r#"{"n":2}"#,
-        ),
-        ("module.exports = async () => {}", "", 200, "", "null"),
-        (
-            "module.exports = async (c, cb) => { cb(7) }",
-            "",
-            200,
-            "",
-            "7",
-        ),
-        ("module.exports = async (c, cb) => 8", "", 200, "", "8"),
-        ("module.exports = (c) => 'plain'", "", 200, "", "\"plain\""),
-        ("exports.default = (c, cb) => cb(9)", "", 200, "", "9"),
-        (
-            "module.exports = (c, cb) => { cb(1); cb(2) }",
-            "",
-            200,
-            "",
-            "1",
-        ),
-        (
-            "module.exports = () => { throw new Error('oh') }",
-            "",
-            500,
-            failed,
-            r#"{"message":"oh"}"#,
-        ),
-        (
-            "module.exports = async () => { throw 'oh' }",
-            "",
-            500,
-            failed,
-            r#"{"message":"oh"}"#,
-        ),
-        (
-            "module.exports = (c, cb) => cb(BigInt(1))",
-            "",
-            500,
-            failed,
-            "cannot be written as JSON",
-        ),
-        (
-            "module.exports = (c, cb) => { const a = {}; a.a = a; cb(a) }",
-            "",
-            500,
-            failed,
-            "circular",
-        ),
-        (
-            "module.exports = (c, cb) => cb(() => 1)",
-            "",
-            500,
-            failed,
-            "it is a function",
-        ),
-    ];
     on_every_node(|node| {
-        for (code, input, status, error, body) in cases {
+        for (code, input, status, error, body) in HANDLERS {
             let function = Function::start(node, code);
             // Whatever happened to one call, the next is answered.
             for _ in 0..2 {

@@ -1,5 +1,5 @@
 //! Builds with the Docker engine: with BuildKit where the engine names it, else with the classic builder. What differs
-//! between the two is how they are asked ([`options`]) and how they report ([`classic`], [`buildkit`]); image, labels, log
+//! between the two is how they are asked (`options`) and how they report (`classic`, `buildkit`); image, labels, log
 //! and errors are the same.
 
 mod buildkit;
@@ -29,6 +29,9 @@ use super::{BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, Im
 pub const OWNER_LABEL: &str = "faas.dev/owner";
 /// Label with the name that an image was built under.
 pub const IMAGE_LABEL: &str = "faas.dev/image";
+
+/// Docker 20.10.
+const OLDEST_API: (usize, usize) = (1, 41);
 
 /// How long an engine may take to answer a simple question, in seconds.
 const ANSWER_SECONDS: u64 = 60;
@@ -72,6 +75,12 @@ impl DockerBuilder {
                 .negotiate_version()
                 .await
                 .map_err(errors::engine)?;
+        let version = client.client_version();
+        if (version.major_version, version.minor_version) < OLDEST_API {
+            return Err(BuildError::Engine(format!(
+                "{address} speaks API {version} only: Docker 20.10 (API 1.41) or newer is needed"
+            )));
+        }
         let flavour = ping::flavour(socket)
             .await
             .map_err(|error| BuildError::Engine(format!("{address}: {error}")))?;

@@ -79,7 +79,12 @@ impl ProcessBuilder {
 
     async fn run(&self, job: &BuildJob, log: &dyn BuildLog) -> Result<(), BuildError> {
         let part = Part(self.root.join(format!("{PART}{}", Uuid::new_v4().simple())));
-        lay_out(&part.0, job).map_err(|error| disk(&error))?;
+        let (dir, files) = (part.0.clone(), job.clone());
+        tokio::task::spawn_blocking(move || lay_out(&dir, &files))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|error| disk(&error))?;
         if let Some(npm) = &job.recipe.npm {
             self.npm(&part.0.join("function"), npm, log).await?;
         }
@@ -121,7 +126,7 @@ impl ProcessBuilder {
         let (mut heard, mut complained) = (Vec::new(), Vec::new());
         tokio::join!(copy(out, log, &mut heard), copy(err, log, &mut complained));
         let status = child.wait().await.map_err(|error| disk(&error))?;
-        group.is_over();
+        group.disarm();
         if status.success() {
             return Ok(());
         }
@@ -138,7 +143,7 @@ impl ProcessBuilder {
 struct Group(Option<u32>);
 
 impl Group {
-    fn is_over(mut self) {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }

@@ -1,5 +1,5 @@
 //! How files become an image: [`Recipe::new`] turns a language and its files into a Dockerfile and what must lie beside
-//! them, or says what is missing before any engine is asked. [pure]
+//! them, or says what is missing before any engine is asked. (pure)
 
 mod dockerfile;
 mod error;

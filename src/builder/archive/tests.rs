@@ -169,6 +169,20 @@ fn a_missing_end_is_fine_and_a_missing_middle_is_not() {
 }
 
 #[test]
+fn directories_of_every_dialect_are_only_names() {
+    use tar::EntryType as Kind;
+    let plain = Context::from_tar(&tar_of(&[file("d/a")]), &limits()).unwrap();
+    for directory in [
+        ("d/", Kind::Directory, &b""[..]),
+        ("./d/", Kind::Regular, b""),
+        ("./", Kind::Directory, b""),
+    ] {
+        let tar = tar_of(&[directory, file("./d//a"), ("empty", Kind::Directory, b"")]);
+        assert_eq!(Context::from_tar(&tar, &limits()).unwrap(), plain);
+    }
+}
+
+#[test]
 fn long_names_survive_in_all_dialects() {
     let path = format!("{}/{}", "d".repeat(120), "f".repeat(120));
     let context = inline(&[(&path, 0o755, "text")]).unwrap();

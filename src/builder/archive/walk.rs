@@ -63,6 +63,8 @@ fn take(
     let (start, size) = (entry.raw_file_position(), entry.size());
     let shown = lossy(&name);
     match entry.header().entry_type() {
+        // Directories of the oldest dialect.
+        EntryType::Regular if name.ends_with(b"/") && size == 0 => collector.directory(&name)?,
         EntryType::Regular | EntryType::Continuous if !is_sparse(entry) => {
             collector.fits(&shown, size)?;
             let content = slice(tar, start, size).ok_or_else(|| ArchiveError::Cut {

@@ -15,6 +15,7 @@ const PREFIXES: [&str; 6] = [
 ];
 
 /// A failure that is not about a build's content.
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 pub(super) fn engine(error: Error) -> BuildError {
     let message = error.to_string();
     if is_full(&message) {

@@ -1,5 +1,5 @@
 //! The recipe of sources that bring their own Dockerfile, and the little of that language that must be understood for
-//! it: where instructions begin and end, and what FROM and RUN say. [pure]
+//! it: where instructions begin and end, and what FROM and RUN say. (pure)
 
 use std::collections::BTreeMap;
 
@@ -73,40 +73,41 @@ impl Instruction<'_> {
 fn instructions(text: &str) -> Vec<Instruction<'_>> {
     let escape = escape_character(text);
     let mut found = Vec::new();
-    let mut lines = text.split_inclusive('\n').enumerate().peekable();
-    let mut start = 0;
-    while let Some((number, line)) = lines.next() {
-        let mut end = start + line.len();
-        let mut joined = String::new();
-        let mut rest = Some(line);
-        while let Some(line) = rest.take() {
-            let trimmed = line.trim();
-            let comment = trimmed.is_empty() || trimmed.starts_with('#');
-            let more = comment || trimmed.ends_with(escape);
-            if !comment {
-                joined.push_str(trimmed.trim_end_matches(escape));
-            }
-            if more && let Some((_, next)) = lines.next() {
-                end += next.len();
-                rest = Some(next);
-            }
+    let mut lines = text.split_inclusive('\n');
+    let (mut start, mut line) = (0, 1);
+    while start < text.len() {
+        let words = logical_line(&mut lines, escape);
+        for mark in heredocs(&words) {
+            let is_mark = |line: &str| line.trim_start_matches('\t').trim_end() == mark;
+            lines.by_ref().find(|line| is_mark(line));
         }
-        for mark in heredocs(&joined) {
-            while let Some((_, line)) = lines.next() {
-                end += line.len();
-                if line.trim_end_matches(['\r', '\n']).trim_start_matches('\t') == mark {
-                    break;
-                }
-            }
-        }
+        let end = text.len() - lines.clone().map(str::len).sum::<usize>();
+        let raw = &text[start..end];
         found.push(Instruction {
-            line: number + 1,
-            raw: &text[start..end],
-            text: joined,
+            line,
+            raw,
+            text: words,
         });
+        line += raw.matches('\n').count();
         start = end;
     }
     found
+}
+
+/// Takes lines up to the end of an instruction and joins them; comments and blank lines within do not count.
+fn logical_line<'a>(lines: &mut impl Iterator<Item = &'a str>, escape: char) -> String {
+    let mut joined = String::new();
+    for line in lines {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        joined.push_str(line.trim_end_matches(escape));
+        if !line.ends_with(escape) {
+            break;
+        }
+    }
+    joined
 }
 
 /// What continues a line: a backslash unless a directive at the top says otherwise.

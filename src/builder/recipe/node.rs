@@ -1,4 +1,4 @@
-//! The recipe of Node: dependencies in a layer of their own, then the code, then the shim that calls it. [pure]
+//! The recipe of Node: dependencies in a layer of their own, then the code, then the shim that calls it. (pure)
 
 use std::collections::BTreeMap;
 

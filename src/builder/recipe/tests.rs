@@ -1,6 +1,8 @@
 use super::{super::archive::Limits, *};
 
-fn context(files: &[(&str, &str)]) -> Context {
+type Files<'a> = &'a [(&'a str, &'a str)];
+
+fn context(files: Files) -> Context {
     let files = files
         .iter()
         .map(|(path, text)| (*path, 0o644, Bytes::copy_from_slice(text.as_bytes())));
@@ -46,7 +48,7 @@ fn without_dependencies_npm_never_runs() {
 #[test]
 fn dependencies_come_before_the_code_unless_they_need_it() {
     let manifest = r#"{"dependencies": {"ms": "2"}}"#;
-    let cases: [(&[(&str, &str)], [&str; 2]); 6] = [
+    let cases: [(Files, [&str; 2]); 6] = [
         (
             &[("package.json", manifest)],
             [
@@ -107,7 +109,7 @@ fn dependencies_come_before_the_code_unless_they_need_it() {
 
 #[test]
 fn what_is_missing_is_said_before_any_engine_is_asked() {
-    let cases: [(&str, &[(&str, &str)], &str); 7] = [
+    let cases: [(&str, Files, &str); 7] = [
         ("node", &[("main.js", "")], "index.js is missing: add it"),
         (
             "node",
