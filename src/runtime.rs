@@ -183,4 +183,7 @@ pub trait Runtime: Send + Sync {
 
     /// Whether the engine answers, and facts about it for people (`engine`: "Docker 20.10.24, API 1.41", ...).
     async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError>;
+
+    /// The server ends: removes what only a running server needs. Failures are logged.
+    async fn leave(&self) {}
 }

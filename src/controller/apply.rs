@@ -291,6 +291,17 @@ impl Controller {
         tracing::info!(instance = %id, "Instance is gone");
     }
 
+    /// The server ends: so do all instances, and what only a running server needs. What is not gone in time is adopted or
+    /// ended at the next start.
+    pub async fn leave(&self) {
+        let instances: Vec<_> = self.pools.all().iter().flat_map(|pool| pool.look().0).collect();
+        let stops = instances.iter().map(|i| self.ports.runtime.stop(&i.id, GRACE));
+        for error in futures::future::join_all(stops).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "Instance could not be ended");
+        }
+        self.ports.runtime.leave().await;
+    }
+
     /// Whether this Function may try a revision out now; one that is proven anybody may start.
     fn claims_proof(&self, key: &FunctionKey, revision: &Revision) -> bool {
         if self.ports.store.knows(revision, Fact::Proven) {

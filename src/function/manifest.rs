@@ -77,6 +77,14 @@ pub fn parse(text: &[u8]) -> Vec<Parsed> {
     }
 }
 
+/// The one YAML or JSON value of a small file that is no manifest, such as the seed's `fn.yaml`; null when it is empty.
+///
+/// # Errors
+/// As for a manifest's text.
+pub fn value(text: &[u8]) -> Result<Value, ManifestError> {
+    yaml::read(text_of(text)?, 1)
+}
+
 /// Judges a value that was read already, such as the body of a request.
 #[must_use]
 pub fn judge(line: usize, value: Value) -> Parsed {

@@ -1,0 +1,280 @@
+//! The server: makes the adapters, owns every task, drains.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::FutureExt;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, signal::unix::SignalKind, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, Api},
+    builder::{
+        BuildError, Builder,
+        archive::Limits,
+        docker::DockerBuilder,
+        process::ProcessBuilder,
+        sources::Sources,
+    },
+    config::{self, Config, ConfigError, RuntimeKind},
+    controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
+    directory::Directory,
+    ingress::{Ingress, Scope},
+    pool::Pools,
+    runtime::{
+        Runtime, RuntimeError,
+        docker::{self, DockerRuntime},
+        process::{self, ProcessRuntime},
+        rundir::RunRoot,
+    },
+    store::{StoreError, embedded::EmbeddedStore, state},
+    telemetry::Metrics,
+};
+
+/// The program that every container starts with; see `guest/`.
+static INIT: &[u8] = include_bytes!(env!("FAAS_INIT_PATH"));
+/// Most connections of a listener.
+const MAX_CONNECTIONS: u64 = 10_000;
+/// Part of the machine's memory that instances may claim, in hundredths.
+const MEMORY_PERCENT: i64 = 80;
+/// Longest wait for calls that run when the server ends: the longest `timeoutSeconds`.
+const DRAIN: Duration = Duration::from_secs(900);
+
+/// Why the server did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "no Docker engine at {}: {message}\nInstall and start one (on Debian and Ubuntu: apt-get install docker.io), join \
+         the docker group, or run without isolation: faas start --runtime process", socket.display()
+    )]
+    NoEngine { socket: PathBuf, message: String },
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("cannot use {}: {error}", path.display())]
+    Path { path: PathBuf, error: io::Error },
+    #[error("task {0:?} ended unexpectedly; this is a bug")]
+    TaskEnded(&'static str),
+}
+
+/// Runs the server until a signal ends it.
+pub async fn run(config: Config) -> Result<(), AppError> {
+    let _lock = state::lock(&config.state_dir, "faas start")?;
+    let store = EmbeddedStore::open(&config.state_dir)?;
+    let owner = state::owner(&config.state_dir)?;
+    let sources = Sources::open(&config.state_dir.join("sources")).map_err(at(&config.state_dir))?;
+    let (builder, runtime) = adapters(&config, &owner).await?;
+    let (listener, address) = listen(config.listen).await?;
+    let invoke = match config.invoke_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+
+    let (turns, keys) = Turns::new();
+    let pools = Arc::new(Pools::new(turns.clone()));
+    let metrics = Arc::new(Metrics::default());
+    let resolver = Resolver {
+        sources: sources.clone(),
+        bases: config.bases.clone(),
+        owner,
+        hash_key: state::secret(&config.state_dir)?,
+        secrets_dir: config.secrets_dir.clone(),
+    };
+    let calls_at = invoke.as_ref().map_or(address, |(_, address)| *address);
+    let settings = Settings {
+        memory: config::machine_memory() / 100 * MEMORY_PERCENT,
+        base_url: format!("http://{calls_at}"),
+        metrics: Arc::clone(&metrics),
+    };
+    let ports = Ports { store: store.clone(), builder, runtime: Arc::clone(&runtime) };
+    let controller = Controller::new(ports, resolver, Arc::clone(&pools), turns, settings);
+    let directory = directory(&config, &store, &sources)?;
+    let facts = facts(&config, address, &*runtime).await;
+    announce(&config, &facts, address, invoke.as_ref().map(|(_, a)| *a));
+    let api = Api {
+        store,
+        sources,
+        controller: Arc::clone(&controller),
+        metrics: Arc::clone(&metrics),
+        problems: directory.as_ref().map_or_else(|| watch::channel(Vec::new()).1, Directory::problems),
+        facts: Arc::new(facts),
+    };
+    let ingress = Ingress::new(pools, api::router(api), metrics);
+
+    let mut tasks = Tasks::default();
+    tasks.spawn("controller", Arc::clone(&controller).run(keys));
+    tasks.spawn("engine", Arc::clone(&controller).watch_engine());
+    if let Some(directory) = directory {
+        tasks.spawn("directory", directory.run(tasks.stop.clone()));
+    }
+    let limit = usize::try_from(MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10)).unwrap_or(usize::MAX);
+    let mut listeners = Tasks { stop: tasks.stop.clone(), ..Tasks::default() };
+    let scope = if invoke.is_some() { Scope::Manage } else { Scope::All };
+    listeners.spawn("listener", Arc::clone(&ingress).serve(listener, scope, limit, tasks.stop.clone()));
+    if let Some((listener, _)) = invoke {
+        listeners.spawn("invoke listener", ingress.serve(listener, Scope::Invoke, limit, tasks.stop.clone()));
+    }
+    tasks.until_signal(listeners, &controller).await
+}
+
+/// What owns the long-lived tasks. One that ends before it is told to ends the process, by name.
+#[derive(Default)]
+struct Tasks {
+    running: JoinSet<&'static str>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.running.spawn(task.map(move |()| name));
+    }
+
+    /// The first signal drains, the second leaves at once.
+    async fn until_signal(mut self, mut listeners: Self, controller: &Controller) -> Result<(), AppError> {
+        tokio::select! {
+            () = signal() => {}
+            ended = self.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
+            ended = listeners.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
+        }
+        println!("Draining: calls that run are answered; Ctrl-C again leaves at once");
+        self.stop.cancel();
+        let drained = async {
+            while listeners.running.join_next().await.is_some() {}
+        };
+        tokio::select! {
+            () = signal() => println!("Left at once; instances are adopted at the next start"),
+            outcome = tokio::time::timeout(DRAIN, drained) => match outcome {
+                Ok(()) => controller.leave().await,
+                Err(_) => println!("Some calls did not end within {}s", DRAIN.as_secs()),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn name(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> &'static str {
+    match ended {
+        Some(Ok(name)) => name,
+        Some(Err(error)) => {
+            tracing::error!(%error, "Task failed");
+            "that failed"
+        }
+        None => "none",
+    }
+}
+
+/// SIGINT or SIGTERM.
+async fn signal() {
+    let streams = [SignalKind::interrupt(), SignalKind::terminate()].map(tokio::signal::unix::signal);
+    let [Ok(mut interrupt), Ok(mut terminate)] = streams else { return std::future::pending().await };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+async fn adapters(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
+    if config.runtime == RuntimeKind::Process {
+        return processes(config, owner);
+    }
+    let no_engine = |message: String| AppError::NoEngine { socket: config.docker_socket.clone(), message };
+    let builder = DockerBuilder::connect(&config.docker_socket, owner, config.build.clone())
+        .await
+        .map_err(|error: BuildError| no_engine(error.to_string()))?;
+    let runtime = DockerRuntime::new(docker::Settings {
+        socket: config.docker_socket.clone(),
+        owner: owner.to_owned(),
+        run_root: run_root(config, owner, true)?,
+        state: config.state_dir.clone(),
+        init: INIT,
+        allow_host_reach: config.allow_host_reach,
+    });
+    runtime.sweep().await.map_err(|error: RuntimeError| no_engine(error.to_string()))?;
+    Ok((Arc::new(builder), Arc::new(runtime)))
+}
+
+fn processes(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
+    let images = config.state_dir.join("images");
+    let builder = ProcessBuilder::open(&images, owner, config.build.clone()).map_err(at(&images))?;
+    let run_root = run_root(config, owner, false)?;
+    let settings = process::Settings { run_root, images, node: PathBuf::from("node"), path: config.path.clone() };
+    let runtime = ProcessRuntime::new(settings).map_err(at(&config.state_dir))?;
+    Ok((Arc::new(builder), Arc::new(runtime)))
+}
+
+/// Sockets live in memory: in mounts of their own as root, else in the user's runtime directory.
+fn run_root(config: &Config, owner: &str, mounts: bool) -> Result<RunRoot, AppError> {
+    let root = rustix::process::geteuid().is_root();
+    let base = match &config.user_runtime_dir {
+        _ if root => PathBuf::from("/run/faas"),
+        Some(dir) => dir.join("faas"),
+        None => PathBuf::from(format!("/dev/shm/faas-{}", rustix::process::geteuid().as_raw())),
+    };
+    let path = base.join(owner);
+    RunRoot::open(&path, root && mounts).map_err(at(&path))
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |error| AppError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+fn directory(config: &Config, store: &EmbeddedStore, sources: &Sources) -> Result<Option<Directory>, AppError> {
+    if config.dirs.is_empty() {
+        return Ok(None);
+    }
+    Directory::new(&config.dirs, store.clone(), sources.clone(), Limits::default())
+        .map(Some)
+        .map_err(at(&config.dirs[0]))
+}
+
+/// What this server is made of.
+async fn facts(config: &Config, address: SocketAddr, runtime: &dyn Runtime) -> Value {
+    let engine = runtime.facts().await.unwrap_or_default();
+    let kind = if config.runtime == RuntimeKind::Process { "process" } else { "docker" };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "runtime": kind,
+        "engine": engine,
+        "store": config.state_dir.join("store.db"),
+        "directories": config.dirs,
+        "address": format!("http://{address}"),
+    })
+}
+
+/// Says what was chosen.
+fn announce(config: &Config, facts: &Value, address: SocketAddr, invoke: Option<SocketAddr>) {
+    let engine = facts["engine"]["engine"].as_str();
+    match (config.runtime, engine) {
+        (RuntimeKind::Process, _) => {
+            println!("runtime      process: functions run as you on this machine; NOTHING isolates them");
+        }
+        (_, engine) => println!("runtime      docker ({})", engine.unwrap_or("engine of unknown version")),
+    }
+    println!("store        {}", config.state_dir.join("store.db").display());
+    match config.dirs.as_slice() {
+        [] => println!("directories  none (use --dir DIR, `faas apply` or `faas build`)"),
+        dirs => dirs.iter().for_each(|dir| println!("directory    {}", dir.display())),
+    }
+    if let Some(invoke) = invoke {
+        println!("calls        http://{invoke}");
+    }
+    println!("listening on http://{address}");
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> AppError {
+    let path = path.to_owned();
+    move |error| AppError::Path { path, error }
+}

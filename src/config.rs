@@ -1,0 +1,231 @@
+//! Flags and environment become a [`Config`]. Nothing else reads the environment.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+
+use crate::builder::{BaseImages, BuildEnvironment};
+
+/// Where the server listens, and clients look for it, unless told otherwise.
+pub const DEFAULT_ADDRESS: &str = "127.0.0.1:5555";
+
+/// What was typed after `faas start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Directory of manifests to watch; may be given several times [default: ./functions, if it exists]
+    #[arg(long = "dir", value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
+    listen: SocketAddr,
+
+    /// Address for calls alone; the other one then answers 404 to calls
+    #[arg(long, value_name = "ADDRESS")]
+    invoke_listen: Option<SocketAddr>,
+
+    /// Where the server keeps what must survive it [default: $XDG_STATE_HOME/faas]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// What runs functions
+    #[arg(long, value_enum, default_value_t = RuntimeKind::Auto)]
+    runtime: RuntimeKind,
+
+    /// Base image of a language (node=REF), or what stands for an image that Dockerfiles name (node:12=REF); may be given
+    /// several times
+    #[arg(long = "base-image", value_name = "NAME=REF", value_parser = pair)]
+    base_images: Vec<(String, String)>,
+
+    /// Directory of secrets: a directory a secret, a file a key
+    #[arg(long, value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
+
+    /// PEM file of authorities that builds trust beside their base image's, such as a company proxy's
+    #[arg(long, value_name = "FILE")]
+    build_ca: Option<PathBuf>,
+
+    /// Variable that the commands of builds get (HTTPS_PROXY, or NAME=VALUE); may be given several times
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_env: Vec<String>,
+
+    /// Offer `network: internet` also where this host cannot be shielded from functions
+    #[arg(long)]
+    allow_host_reach: bool,
+}
+
+/// What runs functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RuntimeKind {
+    /// Docker, or an error that says what is missing
+    Auto,
+    /// Hardened Docker containers
+    Docker,
+    /// Children of the server: no isolation at all, for machines without Docker
+    Process,
+}
+
+/// What `faas start` is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub dirs: Vec<PathBuf>,
+    pub listen: SocketAddr,
+    pub invoke_listen: Option<SocketAddr>,
+    pub state_dir: PathBuf,
+    pub runtime: RuntimeKind,
+    pub bases: BaseImages,
+    pub secrets_dir: Option<PathBuf>,
+    pub build: BuildEnvironment,
+    pub allow_host_reach: bool,
+    /// The engine's socket.
+    pub docker_socket: PathBuf,
+    /// A tmpfs of this user, for sockets where faas may not mount its own.
+    pub user_runtime_dir: Option<PathBuf>,
+    /// `PATH` of children of the process runtime.
+    pub path: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(
+        "{0} is no loopback address, and this version of faas has no authentication: listen on 127.0.0.1 or [::1], and \
+         put a proxy that authenticates before it"
+    )]
+    NotLoopback(SocketAddr),
+    #[error("--dir {}: no such directory", .0.display())]
+    NoDirectory(PathBuf),
+    #[error("--secrets-dir {}: no such directory", .0.display())]
+    NoSecrets(PathBuf),
+    #[error("--build-ca {}: {error}", file.display())]
+    BuildCa { file: PathBuf, error: std::io::Error },
+    #[error("--build-ca {}: holds no PEM certificate (-----BEGIN CERTIFICATE-----)", .0.display())]
+    NoCertificate(PathBuf),
+    #[error("--build-env {0}: the variable is not set here; set it, or give NAME=VALUE")]
+    NoVariable(String),
+    #[error("neither XDG_STATE_HOME nor HOME is set: say where to keep the state with --state-dir")]
+    NoStateDir,
+    #[error("DOCKER_HOST is {0}: faas speaks to a local engine only, through unix:///path/to/docker.sock")]
+    DockerHost(String),
+}
+
+impl StartArgs {
+    /// What was typed, checked and completed from the environment.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        for address in [Some(self.listen), self.invoke_listen].into_iter().flatten() {
+            if !address.ip().is_loopback() {
+                return Err(ConfigError::NotLoopback(address));
+            }
+        }
+        if let Some(dir) = self.secrets_dir.iter().find(|dir| !dir.is_dir()) {
+            return Err(ConfigError::NoSecrets(dir.clone()));
+        }
+        Ok(Config {
+            dirs: directories(self.dirs)?,
+            listen: self.listen,
+            invoke_listen: self.invoke_listen,
+            state_dir: self.state_dir.map_or_else(default_state_dir, Ok)?,
+            runtime: self.runtime,
+            bases: BaseImages(self.base_images.into_iter().collect::<BTreeMap<_, _>>()),
+            secrets_dir: self.secrets_dir,
+            build: BuildEnvironment {
+                ca: self.build_ca.as_deref().map(certificates).transpose()?,
+                variables: self.build_env.into_iter().map(variable).collect::<Result<_, _>>()?,
+            },
+            allow_host_reach: self.allow_host_reach,
+            docker_socket: docker_socket()?,
+            user_runtime_dir: read("XDG_RUNTIME_DIR").map(PathBuf::from),
+            path: read("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        })
+    }
+}
+
+/// Where clients find the server: `FAAS_URL`, or the default address.
+pub fn server_url(given: Option<String>) -> String {
+    given.or_else(|| read("FAAS_URL")).unwrap_or_else(|| format!("http://{DEFAULT_ADDRESS}"))
+}
+
+/// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`.
+pub fn log_filter() -> String {
+    read("FAAS_LOG").unwrap_or_else(|| "info".to_owned())
+}
+
+/// How many descriptors this process may have.
+pub fn descriptor_limit() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// This machine's memory, in bytes.
+pub fn machine_memory() -> i64 {
+    let info = rustix::system::sysinfo();
+    let bytes = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn directories(given: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
+    if given.is_empty() {
+        let default = PathBuf::from("functions");
+        return Ok(if default.is_dir() { vec![default] } else { Vec::new() });
+    }
+    match given.iter().find(|dir| !dir.is_dir()) {
+        Some(missing) => Err(ConfigError::NoDirectory(missing.clone())),
+        None => Ok(given),
+    }
+}
+
+fn default_state_dir() -> Result<PathBuf, ConfigError> {
+    let base = read("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| read("HOME").map(|home| Path::new(&home).join(".local/state")))
+        .ok_or(ConfigError::NoStateDir)?;
+    Ok(base.join("faas"))
+}
+
+fn docker_socket() -> Result<PathBuf, ConfigError> {
+    match read("DOCKER_HOST") {
+        None => Ok(PathBuf::from("/var/run/docker.sock")),
+        Some(host) => match host.strip_prefix("unix://") {
+            Some(path) => Ok(PathBuf::from(path)),
+            None => Err(ConfigError::DockerHost(host)),
+        },
+    }
+}
+
+fn certificates(file: &Path) -> Result<Bytes, ConfigError> {
+    let pem = std::fs::read(file).map_err(|error| ConfigError::BuildCa { file: file.to_owned(), error })?;
+    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+        return Err(ConfigError::NoCertificate(file.to_owned()));
+    }
+    Ok(pem.into())
+}
+
+fn variable(given: String) -> Result<(String, String), ConfigError> {
+    match given.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => match read(&given) {
+            Some(value) => Ok((given, value)),
+            None => Err(ConfigError::NoVariable(given)),
+        },
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, reference)) if !name.is_empty() && !reference.is_empty() => {
+            Ok((name.to_owned(), reference.to_owned()))
+        }
+        _ => Err("must be NAME=REF, such as node=registry.example/node:22".to_owned()),
+    }
+}
+
+/// The one place that reads the environment. Empty counts as unset.
+#[expect(clippy::disallowed_methods, reason = "this file alone may")]
+fn read(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
