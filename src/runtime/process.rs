@@ -1,7 +1,7 @@
 //! Runs instances as children of this server, for machines without Docker. It isolates nothing: an instance may do what this
 //! server may, limits and `network` are not enforced, and a program that knows only TCP is not carried.
 //!
-//! An instance is `node <image>/shim.js <image>/app`. It gets `FAAS_SOCKET`, and its secrets in the directory named by
+//! An instance is `node <image>/shim.js <image>/function`. It gets `FAAS_SOCKET`, and its secrets in the directory named by
 //! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. Children end with the server (`spawner`); so nothing is
 //! adopted, and a restart begins with none.
 
@@ -95,7 +95,7 @@ impl Inner {
 
     fn command(&self, spec: &InstanceSpec, dirs: &InstanceDirs) -> Result<Command, RuntimeError> {
         let image = image_dir(&self.settings.images, &spec.image);
-        let (shim, app) = (image.join("shim.js"), image.join("app"));
+        let (shim, code) = (image.join("shim.js"), image.join("function"));
         if !shim.is_file() {
             return Err(RuntimeError::ImageMissing(spec.image.clone()));
         }
@@ -104,8 +104,8 @@ impl Inner {
         let mut command = Command::new(&self.settings.node);
         command
             .arg(shim)
-            .arg(&app)
-            .current_dir(&app)
+            .arg(&code)
+            .current_dir(&code)
             .env_clear()
             .env("PATH", &self.settings.path)
             .env("HOME", &dirs.sockets)

@@ -20,7 +20,7 @@ use faas::{
 
 use crate::bench::{Bench, PROGRAM, invoke, until};
 
-const IMAGE: &str = "faas.local/test:1";
+const IMAGE: &str = "faas.local/test:0123abcd";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 crate::contract::promises!(std::future::ready(Some(bench())));
@@ -29,7 +29,7 @@ fn bench() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let images = dir.path().join("images");
     let image = image_dir(&images, IMAGE);
-    fs::create_dir_all(image.join("app")).unwrap();
+    fs::create_dir_all(image.join("function")).unwrap();
     fs::write(image.join("shim.js"), PROGRAM).unwrap();
     let run = dir.path().join("run");
     let settings = Settings {
@@ -157,7 +157,7 @@ async fn a_child_has_no_variable_but_its_own() {
 async fn a_program_that_is_not_there_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let image = image_dir(dir.path(), IMAGE);
-    fs::create_dir_all(image.join("app")).unwrap();
+    fs::create_dir_all(image.join("function")).unwrap();
     fs::write(image.join("shim.js"), PROGRAM).unwrap();
     let settings = Settings {
         run_root: RunRoot::open(&dir.path().join("run"), false).unwrap(),
