@@ -1,4 +1,4 @@
-//! [pure] A token bucket, kept as the one moment at which it will be full again.
+//! Pure: a token bucket, kept as the one moment at which it will be full again.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! [pure] How much of the log is let through, and when what was dropped is told.
+//! Pure: how much of the log is let through, and when what was dropped is told.
 
 use std::fmt;
 use std::time::{Duration, Instant};

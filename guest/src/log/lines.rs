@@ -1,4 +1,4 @@
-//! [pure] A stream of bytes into lines of bounded length.
+//! Pure: a stream of bytes into lines of bounded length.
 
 /// The longest line that is written, its end and the remark on its cut included: the engine splits longer ones.
 pub const LONGEST: usize = 16 * 1024;
