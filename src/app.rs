@@ -38,8 +38,6 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The program that every container starts with; see `guest/`.
-static INIT: &[u8] = include_bytes!(env!("FAAS_INIT_PATH"));
 /// Most connections of a listener.
 const MAX_CONNECTIONS: u64 = 10_000;
 /// Part of the machine's memory that instances may claim, in hundredths.
@@ -63,6 +61,8 @@ pub enum AppError {
     Listen { address: SocketAddr, error: io::Error },
     #[error("cannot use {}: {error}", path.display())]
     Path { path: PathBuf, error: io::Error },
+    #[error("cannot start threads: {0}")]
+    Threads(io::Error),
     #[error("task {0:?} ended unexpectedly; this is a bug")]
     TaskEnded(&'static str),
 }
@@ -196,7 +196,7 @@ async fn adapters(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc
         owner: owner.to_owned(),
         run_root: run_root(config, owner, true)?,
         state: config.state_dir.clone(),
-        init: INIT,
+        init: docker::INIT,
         allow_host_reach: config.allow_host_reach,
     });
     runtime.sweep().await.map_err(|error: RuntimeError| no_engine(error.to_string()))?;

@@ -6,7 +6,7 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use serde::Deserialize;
 
 use super::{Api, Key, error::ApiError};
@@ -45,7 +45,7 @@ pub async fn build_log(
         return Ok(text(Body::from(tail.unwrap_or_default())));
     };
     let pieces = log.read(query.follow).map(Ok::<_, std::convert::Infallible>);
-    Ok(text(Body::from_stream(stream::StreamExt::boxed(pieces))))
+    Ok(text(Body::from_stream(pieces)))
 }
 
 fn text(body: Body) -> Response {

@@ -321,11 +321,11 @@ impl Controller {
             mine
         };
         if mine {
-            self.turns_of(revision);
+            self.request_all_of(revision);
         }
     }
 
-    fn turns_of(&self, revision: &Revision) {
+    fn request_all_of(&self, revision: &Revision) {
         for (key, entry) in self.entries().iter() {
             if entry.desired().is_some_and(|d| d.target.revision == *revision) {
                 self.turns.request(key);

@@ -266,4 +266,10 @@ impl Runtime for DockerRuntime {
     async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError> {
         facts::facts(&self.0.engine).await
     }
+
+    async fn leave(&self) {
+        if let Err(error) = self.close_network().await {
+            tracing::warn!(%error, "The network of functions with `network: internet` could not be removed");
+        }
+    }
 }
