@@ -68,7 +68,10 @@ pub fn router(api: Api) -> Router {
 }
 
 async fn unknown(uri: axum::http::Uri) -> ApiError {
-    ApiError::NotFound(format!("there is nothing at {}; see /openapi.json", uri.path()))
+    ApiError::NotFound(format!(
+        "there is nothing at {}; see /openapi.json",
+        uri.path()
+    ))
 }
 
 async fn method_not_allowed() -> ApiError {
@@ -85,7 +88,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
         let Path(name) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|error| ApiError::BadRequest(error.to_string()))?;
-        name.parse().map(Self).map_err(|error: crate::function::KeyError| ApiError::BadRequest(error.to_string()))
+        name.parse()
+            .map(Self)
+            .map_err(|error: crate::function::KeyError| ApiError::BadRequest(error.to_string()))
     }
 }
 
@@ -95,23 +100,31 @@ struct ListQuery {
 }
 
 async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Json<Value> {
-    let wanted = |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
+    let wanted =
+        |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
     let functions = api.store.list();
     let items: Vec<_> = functions.iter().filter(wanted).map(|f| &**f).collect();
     Json(json!({"apiVersion": API_VERSION, "kind": "FunctionList", "metadata": {}, "items": items}))
 }
 
 async fn read(State(api): State<Api>, Key(key): Key) -> Result<Json<Function>, ApiError> {
-    let function = api.store.get(&key).ok_or_else(|| ApiError::no_function(&key))?;
+    let function = api
+        .store
+        .get(&key)
+        .ok_or_else(|| ApiError::no_function(&key))?;
     Ok(Json(Function::clone(&function)))
 }
 
 async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Response, ApiError> {
     let mut parsed = manifest::parse(&body);
     let (Some(document), true) = (parsed.pop(), parsed.is_empty()) else {
-        return Err(ApiError::BadRequest("the body must hold exactly one Function, as JSON or YAML".to_owned()));
+        return Err(ApiError::BadRequest(
+            "the body must hold exactly one Function, as JSON or YAML".to_owned(),
+        ));
     };
-    let function = document.verdict.map_err(|error| ApiError::Invalid(error.to_string()))?;
+    let function = document
+        .verdict
+        .map_err(|error| ApiError::Invalid(error.to_string()))?;
     if document.key.as_ref() != Some(&key) {
         let message = format!("the body defines another Function than the path names ({key})");
         return Err(ApiError::BadRequest(message));
@@ -121,23 +134,37 @@ async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Res
                        (`faas start --dir`); use `faas build`, source.inline or source.archive";
         return Err(ApiError::Invalid(message.to_owned()));
     }
-    let (applied, function) = api.store.apply(function, &Manager::Api, Timestamp::now()).await?;
+    let (applied, function) = api
+        .store
+        .apply(function, &Manager::Api, Timestamp::now())
+        .await?;
     if applied == Applied::Unchanged {
         api.controller.retry(&key);
     }
-    let status = if applied == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
-    let headers = [(header::HeaderName::from_static("x-faas-applied"), applied.to_string())];
+    let status = if applied == Applied::Created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let headers = [(
+        header::HeaderName::from_static("x-faas-applied"),
+        applied.to_string(),
+    )];
     Ok((status, headers, Json(Function::clone(&function))).into_response())
 }
 
 async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {
-    api.store.delete(&key, &Manager::Api, Timestamp::now()).await?;
+    api.store
+        .delete(&key, &Manager::Api, Timestamp::now())
+        .await?;
     let body = json!({"message": format!("Function {key} is being deleted")});
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }
 
 async fn events(State(api): State<Api>, Key(key): Key) -> Result<Json<Value>, ApiError> {
-    api.store.get(&key).ok_or_else(|| ApiError::no_function(&key))?;
+    api.store
+        .get(&key)
+        .ok_or_else(|| ApiError::no_function(&key))?;
     let events = api.store.events(&key).await?;
     Ok(Json(json!({"items": events})))
 }

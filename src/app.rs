@@ -17,10 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, Api},
     builder::{
-        BuildError, Builder,
-        archive::Limits,
-        docker::DockerBuilder,
-        process::ProcessBuilder,
+        BuildError, Builder, archive::Limits, docker::DockerBuilder, process::ProcessBuilder,
         sources::Sources,
     },
     config::{self, Config, ConfigError, RuntimeKind},
@@ -58,7 +55,10 @@ pub enum AppError {
     )]
     NoEngine { socket: PathBuf, message: String },
     #[error("cannot listen on {address}: {error}")]
-    Listen { address: SocketAddr, error: io::Error },
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
     #[error("cannot use {}: {error}", path.display())]
     Path { path: PathBuf, error: io::Error },
     #[error("cannot start threads: {0}")]
@@ -72,7 +72,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let _lock = state::lock(&config.state_dir, "faas start")?;
     let store = EmbeddedStore::open(&config.state_dir)?;
     let owner = state::owner(&config.state_dir)?;
-    let sources = Sources::open(&config.state_dir.join("sources")).map_err(at(&config.state_dir))?;
+    let sources =
+        Sources::open(&config.state_dir.join("sources")).map_err(at(&config.state_dir))?;
     let (builder, runtime) = adapters(&config, &owner).await?;
     let (listener, address) = listen(config.listen).await?;
     let invoke = match config.invoke_listen {
@@ -96,7 +97,11 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         base_url: format!("http://{calls_at}"),
         metrics: Arc::clone(&metrics),
     };
-    let ports = Ports { store: store.clone(), builder, runtime: Arc::clone(&runtime) };
+    let ports = Ports {
+        store: store.clone(),
+        builder,
+        runtime: Arc::clone(&runtime),
+    };
     let controller = Controller::new(ports, resolver, Arc::clone(&pools), turns, settings);
     let directory = directory(&config, &store, &sources)?;
     let facts = facts(&config, address, &*runtime).await;
@@ -106,7 +111,9 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         sources,
         controller: Arc::clone(&controller),
         metrics: Arc::clone(&metrics),
-        problems: directory.as_ref().map_or_else(|| watch::channel(Vec::new()).1, Directory::problems),
+        problems: directory
+            .as_ref()
+            .map_or_else(|| watch::channel(Vec::new()).1, Directory::problems),
         facts: Arc::new(facts),
     };
     let ingress = Ingress::new(pools, api::router(api), metrics);
@@ -117,12 +124,26 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     if let Some(directory) = directory {
         tasks.spawn("directory", directory.run(tasks.stop.clone()));
     }
-    let limit = usize::try_from(MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10)).unwrap_or(usize::MAX);
-    let mut listeners = Tasks { stop: tasks.stop.clone(), ..Tasks::default() };
-    let scope = if invoke.is_some() { Scope::Manage } else { Scope::All };
-    listeners.spawn("listener", Arc::clone(&ingress).serve(listener, scope, limit, tasks.stop.clone()));
+    let limit = usize::try_from(MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10))
+        .unwrap_or(usize::MAX);
+    let mut listeners = Tasks {
+        stop: tasks.stop.clone(),
+        ..Tasks::default()
+    };
+    let scope = if invoke.is_some() {
+        Scope::Manage
+    } else {
+        Scope::All
+    };
+    listeners.spawn(
+        "listener",
+        Arc::clone(&ingress).serve(listener, scope, limit, tasks.stop.clone()),
+    );
     if let Some((listener, _)) = invoke {
-        listeners.spawn("invoke listener", ingress.serve(listener, Scope::Invoke, limit, tasks.stop.clone()));
+        listeners.spawn(
+            "invoke listener",
+            ingress.serve(listener, Scope::Invoke, limit, tasks.stop.clone()),
+        );
     }
     tasks.until_signal(listeners, &controller).await
 }
@@ -140,7 +161,11 @@ impl Tasks {
     }
 
     /// The first signal drains, the second leaves at once.
-    async fn until_signal(mut self, mut listeners: Self, controller: &Controller) -> Result<(), AppError> {
+    async fn until_signal(
+        mut self,
+        mut listeners: Self,
+        controller: &Controller,
+    ) -> Result<(), AppError> {
         tokio::select! {
             () = signal() => {}
             ended = self.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
@@ -148,9 +173,7 @@ impl Tasks {
         }
         println!("Draining: calls that run are answered; Ctrl-C again leaves at once");
         self.stop.cancel();
-        let drained = async {
-            while listeners.running.join_next().await.is_some() {}
-        };
+        let drained = async { while listeners.running.join_next().await.is_some() {} };
         tokio::select! {
             () = signal() => println!("Left at once; instances are adopted at the next start"),
             outcome = tokio::time::timeout(DRAIN, drained) => match outcome {
@@ -175,19 +198,28 @@ fn name(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> &'static
 
 /// SIGINT or SIGTERM.
 async fn signal() {
-    let streams = [SignalKind::interrupt(), SignalKind::terminate()].map(tokio::signal::unix::signal);
-    let [Ok(mut interrupt), Ok(mut terminate)] = streams else { return std::future::pending().await };
+    let streams =
+        [SignalKind::interrupt(), SignalKind::terminate()].map(tokio::signal::unix::signal);
+    let [Ok(mut interrupt), Ok(mut terminate)] = streams else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
 }
 
-async fn adapters(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
+async fn adapters(
+    config: &Config,
+    owner: &str,
+) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
     if config.runtime == RuntimeKind::Process {
         return processes(config, owner);
     }
-    let no_engine = |message: String| AppError::NoEngine { socket: config.docker_socket.clone(), message };
+    let no_engine = |message: String| AppError::NoEngine {
+        socket: config.docker_socket.clone(),
+        message,
+    };
     let builder = DockerBuilder::connect(&config.docker_socket, owner, config.build.clone())
         .await
         .map_err(|error: BuildError| no_engine(error.to_string()))?;
@@ -199,15 +231,27 @@ async fn adapters(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc
         init: docker::INIT,
         allow_host_reach: config.allow_host_reach,
     });
-    runtime.sweep().await.map_err(|error: RuntimeError| no_engine(error.to_string()))?;
+    runtime
+        .sweep()
+        .await
+        .map_err(|error: RuntimeError| no_engine(error.to_string()))?;
     Ok((Arc::new(builder), Arc::new(runtime)))
 }
 
-fn processes(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
+fn processes(
+    config: &Config,
+    owner: &str,
+) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
     let images = config.state_dir.join("images");
-    let builder = ProcessBuilder::open(&images, owner, config.build.clone()).map_err(at(&images))?;
+    let builder =
+        ProcessBuilder::open(&images, owner, config.build.clone()).map_err(at(&images))?;
     let run_root = run_root(config, owner, false)?;
-    let settings = process::Settings { run_root, images, node: PathBuf::from("node"), path: config.path.clone() };
+    let settings = process::Settings {
+        run_root,
+        images,
+        node: PathBuf::from("node"),
+        path: config.path.clone(),
+    };
     let runtime = ProcessRuntime::new(settings).map_err(at(&config.state_dir))?;
     Ok((Arc::new(builder), Arc::new(runtime)))
 }
@@ -218,7 +262,10 @@ fn run_root(config: &Config, owner: &str, mounts: bool) -> Result<RunRoot, AppEr
     let base = match &config.user_runtime_dir {
         _ if root => PathBuf::from("/run/faas"),
         Some(dir) => dir.join("faas"),
-        None => PathBuf::from(format!("/dev/shm/faas-{}", rustix::process::geteuid().as_raw())),
+        None => PathBuf::from(format!(
+            "/dev/shm/faas-{}",
+            rustix::process::geteuid().as_raw()
+        )),
     };
     let path = base.join(owner);
     RunRoot::open(&path, root && mounts).map_err(at(&path))
@@ -231,19 +278,32 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     Ok((listener, address))
 }
 
-fn directory(config: &Config, store: &EmbeddedStore, sources: &Sources) -> Result<Option<Directory>, AppError> {
+fn directory(
+    config: &Config,
+    store: &EmbeddedStore,
+    sources: &Sources,
+) -> Result<Option<Directory>, AppError> {
     if config.dirs.is_empty() {
         return Ok(None);
     }
-    Directory::new(&config.dirs, store.clone(), sources.clone(), Limits::default())
-        .map(Some)
-        .map_err(at(&config.dirs[0]))
+    Directory::new(
+        &config.dirs,
+        store.clone(),
+        sources.clone(),
+        Limits::default(),
+    )
+    .map(Some)
+    .map_err(at(&config.dirs[0]))
 }
 
 /// What this server is made of.
 async fn facts(config: &Config, address: SocketAddr, runtime: &dyn Runtime) -> Value {
     let engine = runtime.facts().await.unwrap_or_default();
-    let kind = if config.runtime == RuntimeKind::Process { "process" } else { "docker" };
+    let kind = if config.runtime == RuntimeKind::Process {
+        "process"
+    } else {
+        "docker"
+    };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "runtime": kind,
@@ -259,14 +319,24 @@ fn announce(config: &Config, facts: &Value, address: SocketAddr, invoke: Option<
     let engine = facts["engine"]["engine"].as_str();
     match (config.runtime, engine) {
         (RuntimeKind::Process, _) => {
-            println!("runtime      process: functions run as you on this machine; NOTHING isolates them");
+            println!(
+                "runtime      process: functions run as you on this machine; NOTHING isolates them"
+            );
         }
-        (_, engine) => println!("runtime      docker ({})", engine.unwrap_or("engine of unknown version")),
+        (_, engine) => println!(
+            "runtime      docker ({})",
+            engine.unwrap_or("engine of unknown version")
+        ),
     }
-    println!("store        {}", config.state_dir.join("store.db").display());
+    println!(
+        "store        {}",
+        config.state_dir.join("store.db").display()
+    );
     match config.dirs.as_slice() {
         [] => println!("directories  none (use --dir DIR, `faas apply` or `faas build`)"),
-        dirs => dirs.iter().for_each(|dir| println!("directory    {}", dir.display())),
+        dirs => dirs
+            .iter()
+            .for_each(|dir| println!("directory    {}", dir.display())),
     }
     if let Some(invoke) = invoke {
         println!("calls        http://{invoke}");

@@ -104,21 +104,29 @@ pub enum ConfigError {
     #[error("--secrets-dir {}: no such directory", .0.display())]
     NoSecrets(PathBuf),
     #[error("--build-ca {}: {error}", file.display())]
-    BuildCa { file: PathBuf, error: std::io::Error },
+    BuildCa {
+        file: PathBuf,
+        error: std::io::Error,
+    },
     #[error("--build-ca {}: holds no PEM certificate (-----BEGIN CERTIFICATE-----)", .0.display())]
     NoCertificate(PathBuf),
     #[error("--build-env {0}: the variable is not set here; set it, or give NAME=VALUE")]
     NoVariable(String),
     #[error("neither XDG_STATE_HOME nor HOME is set: say where to keep the state with --state-dir")]
     NoStateDir,
-    #[error("DOCKER_HOST is {0}: faas speaks to a local engine only, through unix:///path/to/docker.sock")]
+    #[error(
+        "DOCKER_HOST is {0}: faas speaks to a local engine only, through unix:///path/to/docker.sock"
+    )]
     DockerHost(String),
 }
 
 impl StartArgs {
     /// What was typed, checked and completed from the environment.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        for address in [Some(self.listen), self.invoke_listen].into_iter().flatten() {
+        for address in [Some(self.listen), self.invoke_listen]
+            .into_iter()
+            .flatten()
+        {
             if !address.ip().is_loopback() {
                 return Err(ConfigError::NotLoopback(address));
             }
@@ -136,7 +144,11 @@ impl StartArgs {
             secrets_dir: self.secrets_dir,
             build: BuildEnvironment {
                 ca: self.build_ca.as_deref().map(certificates).transpose()?,
-                variables: self.build_env.into_iter().map(variable).collect::<Result<_, _>>()?,
+                variables: self
+                    .build_env
+                    .into_iter()
+                    .map(variable)
+                    .collect::<Result<_, _>>()?,
             },
             allow_host_reach: self.allow_host_reach,
             docker_socket: docker_socket()?,
@@ -148,7 +160,9 @@ impl StartArgs {
 
 /// Where clients find the server: `FAAS_URL`, or the default address.
 pub fn server_url(given: Option<String>) -> String {
-    given.or_else(|| read("FAAS_URL")).unwrap_or_else(|| format!("http://{DEFAULT_ADDRESS}"))
+    given
+        .or_else(|| read("FAAS_URL"))
+        .unwrap_or_else(|| format!("http://{DEFAULT_ADDRESS}"))
 }
 
 /// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`.
@@ -158,7 +172,9 @@ pub fn log_filter() -> String {
 
 /// How many descriptors this process may have.
 pub fn descriptor_limit() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+    rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX)
 }
 
 /// This machine's memory, in bytes.
@@ -171,7 +187,11 @@ pub fn machine_memory() -> i64 {
 fn directories(given: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
     if given.is_empty() {
         let default = PathBuf::from("functions");
-        return Ok(if default.is_dir() { vec![default] } else { Vec::new() });
+        return Ok(if default.is_dir() {
+            vec![default]
+        } else {
+            Vec::new()
+        });
     }
     match given.iter().find(|dir| !dir.is_dir()) {
         Some(missing) => Err(ConfigError::NoDirectory(missing.clone())),
@@ -198,7 +218,10 @@ fn docker_socket() -> Result<PathBuf, ConfigError> {
 }
 
 fn certificates(file: &Path) -> Result<Bytes, ConfigError> {
-    let pem = std::fs::read(file).map_err(|error| ConfigError::BuildCa { file: file.to_owned(), error })?;
+    let pem = std::fs::read(file).map_err(|error| ConfigError::BuildCa {
+        file: file.to_owned(),
+        error,
+    })?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
         return Err(ConfigError::NoCertificate(file.to_owned()));
     }

@@ -137,7 +137,9 @@ impl Controller {
         let watching = tokio::spawn(Arc::clone(&self).watch(writer));
         let queue = keys.map(|key| Ok::<_, std::convert::Infallible>(reference(&key)));
         kube::runtime::applier(
-            |function, controller: Arc<Self>| Box::pin(async move { controller.turn(function).await }),
+            |function, controller: Arc<Self>| {
+                Box::pin(async move { controller.turn(function).await })
+            },
             |function, error, controller| controller.after_error(&function, error),
             Arc::clone(&self),
             store,
@@ -180,7 +182,9 @@ impl Controller {
 
     /// One turn of one Function.
     async fn turn(self: Arc<Self>, function: Arc<Function>) -> Result<Action, TurnError> {
-        let Ok(key) = FunctionKey::try_from(&*function) else { return Ok(Action::await_change()) };
+        let Ok(key) = FunctionKey::try_from(&*function) else {
+            return Ok(Action::await_change());
+        };
         self.turns.begin(&key);
         self.metrics.turns.inc();
         let uid = function.metadata.uid.clone().unwrap_or_default();
@@ -191,11 +195,18 @@ impl Controller {
         // 1. observe
         self.resolve(&key, &uid, &function).await;
         let now = Instant::now();
-        let Some((mut view, world)) = self.observe(&key) else { return Ok(Action::await_change()) };
+        let Some((mut view, world)) = self.observe(&key) else {
+            return Ok(Action::await_change());
+        };
 
         // 2. plan
         let plan = match &view.engine {
-            None => plan::plan(view.desired.as_ref().ok(), view.serving.as_ref(), &world, now),
+            None => plan::plan(
+                view.desired.as_ref().ok(),
+                view.serving.as_ref(),
+                &world,
+                now,
+            ),
             // Nothing can be done without the engine; what runs goes on answering.
             Some(_) => plan::Plan::default(),
         };
@@ -214,7 +225,10 @@ impl Controller {
         let known = {
             let mut entries = self.entries();
             let entry = self.entry(&mut entries, key, uid);
-            entry.resolved.as_ref().is_some_and(|(before, _)| *before == stamp)
+            entry
+                .resolved
+                .as_ref()
+                .is_some_and(|(before, _)| *before == stamp)
         };
         if known {
             return;
@@ -246,7 +260,9 @@ impl Controller {
                 return None;
             }
         };
-        self.resolver.restore(&serde_json::from_str(&record).ok()?).await
+        self.resolver
+            .restore(&serde_json::from_str(&record).ok()?)
+            .await
     }
 
     /// What is there, as the plan wants it.
@@ -255,14 +271,26 @@ impl Controller {
         let entries = self.entries();
         let entry = entries.get(key)?;
         let (_, outcome) = entry.resolved.as_ref()?;
-        let desired = outcome.as_ref().map(|d| self.target(d)).map_err(Clone::clone);
+        let desired = outcome
+            .as_ref()
+            .map(|d| self.target(d))
+            .map_err(Clone::clone);
         let serving = entry.serving.as_ref().map(|s| self.target(s));
         let (instances, waiting, last_call) = entry.instances();
         let newest = desired.as_ref().ok();
-        let memory = entry.desired().or(entry.serving.as_ref()).map_or(1, |d| d.limits.memory);
-        let failure = |target: Option<&Target>| target.and_then(|t| entry.failures.get(&t.revision)).cloned();
+        let memory = entry
+            .desired()
+            .or(entry.serving.as_ref())
+            .map_or(1, |d| d.limits.memory);
+        let failure = |target: Option<&Target>| {
+            target
+                .and_then(|t| entry.failures.get(&t.revision))
+                .cloned()
+        };
         let world = World {
-            image: newest.map_or(plan::ImageState::Missing, |d| self.images.want(&d.image, key)),
+            image: newest.map_or(plan::ImageState::Missing, |d| {
+                self.images.want(&d.image, key)
+            }),
             instances,
             proven: newest.is_some_and(|d| self.ports.store.knows(&d.revision, Fact::Proven)),
             proving_elsewhere: newest.is_some_and(|d| self.is_proving_elsewhere(&d.revision, key)),
@@ -273,7 +301,14 @@ impl Controller {
             room: self.capacity.room(memory),
             pressure: self.pressure.load(std::sync::atomic::Ordering::Relaxed),
         };
-        Some((View { desired, serving, engine }, world))
+        Some((
+            View {
+                desired,
+                serving,
+                engine,
+            },
+            world,
+        ))
     }
 
     /// A revision's numbers with what is known of its manners by now.
@@ -296,7 +331,9 @@ impl Controller {
     }
 
     fn is_proving_elsewhere(&self, revision: &Revision, key: &FunctionKey) -> bool {
-        self.proving().get(revision).is_some_and(|prover| prover != key)
+        self.proving()
+            .get(revision)
+            .is_some_and(|prover| prover != key)
     }
 
     /// Writes the status, if it differs.
@@ -308,8 +345,14 @@ impl Controller {
         plan: &plan::Plan,
         view: &View,
     ) -> Result<(), TurnError> {
-        let Some((_, world)) = self.observe(key) else { return Ok(()) };
-        let last_build = view.desired.as_ref().ok().and_then(|d| self.images.last_build(&d.image));
+        let Some((_, world)) = self.observe(key) else {
+            return Ok(());
+        };
+        let last_build = view
+            .desired
+            .as_ref()
+            .ok()
+            .and_then(|d| self.images.last_build(&d.image));
         let report = report::Report {
             key,
             generation: function.metadata.generation.unwrap_or_default(),
@@ -320,7 +363,12 @@ impl Controller {
             engine: view.engine.as_deref(),
             starved: plan.starved,
         };
-        let previous = self.ports.store.get(key).and_then(|f| f.status.clone()).unwrap_or_default();
+        let previous = self
+            .ports
+            .store
+            .get(key)
+            .and_then(|f| f.status.clone())
+            .unwrap_or_default();
         let status = report::status(&report, &world, &previous, Timestamp::now());
         self.announce(key, uid, &previous, &status).await?;
         self.ports.store.write_status(key, uid, status).await?;
@@ -328,7 +376,11 @@ impl Controller {
     }
 
     /// A Function that is being deleted: its calls end, its instances go, then the object.
-    async fn dismantle(self: &Arc<Self>, key: &FunctionKey, uid: &str) -> Result<Action, TurnError> {
+    async fn dismantle(
+        self: &Arc<Self>,
+        key: &FunctionKey,
+        uid: &str,
+    ) -> Result<Action, TurnError> {
         self.images.forget(key);
         let instances = {
             let mut entries = self.entries();
@@ -341,7 +393,10 @@ impl Controller {
             self.ports.store.finalize(key, uid).await?;
             return Ok(Action::await_change());
         }
-        let world = World { instances, ..World::empty() };
+        let world = World {
+            instances,
+            ..World::empty()
+        };
         self.stop_all(key, &plan::dismantle(&world).stop);
         Ok(Action::await_change())
     }
@@ -349,7 +404,10 @@ impl Controller {
     /// The object is gone for good; one of the same name may have come meanwhile.
     fn forget(&self, key: &FunctionKey, uid: Option<&str>) {
         let mut entries = self.entries();
-        if entries.get(key).is_some_and(|entry| uid == Some(&entry.uid)) {
+        if entries
+            .get(key)
+            .is_some_and(|entry| uid == Some(&entry.uid))
+        {
             entries.remove(key);
         }
         drop(entries);
@@ -357,7 +415,13 @@ impl Controller {
     }
 
     /// When the next turn comes at the latest.
-    fn next_turn(&self, key: &FunctionKey, function: &Function, wake: Option<Instant>, now: Instant) -> Action {
+    fn next_turn(
+        &self,
+        key: &FunctionKey,
+        function: &Function,
+        wake: Option<Instant>,
+        now: Instant,
+    ) -> Action {
         let wait = wake.map(|at| at.saturating_duration_since(now));
         let secrets = (!function.spec.secrets.is_empty()).then_some(SECRETS_EVERY);
         let wait = [wait, secrets].into_iter().flatten().min();
@@ -375,11 +439,15 @@ impl Controller {
 
     fn after_error(&self, function: &Function, error: &TurnError) -> Action {
         self.metrics.error(error.reason());
-        let Ok(key) = FunctionKey::try_from(function) else { return Action::await_change() };
+        let Ok(key) = FunctionKey::try_from(function) else {
+            return Action::await_change();
+        };
         tracing::warn!(function = %key, %error, "Turn failed");
         let now = Instant::now();
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&key) else { return Action::requeue(Duration::from_secs(1)) };
+        let Some(entry) = entries.get_mut(&key) else {
+            return Action::requeue(Duration::from_secs(1));
+        };
         entry.turn.attempts += 1;
         entry.turn.last_error = Some(error.to_string());
         let at = BACKOFF.next(entry.turn.attempts, now).unwrap_or(now);

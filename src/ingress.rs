@@ -79,11 +79,23 @@ impl Ingress {
     /// `management` answers what is not a call.
     pub fn new(pools: Arc<Pools>, management: Router, metrics: Arc<Metrics>) -> Arc<Self> {
         let id_prefix = uuid::Uuid::new_v4().as_fields().0;
-        Arc::new(Self { pools, management, metrics, id_prefix, calls: AtomicU64::new(0) })
+        Arc::new(Self {
+            pools,
+            management,
+            metrics,
+            id_prefix,
+            calls: AtomicU64::new(0),
+        })
     }
 
     /// Accepts connections until `stop`, then lets requests finish. Ends when all have; the caller sets the deadline.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, scope: Scope, limit: usize, stop: CancellationToken) {
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        scope: Scope,
+        limit: usize,
+        stop: CancellationToken,
+    ) {
         let places = Arc::new(Semaphore::new(limit));
         let spare = Arc::new(Semaphore::new(SPARE));
         let graceful = GracefulShutdown::new();
@@ -125,8 +137,10 @@ impl Ingress {
         peer: SocketAddr,
         scope: Scope,
         full: bool,
-    ) -> http1::Connection<TokioIo<TcpStream>, impl hyper::service::HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send>>
-    {
+    ) -> http1::Connection<
+        TokioIo<TcpStream>,
+        impl hyper::service::HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send>,
+    > {
         // A small answer must not wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "No TCP_NODELAY");
@@ -134,7 +148,11 @@ impl Ingress {
         let service = service_fn(move |request| {
             let this = Arc::clone(&self);
             async move {
-                let response = if full { this.refuse(&request) } else { this.respond(request, scope).await };
+                let response = if full {
+                    this.refuse(&request)
+                } else {
+                    this.respond(request, scope).await
+                };
                 Ok::<_, Infallible>(response)
             }
         });
@@ -174,12 +192,17 @@ impl Ingress {
                 self.finish(outcome, Style::Raw, busy)
             }
             (Route::Manage, Scope::All | Scope::Manage) => self.manage(request).await,
-            _ => CallError::NotFound(request.uri().path().to_owned()).response(Style::Raw, Instant::now()),
+            _ => CallError::NotFound(request.uri().path().to_owned())
+                .response(Style::Raw, Instant::now()),
         }
     }
 
     async fn manage(&self, request: Request<Incoming>) -> Response<Body> {
-        let outcome: Result<_, Infallible> = self.management.clone().oneshot(request.map(Body::new)).await;
+        let outcome: Result<_, Infallible> = self
+            .management
+            .clone()
+            .oneshot(request.map(Body::new))
+            .await;
         match outcome {
             Ok(response) => response,
             Err(never) => match never {},
@@ -189,10 +212,19 @@ impl Ingress {
     /// Notes a call that runs, from its arrival on.
     fn arrive(&self) -> Busy<'_> {
         self.metrics.in_flight.inc();
-        Busy { metrics: &self.metrics, began: Instant::now(), code: 499 }
+        Busy {
+            metrics: &self.metrics,
+            began: Instant::now(),
+            code: 499,
+        }
     }
 
-    fn finish(&self, outcome: Result<Response<Body>, CallError>, style: Style, mut busy: Busy<'_>) -> Response<Body> {
+    fn finish(
+        &self,
+        outcome: Result<Response<Body>, CallError>,
+        style: Style,
+        mut busy: Busy<'_>,
+    ) -> Response<Body> {
         let response = outcome.unwrap_or_else(|error| {
             self.metrics.error(error.code());
             tracing::debug!(%error, code = error.code(), "Call refused or failed");
@@ -234,7 +266,8 @@ impl Ingress {
     }
 }
 
-const OVERLOADED: &str = r#"{"message":"too many connections; try again later","code":"Overloaded"}"#;
+const OVERLOADED: &str =
+    r#"{"message":"too many connections; try again later","code":"Overloaded"}"#;
 
 /// A call between its arrival and the head of its answer.
 struct Busy<'a> {
@@ -255,7 +288,9 @@ impl Drop for Busy<'_> {
 async fn pause_after(error: &io::Error) {
     if matches!(
         error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
     ) {
         return;
     }

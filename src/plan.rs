@@ -254,11 +254,24 @@ fn sooner(wake: &mut Option<Instant>, at: Instant) {
 /// Whether the memory of failures is over: an instance has lived on, or nobody has needed one for a while.
 fn forgives(world: &World, now: Instant, wake: &mut Option<Instant>) -> bool {
     let failures = [&world.failure, &world.serving_failure];
-    let Some(retry_at) = failures.into_iter().flatten().filter_map(|f| f.retry_at).max() else {
+    let Some(retry_at) = failures
+        .into_iter()
+        .flatten()
+        .filter_map(|f| f.retry_at)
+        .max()
+    else {
         return false;
     };
-    let tired = failures.into_iter().flatten().any(|f| f.attempts >= ATTEMPTS);
-    let ready = world.instances.iter().filter(|i| i.phase == Phase::Ready).map(|i| i.since).min();
+    let tired = failures
+        .into_iter()
+        .flatten()
+        .any(|f| f.attempts >= ATTEMPTS);
+    let ready = world
+        .instances
+        .iter()
+        .filter(|i| i.phase == Phase::Ready)
+        .map(|i| i.since)
+        .min();
     let Some(since) = ready.or_else(|| (!tired).then_some(retry_at)) else {
         return false;
     };

@@ -31,7 +31,10 @@ pub enum ApiError {
 impl ApiError {
     /// There is no such Function.
     pub fn no_function(key: &FunctionKey) -> Self {
-        Self::NotFound(format!("there is no function {:?}; `faas list` shows those that there are", key.to_string()))
+        Self::NotFound(format!(
+            "there is no function {:?}; `faas list` shows those that there are",
+            key.to_string()
+        ))
     }
 
     /// The word for programs.
@@ -53,7 +56,9 @@ impl ApiError {
             Self::NotFound(_) | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Store(StoreError::Managed { .. } | StoreError::Deleting { .. }) => StatusCode::CONFLICT,
+            Self::Store(StoreError::Managed { .. } | StoreError::Deleting { .. }) => {
+                StatusCode::CONFLICT
+            }
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -17,7 +17,10 @@ pub struct Capacity {
 impl Capacity {
     /// `limit` in bytes.
     pub fn new(limit: i64) -> Self {
-        Self { limit, taken: Mutex::default() }
+        Self {
+            limit,
+            taken: Mutex::default(),
+        }
     }
 
     /// How many instances of `each` bytes fit in besides what is taken.

@@ -85,12 +85,17 @@ impl Entry {
 
     /// What the newest generation asks for.
     pub fn desired(&self) -> Option<&Arc<Desired>> {
-        self.resolved.as_ref().and_then(|(_, outcome)| outcome.as_ref().ok())
+        self.resolved
+            .as_ref()
+            .and_then(|(_, outcome)| outcome.as_ref().ok())
     }
 
     /// The revision's details, if it is the newest or the serving one.
     pub fn revision(&self, revision: &Revision) -> Option<&Arc<Desired>> {
-        [self.desired(), self.serving.as_ref()].into_iter().flatten().find(|d| d.target.revision == *revision)
+        [self.desired(), self.serving.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|d| d.target.revision == *revision)
     }
 
     /// All instances, those on their way included, with callers waiting and the end of the last call.

@@ -80,7 +80,12 @@ impl Images {
             return None;
         }
         let log = Arc::new(LiveLog::default());
-        entry.build = Some(Build { began: now, ended: None, log: Arc::clone(&log), task: None });
+        entry.build = Some(Build {
+            began: now,
+            ended: None,
+            log: Arc::clone(&log),
+            task: None,
+        });
         entry.state = ImageState::Building;
         Some(log)
     }
@@ -101,13 +106,19 @@ impl Images {
         wall: Timestamp,
     ) -> Vec<FunctionKey> {
         let mut images = self.lock();
-        let Some(entry) = images.get_mut(name) else { return Vec::new() };
+        let Some(entry) = images.get_mut(name) else {
+            return Vec::new();
+        };
         if let Some(build) = &mut entry.build {
             build.ended = Some(wall);
             build.task = None;
             build.log.close();
         }
-        entry.attempts = if outcome.is_ok() { 0 } else { entry.attempts + 1 };
+        entry.attempts = if outcome.is_ok() {
+            0
+        } else {
+            entry.attempts + 1
+        };
         entry.state = match outcome {
             Ok(()) => ImageState::Ready,
             Err(error) => ImageState::Failed(failure(error, entry.attempts, now)),
@@ -136,19 +147,27 @@ impl Images {
     pub fn last_build(&self, name: &ImageName) -> Option<(LastBuild, Arc<LiveLog>)> {
         let images = self.lock();
         let build = images.get(name)?.build.as_ref()?;
-        let duration = build.ended.map(|ended| ended.duration_since(build.began).as_secs());
+        let duration = build
+            .ended
+            .map(|ended| ended.duration_since(build.began).as_secs());
         let last = LastBuild {
             start_time: Time(build.began),
             completion_time: build.ended.map(Time),
             duration_seconds: duration.and_then(|d| u32::try_from(d).ok()),
-            log_tail: build.ended.map(|_| build.log.tail()).filter(|tail| !tail.is_empty()),
+            log_tail: build
+                .ended
+                .map(|_| build.log.tail())
+                .filter(|tail| !tail.is_empty()),
         };
         Some((last, Arc::clone(&build.log)))
     }
 
     /// Builds that run now.
     pub fn building(&self) -> usize {
-        self.lock().values().filter(|e| e.state == ImageState::Building).count()
+        self.lock()
+            .values()
+            .filter(|e| e.state == ImageState::Building)
+            .count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ImageName, Entry>> {
@@ -158,7 +177,12 @@ impl Images {
 
 impl Entry {
     fn missing() -> Self {
-        Self { state: ImageState::Missing, wanted_by: HashSet::new(), attempts: 0, build: None }
+        Self {
+            state: ImageState::Missing,
+            wanted_by: HashSet::new(),
+            attempts: 0,
+            build: None,
+        }
     }
 
     /// Whether the entry is worth keeping once `key` does not want it; ends a build that nobody wants.
@@ -175,13 +199,20 @@ impl Entry {
 
 fn failure(error: &BuildError, attempts: u32, now: Instant) -> Failure {
     let (reason, retry) = judge(error);
-    Failure { reason, message: error.to_string(), attempts, retry_at: retry.next(attempts, now) }
+    Failure {
+        reason,
+        message: error.to_string(),
+        attempts,
+        retry_at: retry.next(attempts, now),
+    }
 }
 
 /// The reason of a failed build and whether trying again may help.
 fn judge(error: &BuildError) -> (Reason, Retry) {
     match error {
-        BuildError::Failed { .. } | BuildError::Refused(_) => (Reason::BuildFailed, Retry::OnChange),
+        BuildError::Failed { .. } | BuildError::Refused(_) => {
+            (Reason::BuildFailed, Retry::OnChange)
+        }
         BuildError::Timeout { .. } => (Reason::BuildTimeout, Retry::OnChange),
         BuildError::Pull { .. } => (Reason::PullFailed, BACKOFF),
         BuildError::NoSpace(_) => (Reason::NoSpace, BACKOFF),

@@ -31,7 +31,10 @@ struct Kept {
 
 impl Default for LiveLog {
     fn default() -> Self {
-        Self { kept: Mutex::default(), state: watch::Sender::new((0, true)) }
+        Self {
+            kept: Mutex::default(),
+            state: watch::Sender::new((0, true)),
+        }
     }
 }
 
@@ -84,7 +87,10 @@ impl LiveLog {
         let kept = self.lock();
         let skip = usize::try_from(position.saturating_sub(kept.from)).unwrap_or(usize::MAX);
         let bytes = kept.bytes.get(skip..).unwrap_or_default();
-        (Bytes::copy_from_slice(bytes), kept.from + kept.bytes.len() as u64)
+        (
+            Bytes::copy_from_slice(bytes),
+            kept.from + kept.bytes.len() as u64,
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -22,7 +22,10 @@ impl Turns {
     /// The asking side and the stream of keys. A key comes again only after [`Turns::begin`].
     pub fn new() -> (Self, impl Stream<Item = FunctionKey> + Send + use<>) {
         let (queue, keys) = mpsc::unbounded_channel();
-        let turns = Self { pending: Arc::default(), queue };
+        let turns = Self {
+            pending: Arc::default(),
+            queue,
+        };
         (turns, UnboundedReceiverStream::new(keys))
     }
 

@@ -30,16 +30,25 @@ pub struct Report<'a> {
 }
 
 /// The status to store, given the one that is stored.
-pub fn status(report: &Report<'_>, world: &World, previous: &FunctionStatus, now: Timestamp) -> FunctionStatus {
+pub fn status(
+    report: &Report<'_>,
+    world: &World,
+    previous: &FunctionStatus,
+    now: Timestamp,
+) -> FunctionStatus {
     let wanted = conditions(report, world);
     let alive = |i: &&Instance| i.phase != Phase::Stopping;
     let ready = |i: &&Instance| matches!(i.phase, Phase::Ready | Phase::Probation(_));
     let desired = report.desired.ok();
     FunctionStatus {
         observed_generation: Some(report.generation),
-        revision: desired.map(|d| d.revision.to_string()).or_else(|| previous.revision.clone()),
+        revision: desired
+            .map(|d| d.revision.to_string())
+            .or_else(|| previous.revision.clone()),
         serving_revision: report.serving.map(|s| s.revision.to_string()),
-        image: desired.map(|d| d.image.clone()).or_else(|| previous.image.clone()),
+        image: desired
+            .map(|d| d.image.clone())
+            .or_else(|| previous.image.clone()),
         replicas: count(world.instances.iter().filter(alive).count()),
         ready_replicas: count(world.instances.iter().filter(ready).count()),
         selector: Some(format!(
@@ -48,7 +57,10 @@ pub fn status(report: &Report<'_>, world: &World, previous: &FunctionStatus, now
             report.key.name()
         )),
         url: Some(report.url.clone()),
-        last_build: report.last_build.clone().or_else(|| previous.last_build.clone()),
+        last_build: report
+            .last_build
+            .clone()
+            .or_else(|| previous.last_build.clone()),
         conditions: merge(&previous.conditions, wanted, report.generation, now),
     }
 }
@@ -80,7 +92,11 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
         Err(blocked) => return (Overall::Stalled, blocked.reason, blocked.message.clone()),
     };
     if let Some(error) = report.engine {
-        return (Overall::Retrying, Reason::EngineUnavailable, error.to_owned());
+        return (
+            Overall::Retrying,
+            Reason::EngineUnavailable,
+            error.to_owned(),
+        );
     }
     match &world.image {
         ImageState::Missing => return working(Reason::Queued, "The build is queued."),
@@ -91,23 +107,36 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
     if let Some(failure) = &world.failure {
         return failed(failure);
     }
-    let served = report.serving.is_some_and(|s| s.revision == desired.revision);
+    let served = report
+        .serving
+        .is_some_and(|s| s.revision == desired.revision);
     if report.starved {
-        let message = "The machine's memory is taken: an instance waits for room (80 % is the bound).";
+        let message =
+            "The machine's memory is taken: an instance waits for room (80 % is the bound).";
         return (Overall::Retrying, Reason::NoCapacity, message.to_owned());
     }
     let ready = world
         .instances
         .iter()
-        .filter(|i| i.revision == desired.revision && matches!(i.phase, Phase::Ready | Phase::Probation(_)))
+        .filter(|i| {
+            i.revision == desired.revision && matches!(i.phase, Phase::Ready | Phase::Probation(_))
+        })
         .count();
     if !served || count(ready) < desired.min {
         return working(Reason::Starting, "An instance is being started.");
     }
     if ready == 0 {
-        return (Overall::Current, Reason::Idle, "Ready; the first call starts an instance.".to_owned());
+        return (
+            Overall::Current,
+            Reason::Idle,
+            "Ready; the first call starts an instance.".to_owned(),
+        );
     }
-    (Overall::Current, Reason::Ready, "Calls are answered.".to_owned())
+    (
+        Overall::Current,
+        Reason::Ready,
+        "Calls are answered.".to_owned(),
+    )
 }
 
 fn working(reason: Reason, message: &str) -> (Overall, Reason, String) {
@@ -115,14 +144,28 @@ fn working(reason: Reason, message: &str) -> (Overall, Reason, String) {
 }
 
 fn failed(failure: &Failure) -> (Overall, Reason, String) {
-    let overall = if is_final(failure) { Overall::Stalled } else { Overall::Retrying };
+    let overall = if is_final(failure) {
+        Overall::Stalled
+    } else {
+        Overall::Retrying
+    };
     (overall, failure.reason, failure.message.clone())
 }
 
 fn source(report: &Report<'_>) -> Wanted {
     match report.desired {
-        Ok(_) => wanted(ConditionType::SourceReady, ConditionStatus::True, Reason::Ready, "The source can be read."),
-        Err(blocked) => wanted(ConditionType::SourceReady, ConditionStatus::False, blocked.reason, &blocked.message),
+        Ok(_) => wanted(
+            ConditionType::SourceReady,
+            ConditionStatus::True,
+            Reason::Ready,
+            "The source can be read.",
+        ),
+        Err(blocked) => wanted(
+            ConditionType::SourceReady,
+            ConditionStatus::False,
+            blocked.reason,
+            &blocked.message,
+        ),
     }
 }
 
@@ -130,9 +173,21 @@ fn built(report: &Report<'_>, world: &World) -> Option<Wanted> {
     report.desired.ok()?;
     let (status, reason, message) = match &world.image {
         ImageState::Ready => (ConditionStatus::True, Reason::Ready, "The image is there."),
-        ImageState::Missing => (ConditionStatus::Unknown, Reason::Queued, "The build is queued."),
-        ImageState::Building => (ConditionStatus::Unknown, Reason::Building, "The image is being built."),
-        ImageState::Failed(failure) => (ConditionStatus::False, failure.reason, failure.message.as_str()),
+        ImageState::Missing => (
+            ConditionStatus::Unknown,
+            Reason::Queued,
+            "The build is queued.",
+        ),
+        ImageState::Building => (
+            ConditionStatus::Unknown,
+            Reason::Building,
+            "The image is being built.",
+        ),
+        ImageState::Failed(failure) => (
+            ConditionStatus::False,
+            failure.reason,
+            failure.message.as_str(),
+        ),
     };
     Some(wanted(ConditionType::Built, status, reason, message))
 }
@@ -140,9 +195,21 @@ fn built(report: &Report<'_>, world: &World) -> Option<Wanted> {
 fn deployed(report: &Report<'_>, world: &World) -> Option<Wanted> {
     report.desired.ok()?;
     let (status, reason, message) = match &world.failure {
-        Some(failure) => (ConditionStatus::False, failure.reason, failure.message.as_str()),
-        None if world.proven => (ConditionStatus::True, Reason::Ready, "An instance of this revision has started."),
-        None => (ConditionStatus::Unknown, Reason::Starting, "No instance of this revision has started yet."),
+        Some(failure) => (
+            ConditionStatus::False,
+            failure.reason,
+            failure.message.as_str(),
+        ),
+        None if world.proven => (
+            ConditionStatus::True,
+            Reason::Ready,
+            "An instance of this revision has started.",
+        ),
+        None => (
+            ConditionStatus::Unknown,
+            Reason::Starting,
+            "No instance of this revision has started yet.",
+        ),
     };
     Some(wanted(ConditionType::Deployed, status, reason, message))
 }
@@ -155,11 +222,21 @@ fn serving(report: &Report<'_>) -> Wanted {
             Reason::Ready,
             &format!("Revision {} answers.", serving.revision),
         ),
-        None => wanted(ConditionType::Serving, ConditionStatus::False, Reason::Starting, "No revision answers yet."),
+        None => wanted(
+            ConditionType::Serving,
+            ConditionStatus::False,
+            Reason::Starting,
+            "No revision answers yet.",
+        ),
     }
 }
 
-fn wanted(condition: ConditionType, status: ConditionStatus, reason: Reason, message: &str) -> Wanted {
+fn wanted(
+    condition: ConditionType,
+    status: ConditionStatus,
+    reason: Reason,
+    message: &str,
+) -> Wanted {
     Wanted::new(condition, status, reason, message)
 }
 

@@ -2,27 +2,39 @@
 
 use std::time::Instant;
 
-use super::{ATTEMPTS, Failure, Instance, Manners, PROBATION, Phase, Plan, Stop, Target, World, due, sooner};
+use super::{
+    ATTEMPTS, Failure, Instance, Manners, PROBATION, Phase, Plan, Stop, Target, World, due, sooner,
+};
 use crate::function::Revision;
 
 /// Brings the newest revision to where calls can go to it, and says when that is: it is proven, and as many instances are
 /// ready as the present load needs, so that the switch makes nobody wait.
-pub(super) fn roll(plan: &mut Plan, desired: &Target, serving: Option<&Target>, world: &World, now: Instant) {
+pub(super) fn roll(
+    plan: &mut Plan,
+    desired: &Target,
+    serving: Option<&Target>,
+    world: &World,
+    now: Instant,
+) {
     if world.image != super::ImageState::Ready || plan.build {
         return;
     }
-    let ready = of(world, &desired.revision).filter(|i| i.phase == Phase::Ready).count();
+    let ready = of(world, &desired.revision)
+        .filter(|i| i.phase == Phase::Ready)
+        .count();
     let warm = serving.map_or(0, |s| of(world, &s.revision).filter(|i| usable(i)).count());
     let target = match serving {
         Some(serving) if warm > 0 => {
-            let load = of(world, &serving.revision).map(|i| i.in_flight).sum::<u32>();
+            let load = of(world, &serving.revision)
+                .map(|i| i.in_flight)
+                .sum::<u32>();
             clamp(desired, load.div_ceil(desired.concurrency).max(1))
         }
         _ if world.proven => 0,
         _ => 1,
     };
-    let enough = count(ready) >= target
-        || (ready > 0 && (world.failure.is_some() || world.room == 0));
+    let enough =
+        count(ready) >= target || (ready > 0 && (world.failure.is_some() || world.room == 0));
     if (world.proven || ready > 0) && enough {
         plan.serve = Some(desired.revision.clone());
         return;
@@ -30,22 +42,50 @@ pub(super) fn roll(plan: &mut Plan, desired: &Target, serving: Option<&Target>, 
     if world.proving_elsewhere && target <= 1 && world.waiting == 0 {
         return;
     }
-    let demand = if serving.is_none() { by_load(desired, world) } else { 0 };
-    start(plan, desired, clamp(desired, target.max(demand)), world.failure.as_ref(), world, now);
+    let demand = if serving.is_none() {
+        by_load(desired, world)
+    } else {
+        0
+    };
+    start(
+        plan,
+        desired,
+        clamp(desired, target.max(demand)),
+        world.failure.as_ref(),
+        world,
+        now,
+    );
 }
 
 /// Keeps the serving revision at the number that its calls need, never below `min`, never above `max`.
-pub(super) fn keep(plan: &mut Plan, active: &Target, failure: Option<&Failure>, world: &World, now: Instant) {
+pub(super) fn keep(
+    plan: &mut Plan,
+    active: &Target,
+    failure: Option<&Failure>,
+    world: &World,
+    now: Instant,
+) {
     settle(plan, active, world, now);
-    let wanted = clamp(active, by_load(active, world) + spare(plan, active, world, now));
+    let wanted = clamp(
+        active,
+        by_load(active, world) + spare(plan, active, world, now),
+    );
     start(plan, active, wanted, failure, world, now);
     retire(plan, active, wanted, world, now);
 }
 
 /// Ends what is out of service: other revisions, condemned and drained instances. What starts for `rolling` stays.
-pub(super) fn clean(plan: &mut Plan, active: Option<&Target>, rolling: Option<&Target>, world: &World) {
+pub(super) fn clean(
+    plan: &mut Plan,
+    active: Option<&Target>,
+    rolling: Option<&Target>,
+    world: &World,
+) {
     for instance in &world.instances {
-        let wanted = [active, rolling].iter().flatten().any(|t| t.revision == instance.revision);
+        let wanted = [active, rolling]
+            .iter()
+            .flatten()
+            .any(|t| t.revision == instance.revision);
         let busy = instance.in_flight > 0;
         match instance.phase {
             Phase::Stopping => {}
@@ -89,7 +129,14 @@ fn spare(plan: &mut Plan, active: &Target, world: &World, now: Instant) -> u32 {
 }
 
 /// Starts what is missing up to `wanted`, as far as failures and memory allow.
-fn start(plan: &mut Plan, target: &Target, wanted: u32, failure: Option<&Failure>, world: &World, now: Instant) {
+fn start(
+    plan: &mut Plan,
+    target: &Target,
+    wanted: u32,
+    failure: Option<&Failure>,
+    world: &World,
+    now: Instant,
+) {
     let have = count(of(world, &target.revision).filter(|i| usable(i)).count());
     let missing = wanted.saturating_sub(have);
     if missing == 0 {
@@ -117,7 +164,10 @@ fn retire(plan: &mut Plan, active: &Target, wanted: u32, world: &World, now: Ins
     let floor = wanted.max(active.min);
     let have = count(of(world, &active.revision).filter(|i| usable(i)).count());
     let mut surplus = have.saturating_sub(floor);
-    for instance in of(world, &active.revision).rev().filter(|i| i.phase == Phase::Ready) {
+    for instance in of(world, &active.revision)
+        .rev()
+        .filter(|i| i.phase == Phase::Ready)
+    {
         if surplus == 0 {
             return;
         }
@@ -136,7 +186,10 @@ fn retire(plan: &mut Plan, active: &Target, wanted: u32, world: &World, now: Ins
 
 /// Instances that the calls in flight and the callers waiting need.
 fn by_load(target: &Target, world: &World) -> u32 {
-    let in_flight: u32 = of(world, &target.revision).filter(|i| usable(i)).map(|i| i.in_flight).sum();
+    let in_flight: u32 = of(world, &target.revision)
+        .filter(|i| usable(i))
+        .map(|i| i.in_flight)
+        .sum();
     (in_flight + world.waiting).div_ceil(target.concurrency)
 }
 
@@ -149,8 +202,14 @@ fn usable(instance: &Instance) -> bool {
     matches!(instance.phase, Phase::Starting | Phase::Ready)
 }
 
-fn of<'a>(world: &'a World, revision: &'a Revision) -> impl DoubleEndedIterator<Item = &'a Instance> {
-    world.instances.iter().filter(move |i| i.revision == *revision)
+fn of<'a>(
+    world: &'a World,
+    revision: &'a Revision,
+) -> impl DoubleEndedIterator<Item = &'a Instance> {
+    world
+        .instances
+        .iter()
+        .filter(move |i| i.revision == *revision)
 }
 
 fn count(n: usize) -> u32 {

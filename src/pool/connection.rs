@@ -38,7 +38,11 @@ impl Connections {
     /// An idle connection that the instance has not closed, if there is one.
     pub fn take(&self) -> Option<Connection> {
         loop {
-            let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let mut connection = self
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()?;
             if connection.is_ready() {
                 return Some(connection);
             }
@@ -48,7 +52,10 @@ impl Connections {
     /// Keeps a connection for the next call if it is in a state to serve one.
     pub fn put(&self, mut connection: Connection) {
         if connection.is_ready() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(connection);
         }
     }
 }
@@ -82,14 +89,20 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        Ok(Self { sender, driver: Some(driver) })
+        Ok(Self {
+            sender,
+            driver: Some(driver),
+        })
     }
 
     /// Sends a request and waits for the head of its answer.
     ///
     /// # Errors
     /// With the request itself when none of it was written.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let driver = &mut self.driver;
         poll_fn(|cx| {
@@ -116,8 +129,13 @@ impl Connection {
 }
 
 /// Polls the machinery; once it has ended it is gone.
-fn drive(driver: &mut Option<http1::Connection<TokioIo<UnixStream>, RequestBody>>, cx: &mut Context<'_>) {
-    let ended = driver.as_mut().is_some_and(|d| matches!(Pin::new(d).poll(cx), Poll::Ready(_)));
+fn drive(
+    driver: &mut Option<http1::Connection<TokioIo<UnixStream>, RequestBody>>,
+    cx: &mut Context<'_>,
+) {
+    let ended = driver
+        .as_mut()
+        .is_some_and(|d| matches!(Pin::new(d).poll(cx), Poll::Ready(_)));
     if ended {
         *driver = None;
     }

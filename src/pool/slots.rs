@@ -119,7 +119,13 @@ impl<I, W> Slots<I, W> {
     }
 
     /// A new instance is ready.
-    pub fn add(&mut self, id: InstanceId, revision: Revision, instance: Arc<I>, now: Instant) -> Vec<Grant<I, W>> {
+    pub fn add(
+        &mut self,
+        id: InstanceId,
+        revision: Revision,
+        instance: Arc<I>,
+        now: Instant,
+    ) -> Vec<Grant<I, W>> {
         self.slots.push(Slot {
             id,
             revision,
@@ -175,7 +181,10 @@ impl<I, W> Slots<I, W> {
             }
             turn = slot.phase != Phase::Ready && slot.in_flight == 0;
         }
-        Ended { grants: self.grants(), turn }
+        Ended {
+            grants: self.grants(),
+            turn,
+        }
     }
 
     /// Takes an instance out of service if it has no call. Says whether it did.
@@ -212,7 +221,11 @@ impl<I, W> Slots<I, W> {
     pub fn remove(&mut self, id: &str) -> Option<Removed<I>> {
         let at = self.slots.iter().position(|s| s.id == id)?;
         let slot = self.slots.remove(at);
-        Some(Removed { instance: slot.instance, phase: slot.phase, answered: slot.answered > 0 })
+        Some(Removed {
+            instance: slot.instance,
+            phase: slot.phase,
+            answered: slot.answered > 0,
+        })
     }
 
     /// How many callers wait.
@@ -238,16 +251,18 @@ impl<I, W> Slots<I, W> {
     }
 
     fn change(&mut self, id: &str, change: impl FnOnce(&mut Slot<I>) -> bool) -> bool {
-        self.slots.iter_mut().find(|s| s.id == id).is_some_and(change)
+        self.slots
+            .iter_mut()
+            .find(|s| s.id == id)
+            .is_some_and(change)
     }
 
     fn lease(&mut self) -> Option<(Arc<I>, Arc<Route>)> {
         let route = self.route.as_ref()?;
         let most = route.calls_at_a_time();
-        let slot = self
-            .slots
-            .iter_mut()
-            .find(|s| s.phase == Phase::Ready && s.in_flight < most && s.revision == route.revision)?;
+        let slot = self.slots.iter_mut().find(|s| {
+            s.phase == Phase::Ready && s.in_flight < most && s.revision == route.revision
+        })?;
         slot.in_flight += 1;
         Some((Arc::clone(&slot.instance), Arc::clone(route)))
     }
@@ -255,9 +270,17 @@ impl<I, W> Slots<I, W> {
     fn grants(&mut self) -> Vec<Grant<I, W>> {
         let mut grants = Vec::new();
         while !self.waiting.is_empty() {
-            let Some((instance, route)) = self.lease() else { break };
-            let Some((_, waiter)) = self.waiting.pop_front() else { break };
-            grants.push(Grant { waiter, instance, route });
+            let Some((instance, route)) = self.lease() else {
+                break;
+            };
+            let Some((_, waiter)) = self.waiting.pop_front() else {
+                break;
+            };
+            grants.push(Grant {
+                waiter,
+                instance,
+                route,
+            });
         }
         grants
     }
