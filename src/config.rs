@@ -30,7 +30,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "ADDRESS")]
     invoke_listen: Option<SocketAddr>,
 
-    /// Where the server keeps what must survive it [default: $XDG_STATE_HOME/faas]
+    /// Where the server keeps what must survive it [default: `$XDG_STATE_HOME/faas`]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
@@ -51,7 +51,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "FILE")]
     build_ca: Option<PathBuf>,
 
-    /// Variable that the commands of builds get (HTTPS_PROXY, or NAME=VALUE); may be given several times
+    /// Variable that the commands of builds get (`HTTPS_PROXY`, or `NAME=VALUE`); may be given several times
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_env: Vec<String>,
 
@@ -167,7 +167,7 @@ pub fn server_url(given: Option<String>) -> String {
 
 /// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`.
 pub fn log_filter() -> String {
-    read("FAAS_LOG").unwrap_or_else(|| "info".to_owned())
+    read("FAAS_LOG").unwrap_or_else(|| "info,kube_runtime=warn".to_owned())
 }
 
 /// How many descriptors this process may have.
@@ -180,7 +180,7 @@ pub fn descriptor_limit() -> u64 {
 /// This machine's memory, in bytes.
 pub fn machine_memory() -> i64 {
     let info = rustix::system::sysinfo();
-    let bytes = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit));
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 

@@ -167,8 +167,7 @@ async fn read(body: Body) -> Result<Upload, Failure> {
     let bytes = axum::body::to_bytes(body, MAX_BODY)
         .await
         .map_err(|error| {
-            let limit = std::error::Error::source(&error)
-                .is_some_and(|e| e.is::<http_body_util::LengthLimitError>());
+            let limit = error.into_inner().is::<http_body_util::LengthLimitError>();
             if limit {
                 too_large()
             } else {

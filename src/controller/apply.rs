@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use super::{
     Controller, View,
     entry::{Entry, Moving},
-    resolve::Served,
 };
 use crate::{
     builder::{BuildError, ImageName},
@@ -92,20 +91,18 @@ impl Controller {
             entry.uid.clone()
         };
         tracing::info!(function = %key, %revision, "Revision serves");
-        let served = self.resolver.served(function);
-        if let Err(error) = self.keep_served(&uid, &served).await {
-            tracing::error!(function = %key, %error, "The serving revision could not be stored");
-        }
+        self.keep_served(key, &uid, function).await;
         self.collect.notify_one();
     }
 
-    async fn keep_served(
-        &self,
-        uid: &str,
-        served: &Served,
-    ) -> Result<(), crate::store::StoreError> {
-        let record = serde_json::to_string(served).expect("a spec is JSON");
-        self.ports.store.keep_served(uid, record).await
+    /// Stores what serves, for the time after a restart. Without it an older revision would not come back, so a failure is
+    /// loud, but no reason not to serve.
+    pub(super) async fn keep_served(&self, key: &FunctionKey, uid: &str, function: &Function) {
+        let served = self.resolver.served(function);
+        let record = serde_json::to_string(&served).expect("a spec is JSON");
+        if let Err(error) = self.ports.store.keep_served(uid, record).await {
+            tracing::error!(function = %key, %error, "The serving revision could not be stored");
+        }
     }
 
     /// Tells the pool where calls go and under which terms.
