@@ -22,7 +22,7 @@ use crate::{
     },
     config::{self, Config, ConfigError, RuntimeKind},
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
-    directory::Directory,
+    directory::{self, Directory},
     ingress::{Ingress, Scope},
     pool::Pools,
     runtime::{
@@ -77,7 +77,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         None => None,
     };
     let facts = facts(&config, main.1, &*adapters.runtime).await;
-    let directory = directory(&config, &state)?;
+    let directory = watcher(&config, &state)?;
     let problems = directory
         .as_ref()
         .map_or_else(|| watch::channel(Vec::new()).1, Directory::problems);
@@ -111,6 +111,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         sources: state.sources.clone(),
         controller: Arc::clone(&controller),
         metrics: Arc::clone(&metrics),
+        roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
         problems,
         facts: Arc::new(facts),
     };
@@ -328,7 +329,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     Ok((listener, address))
 }
 
-fn directory(config: &Config, state: &State) -> Result<Option<Directory>, AppError> {
+fn watcher(config: &Config, state: &State) -> Result<Option<Directory>, AppError> {
     let Some(first) = config.dirs.first() else {
         return Ok(None);
     };

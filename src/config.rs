@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
-use crate::builder::{BaseImages, BuildEnvironment};
+use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
 
 /// Where the server listens, and clients look for it, unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:5555";
@@ -112,6 +112,8 @@ pub enum ConfigError {
     NoCertificate(PathBuf),
     #[error("--build-env {0}: the variable is not set here; set it, or give NAME=VALUE")]
     NoVariable(String),
+    #[error("--build-env {0:?}: a variable's name has letters, digits and '_' only")]
+    VariableName(String),
     #[error("neither XDG_STATE_HOME nor HOME is set: say where to keep the state with --state-dir")]
     NoStateDir,
     #[error(
@@ -229,12 +231,16 @@ fn certificates(file: &Path) -> Result<Bytes, ConfigError> {
 }
 
 fn variable(given: String) -> Result<(String, String), ConfigError> {
-    match given.split_once('=') {
-        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-        None => match read(&given) {
-            Some(value) => Ok((given, value)),
-            None => Err(ConfigError::NoVariable(given)),
-        },
+    let (name, value) = match given.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (given.as_str(), read(&given)),
+    };
+    if !is_variable(name) {
+        return Err(ConfigError::VariableName(name.to_owned()));
+    }
+    match value {
+        Some(value) => Ok((name.to_owned(), value)),
+        None => Err(ConfigError::NoVariable(given)),
     }
 }
 
