@@ -20,7 +20,10 @@ pub mod view;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -94,6 +97,8 @@ pub struct Controller {
     builds: Semaphore,
     starts: Semaphore,
     tasks: TaskTracker,
+    /// The server ends: nothing is begun any more.
+    leaving: AtomicBool,
     metrics: Arc<Metrics>,
     /// What URLs of functions begin with.
     base_url: String,
@@ -133,6 +138,7 @@ impl Controller {
             builds: Semaphore::new(CONCURRENT_BUILDS),
             starts: Semaphore::new(CONCURRENT_STARTS),
             tasks: TaskTracker::new(),
+            leaving: AtomicBool::new(false),
             metrics: settings.metrics,
             base_url: settings.base_url,
         })
@@ -209,6 +215,9 @@ impl Controller {
             return Ok(Action::await_change());
         };
         self.turns.begin(&key);
+        if self.leaving.load(Ordering::Relaxed) {
+            return Ok(Action::await_change());
+        }
         self.metrics.turns.inc();
         let uid = function.metadata.uid.clone().unwrap_or_default();
         if function.metadata.deletion_timestamp.is_some() {
@@ -344,7 +353,7 @@ impl Controller {
             waiting,
             last_call,
             room: self.capacity.room(memory),
-            pressure: self.pressure.load(std::sync::atomic::Ordering::Relaxed),
+            pressure: self.pressure.load(Ordering::Relaxed),
         };
         Some((
             View {

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use jiff::Timestamp;
+use tokio::task::AbortHandle;
 
 use super::{
     Controller, View,
@@ -24,6 +26,8 @@ use crate::{
 
 /// Between TERM and KILL for an instance that has no call any more.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a server that ends waits for what it has begun.
+const LEAVE: Duration = Duration::from_secs(10);
 
 impl Controller {
     /// Begins everything that the plan says.
@@ -368,23 +372,28 @@ impl Controller {
         tracing::info!(instance = %id, "Instance is gone");
     }
 
-    /// The server ends: so do all instances, and what only a running server needs. What is not gone in time is adopted or
-    /// ended at the next start.
+    /// The server ends, and with it all instances and what only a running server needs. What is not gone in time is
+    /// adopted or ended at the next start.
     pub async fn leave(&self) {
-        let instances: Vec<_> = self
-            .pools
-            .all()
+        self.leaving.store(true, Ordering::Relaxed);
+        for entry in self.entries().values() {
+            entry
+                .moving
+                .values()
+                .filter_map(|m| m.task.as_ref())
+                .for_each(AbortHandle::abort);
+        }
+        self.images.abandon();
+        self.tasks.close();
+        let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
+        let left = self.ports.runtime.observe().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "Instances stay until the next start");
+            Vec::new()
+        });
+        let stops = left
             .iter()
-            .flat_map(|pool| pool.look().0)
-            .collect();
-        let stops = instances
-            .iter()
-            .map(|i| self.ports.runtime.stop(&i.id, GRACE));
-        for error in futures::future::join_all(stops)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-        {
+            .map(|instance| self.ports.runtime.stop(&instance.id, GRACE));
+        for error in join_all(stops).await.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "Instance could not be ended");
         }
         self.ports.runtime.leave().await;
