@@ -9,6 +9,7 @@ pub mod scale;
 
 use std::time::{Duration, Instant};
 
+use self::scale::Scaler;
 use crate::{
     builder::ImageName,
     function::{Revision, status::Reason},
@@ -197,7 +198,7 @@ pub fn plan(
         plan.image(world, now);
     }
     if let Some(desired) = rolling {
-        scale::roll(&mut plan, desired, serving, world, now);
+        Scaler { plan: &mut plan, world, now }.roll(desired, serving);
     }
     let active = match (&plan.serve, rolling) {
         (Some(_), Some(desired)) => Some(desired),
@@ -209,9 +210,9 @@ pub fn plan(
         } else {
             &world.serving_failure
         };
-        scale::keep(&mut plan, active, failure.as_ref(), world, now);
+        Scaler { plan: &mut plan, world, now }.keep(active, failure.as_ref());
     }
-    scale::clean(&mut plan, active, rolling, world);
+    Scaler { plan: &mut plan, world, now }.clean(active, rolling);
     plan.forgive = forgives(world, now, &mut plan.wake);
     plan
 }
