@@ -173,8 +173,8 @@ pub struct Plan {
     pub settle: Vec<InstanceId>,
     /// The revision that calls go to from now on.
     pub serve: Option<Revision>,
-    /// Memory of failures to be cleared.
-    pub forgive: bool,
+    /// Revisions whose memory of failures is to be cleared.
+    pub forgive: Vec<Revision>,
     /// There is no room for an instance that is needed.
     pub starved: bool,
     /// Callers who wait in vain are told this now.
@@ -213,7 +213,7 @@ pub fn plan(
         Scaler { plan: &mut plan, world, now }.keep(active, failure.as_ref());
     }
     Scaler { plan: &mut plan, world, now }.clean(active, rolling);
-    plan.forgive = forgives(world, now, &mut plan.wake);
+    plan.forgive = forgiven(desired, serving, world, now, &mut plan.wake);
     plan
 }
 
@@ -252,22 +252,37 @@ fn sooner(wake: &mut Option<Instant>, at: Instant) {
     *wake = Some(wake.map_or(at, |earlier| earlier.min(at)));
 }
 
-/// Whether the memory of failures is over: an instance has lived on, or nobody has needed one for a while.
-fn forgives(world: &World, now: Instant, wake: &mut Option<Instant>) -> bool {
-    let failures = [&world.failure, &world.serving_failure];
-    let Some(retry_at) = failures.into_iter().flatten().filter_map(|f| f.retry_at).max() else {
-        return false;
-    };
-    let tired = failures.into_iter().flatten().any(|f| f.attempts >= ATTEMPTS);
-    let ready = world.instances.iter().filter(|i| i.phase == Phase::Ready).map(|i| i.since).min();
-    let Some(since) = ready.or_else(|| (!tired).then_some(retry_at)) else {
-        return false;
-    };
-    if since + STABLE <= now {
-        return true;
+/// Revisions whose memory of failures is over.
+fn forgiven(newest: Option<&Target>, serving: Option<&Target>, world: &World, now: Instant, wake: &mut Option<Instant>) -> Vec<Revision> {
+    let other = serving.filter(|s| newest.is_none_or(|n| n.revision != s.revision));
+    let failures = [(newest, &world.failure), (other, &world.serving_failure)];
+    let mut over = Vec::new();
+    for (target, failure) in failures {
+        let (Some(target), Some(failure)) = (target, failure) else { continue };
+        match over_at(target, failure, world) {
+            Some(at) if at <= now => over.push(target.revision.clone()),
+            Some(at) => sooner(wake, at),
+            None => {}
+        }
     }
-    sooner(wake, since + STABLE);
-    false
+    over
+}
+
+/// When a failure is forgotten, as things are: an instance of that very revision has lived on since, or nobody has needed
+/// one for a while. A start under way has yet to tell.
+fn over_at(target: &Target, failure: &Failure, world: &World) -> Option<Instant> {
+    let retry_at = failure.retry_at?;
+    let instances = || world.instances.iter().filter(|i| i.revision == target.revision);
+    let oldest = instances().filter(|i| i.phase == Phase::Ready).map(|i| i.since).min();
+    let starting = instances().any(|i| i.phase == Phase::Starting);
+    let since = match oldest {
+        // Its instances do not live long, however well they do.
+        Some(_) if target.manners == Manners::Single => retry_at,
+        Some(since) => since.max(retry_at),
+        None if starting || failure.attempts >= ATTEMPTS => return None,
+        None => retry_at,
+    };
+    Some(since + STABLE)
 }
 
 #[cfg(test)]

@@ -48,9 +48,7 @@ impl Controller {
         self.starve(key, plan.starved);
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(key) else { return };
-        if plan.forgive {
-            entry.failures.clear();
-        }
+        entry.failures.retain(|revision, _| !plan.forgive.contains(revision));
         if let Some(failure) = &plan.refuse {
             entry.pool.refuse(&LeaseError::Failing(failure.clone()));
         }
