@@ -171,7 +171,7 @@ pub struct Plan {
     pub stop: Vec<Stop>,
     /// Instances that have stayed after their first call.
     pub settle: Vec<InstanceId>,
-    /// The revision that calls go to from now on.
+    /// The revision that calls go to from now on, or by whose new terms they go.
     pub serve: Option<Revision>,
     /// Revisions whose memory of failures is to be cleared.
     pub forgive: Vec<Revision>,
@@ -197,13 +197,13 @@ pub fn plan(
     if desired.is_some() {
         plan.image(world, now);
     }
-    if let Some(desired) = rolling {
-        Scaler { plan: &mut plan, world, now }.roll(desired, serving);
+    match (rolling, desired) {
+        (Some(rolling), _) => Scaler { plan: &mut plan, world, now }.roll(rolling, serving),
+        // The same revision on other terms, such as another `min`.
+        (None, Some(desired)) if serving != Some(desired) => plan.serve = Some(desired.revision.clone()),
+        (None, _) => {}
     }
-    let active = match (&plan.serve, rolling) {
-        (Some(_), Some(desired)) => Some(desired),
-        _ => serving,
-    };
+    let active = plan.serve.as_ref().and(desired).or(serving);
     if let Some(active) = active {
         let failure = if desired.is_some_and(|d| d.revision == active.revision) {
             &world.failure
