@@ -94,6 +94,13 @@ pub enum Phase {
     Stopping,
 }
 
+impl Phase {
+    /// Whether it takes calls, or may take some later.
+    fn is_alive(self) -> bool {
+        matches!(self, Self::Starting | Self::Ready | Self::Probation(_))
+    }
+}
+
 /// One instance as the plan sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -183,15 +190,15 @@ pub struct Plan {
     pub wake: Option<Instant>,
 }
 
-/// Decides. `desired` is the newest generation's target or why there is none, `serving` the target that calls go to now.
-/// With `deleted`, everything goes.
+/// Decides. `newest` is the newest generation's target or why there is none, `serving` the target that calls go to now.
 pub fn plan(
-    desired: Option<&Target>,
+    newest: Result<&Target, &Blocked>,
     serving: Option<&Target>,
     world: &World,
     now: Instant,
 ) -> Plan {
     let mut plan = Plan::default();
+    let desired = newest.ok();
     let rolling = desired.filter(|d| serving.is_none_or(|s| s.revision != d.revision));
 
     if desired.is_some() {
@@ -213,6 +220,7 @@ pub fn plan(
         Scaler { plan: &mut plan, world, now }.keep(active, failure.as_ref());
     }
     Scaler { plan: &mut plan, world, now }.clean(active, rolling);
+    plan.refuse = plan.refuse.take().or_else(|| plan.hopeless(newest, active, world));
     plan.forgive = forgiven(desired, serving, world, now, &mut plan.wake);
     plan
 }
@@ -232,6 +240,31 @@ impl Plan {
             ImageState::Failed(failure) => due(failure, now, &mut self.wake),
             ImageState::Building | ImageState::Ready => false,
         };
+    }
+
+    /// Why callers wait in vain where no instance can be started at all.
+    fn hopeless(
+        &self,
+        newest: Result<&Target, &Blocked>,
+        active: Option<&Target>,
+        world: &World,
+    ) -> Option<Failure> {
+        let hope = |a: &Target| world.instances.iter().any(|i| i.revision == a.revision && i.phase.is_alive());
+        if world.waiting == 0 || active.is_some_and(hope) {
+            return None;
+        }
+        match (newest, &world.image) {
+            (Err(blocked), _) if active.is_none() => Some(Failure {
+                reason: blocked.reason,
+                message: blocked.message.clone(),
+                attempts: 0,
+                retry_at: None,
+            }),
+            (Ok(desired), ImageState::Failed(failure)) if !self.build => {
+                active.is_none_or(|a| a.image == desired.image).then(|| failure.clone())
+            }
+            _ => None,
+        }
     }
 }
 

@@ -33,8 +33,12 @@ impl Scaler<'_> {
         if world.proving_elsewhere && target <= 1 && world.waiting == 0 {
             return;
         }
-        let demand = if serving.is_none() { by_load(desired, world) } else { 0 };
-        self.start(desired, clamp(desired, target.max(demand)), world.failure.as_ref());
+        // Who waits while another revision serves waits for that one.
+        let (demand, load) = match serving {
+            Some(_) => (0, 0),
+            None => (world.waiting, by_load(desired, world)),
+        };
+        self.start(desired, clamp(desired, target.max(load)), demand, world.failure.as_ref());
     }
 
     /// Ready instances that the newest revision needs before calls go to it.
@@ -54,7 +58,7 @@ impl Scaler<'_> {
     pub fn keep(&mut self, active: &Target, failure: Option<&Failure>) {
         self.settle(active);
         let wanted = clamp(active, by_load(active, self.world) + self.spare(active));
-        self.start(active, wanted, failure);
+        self.start(active, wanted, self.world.waiting, failure);
         self.retire(active, wanted);
     }
 
@@ -92,8 +96,8 @@ impl Scaler<'_> {
         }
     }
 
-    /// Starts what is missing up to `wanted`, as far as failures and memory allow.
-    fn start(&mut self, target: &Target, wanted: u32, failure: Option<&Failure>) {
+    /// Starts what is missing up to `wanted`, as far as failures and memory allow. `demand` callers wait for it.
+    fn start(&mut self, target: &Target, wanted: u32, demand: u32, failure: Option<&Failure>) {
         let world = self.world;
         let have = count(of(world, &target.revision).filter(|i| usable(i)).count());
         let missing = wanted.saturating_sub(have);
@@ -101,9 +105,9 @@ impl Scaler<'_> {
             return;
         }
         if let Some(failure) = failure {
-            let in_vain = have == 0 && world.waiting > 0;
-            let tired = failure.attempts >= ATTEMPTS && world.waiting == 0;
+            let tired = failure.attempts >= ATTEMPTS && demand == 0;
             if tired || !due(failure, self.now, &mut self.plan.wake) {
+                let in_vain = demand > 0 && !of(world, &target.revision).any(|i| i.phase.is_alive());
                 self.plan.refuse = in_vain.then(|| failure.clone());
                 return;
             }
