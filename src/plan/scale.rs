@@ -1,11 +1,14 @@
 //! How many instances of which revision, and which of them leave [pure].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     ATTEMPTS, Failure, ImageState, Instance, Manners, PROBATION, Phase, Plan, Stop, Target, World, due, sooner,
 };
 use crate::function::Revision;
+
+/// Between two looks at whether busy instances are idle, while others need memory.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The plan that is being made, and what it is made from.
 #[derive(Debug)]
@@ -121,21 +124,22 @@ impl Scaler<'_> {
         }
     }
 
-    /// Ends what has been idle for long enough and is not needed, the youngest first: they got the fewest calls.
+    /// Ends what has been idle for long enough and is not needed, the youngest first: they got the fewest calls. What is
+    /// needed now may be idle later, and no call's end asks for a turn: the plan looks again by itself.
     fn retire(&mut self, active: &Target, wanted: u32) {
         let world = self.world;
-        let floor = wanted.max(active.min);
         let have = count(of(world, &active.revision).filter(|i| usable(i)).count());
-        let mut surplus = have.saturating_sub(floor);
+        if have <= active.min {
+            return;
+        }
+        let mut surplus = have.saturating_sub(wanted.max(active.min));
+        let look_again = self.now + if world.pressure { LOOK_AGAIN.min(active.idle_after) } else { active.idle_after };
         for instance in of(world, &active.revision).rev().filter(|i| i.phase == Phase::Ready) {
-            if surplus == 0 {
-                return;
-            }
             let ends = instance.idle_since + active.idle_after;
-            if instance.in_flight > 0 {
-                // Its end of idleness is not known yet; look again when it could have come at the earliest.
-                sooner(&mut self.plan.wake, self.now + active.idle_after);
-            } else if ends <= self.now || world.pressure {
+            let now = ends <= self.now || world.pressure || have > active.max;
+            if instance.in_flight > 0 || (now && surplus == 0) {
+                sooner(&mut self.plan.wake, look_again);
+            } else if now {
                 self.plan.stop.push(Stop::WhenIdle(instance.id.clone()));
                 surplus -= 1;
             } else {
