@@ -217,7 +217,8 @@ pub fn plan(
         } else {
             &world.serving_failure
         };
-        Scaler { plan: &mut plan, world, now }.keep(active, failure.as_ref());
+        let startable = world.image == ImageState::Ready || desired.is_none_or(|d| d.image != active.image);
+        Scaler { plan: &mut plan, world, now }.keep(active, startable, failure.as_ref());
     }
     Scaler { plan: &mut plan, world, now }.clean(active, rolling);
     plan.refuse = plan.refuse.take().or_else(|| plan.hopeless(newest, active, world));

@@ -215,7 +215,10 @@ impl Controller {
         entry.moving.remove(&spec.id);
         if let RuntimeError::ImageMissing(image) = error {
             self.images.lost(image);
-            return;
+            if entry.desired().is_some_and(|d| d.target.image == *image) {
+                // The next turn builds it again.
+                return;
+            }
         }
         let now = Instant::now();
         let failure = Failure {

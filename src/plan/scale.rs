@@ -57,11 +57,14 @@ impl Scaler<'_> {
         }
     }
 
-    /// Keeps the serving revision at the number that its calls need, never below `min`, never above `max`.
-    pub fn keep(&mut self, active: &Target, failure: Option<&Failure>) {
+    /// Keeps the serving revision at the number that its calls need, never below `min`, never above `max`. Nothing starts
+    /// while it is known not to be `startable` for want of its image.
+    pub fn keep(&mut self, active: &Target, startable: bool, failure: Option<&Failure>) {
         self.settle(active);
         let wanted = clamp(active, by_load(active, self.world) + self.spare(active));
-        self.start(active, wanted, self.world.waiting, failure);
+        if startable {
+            self.start(active, wanted, self.world.waiting, failure);
+        }
         self.retire(active, wanted);
     }
 
