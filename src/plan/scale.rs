@@ -106,14 +106,16 @@ impl Scaler<'_> {
     fn start(&mut self, target: &Target, wanted: u32, demand: u32, failure: Option<&Failure>) {
         let world = self.world;
         let have = count(of(world, &target.revision).filter(|i| usable(i)).count());
-        let missing = wanted.saturating_sub(have);
+        // One on probation may stay, and then there must not be more than `max`.
+        let alive = count(of(world, &target.revision).filter(|i| i.phase.is_alive()).count());
+        let missing = wanted.saturating_sub(have).min(target.max.saturating_sub(alive));
         if missing == 0 {
             return;
         }
         if let Some(failure) = failure {
             let tired = failure.attempts >= ATTEMPTS && demand == 0;
             if tired || !due(failure, self.now, &mut self.plan.wake) {
-                let in_vain = demand > 0 && !of(world, &target.revision).any(|i| i.phase.is_alive());
+                let in_vain = demand > 0 && alive == 0;
                 self.plan.refuse = in_vain.then(|| failure.clone());
                 return;
             }
