@@ -122,8 +122,9 @@ impl Scaler<'_> {
         }
         // One at a time after a failure: the next may fail as well.
         let missing = if failure.is_some() { 1 } else { missing };
-        self.plan.starved = world.room < missing;
-        let starting = missing.min(world.room);
+        let room = world.room.saturating_sub(self.plan.start.iter().map(|(_, n)| n).sum());
+        self.plan.starved |= room < missing;
+        let starting = missing.min(room);
         if starting > 0 {
             self.plan.start.push((target.revision.clone(), starting));
         }
