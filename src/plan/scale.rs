@@ -163,7 +163,8 @@ fn ending(instance: &Instance, wanted: bool) -> Option<Stop> {
         Phase::Condemned if !busy => Some(Stop::Kill(id)),
         Phase::Draining if !busy => Some(Stop::Drained(id)),
         Phase::Starting if !wanted => Some(Stop::Kill(id)),
-        Phase::Ready | Phase::Probation(_) if !wanted && !busy => Some(Stop::Drained(id)),
+        // It was idle when the world was looked at; a call may have reached it since.
+        Phase::Ready | Phase::Probation(_) if !wanted && !busy => Some(Stop::WhenIdle(id)),
         _ => None,
     }
 }

@@ -178,11 +178,11 @@ impl<I, W> Slots<I, W> {
         Ended { grants: self.grants(), turn }
     }
 
-    /// Takes an instance out of service if it has no call. Says whether it did.
+    /// Takes an instance out of service if it has no call. Says whether it is out of service without one now.
     pub fn retire(&mut self, id: &str) -> bool {
         self.change(id, |slot| {
-            let idle = slot.in_flight == 0 && slot.phase == Phase::Ready;
-            if idle {
+            let idle = slot.in_flight == 0;
+            if idle && slot.phase != Phase::Condemned {
                 slot.phase = Phase::Draining;
             }
             idle
