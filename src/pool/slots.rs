@@ -133,15 +133,15 @@ impl<I, W> Slots<I, W> {
         self.grants()
     }
 
-    /// Calls go to this revision from now on; instances of others take no more. `None` ends the service.
+    /// Calls go to this revision from now on; instances of the one before take no more. `None` ends the service.
     pub fn serve(&mut self, route: Option<Arc<Route>>) -> Vec<Grant<I, W>> {
-        self.route = route;
-        let revision = self.route.as_ref().map(|r| r.revision.clone());
-        for slot in &mut self.slots {
-            if Some(&slot.revision) != revision.as_ref()
-                && matches!(slot.phase, Phase::Ready | Phase::Probation(_))
-            {
-                slot.phase = Phase::Draining;
+        let before = std::mem::replace(&mut self.route, route);
+        let now = self.route.as_ref().map(|r| &r.revision);
+        if let Some(before) = before.filter(|b| Some(&b.revision) != now) {
+            for slot in self.slots.iter_mut().filter(|s| s.revision == before.revision) {
+                if matches!(slot.phase, Phase::Ready | Phase::Probation(_)) {
+                    slot.phase = Phase::Draining;
+                }
             }
         }
         self.grants()
