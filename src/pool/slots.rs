@@ -166,7 +166,8 @@ impl<I, W> Slots<I, W> {
         let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
         let mut turn = false;
         if let Some(slot) = self.slots.iter_mut().find(|s| s.id == id) {
-            slot.in_flight -= 1;
+            // Zero already where an instance disappeared with its calls and was found again.
+            slot.in_flight = slot.in_flight.saturating_sub(1);
             if slot.in_flight == 0 {
                 slot.idle_since = now;
             }
