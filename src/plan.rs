@@ -220,7 +220,7 @@ pub fn plan(
         let startable = world.image == ImageState::Ready || desired.is_none_or(|d| d.image != active.image);
         Scaler { plan: &mut plan, world, now }.keep(active, startable, failure.as_ref());
     }
-    Scaler { plan: &mut plan, world, now }.clean(active, rolling);
+    scale::clean(&mut plan, active, rolling, world);
     plan.refuse = plan.refuse.take().or_else(|| plan.hopeless(newest, active, world));
     plan.forgive = forgiven(desired, serving, world, now, &mut plan.wake);
     plan

@@ -68,14 +68,6 @@ impl Scaler<'_> {
         self.retire(active, wanted);
     }
 
-    /// Ends what is out of service: other revisions, condemned and drained instances. What starts for `rolling` stays.
-    pub fn clean(&mut self, active: Option<&Target>, rolling: Option<&Target>) {
-        for instance in &self.world.instances {
-            let wanted = [active, rolling].iter().flatten().any(|t| t.revision == instance.revision);
-            self.plan.stop.extend(ending(instance, wanted));
-        }
-    }
-
     /// Instances that survived their first call long enough take the next one.
     fn settle(&mut self, active: &Target) {
         for instance in of(self.world, &active.revision) {
@@ -152,6 +144,14 @@ impl Scaler<'_> {
                 sooner(&mut self.plan.wake, ends);
             }
         }
+    }
+}
+
+/// Ends what is out of service: other revisions, condemned and drained instances. What starts for `rolling` stays.
+pub(super) fn clean(plan: &mut Plan, active: Option<&Target>, rolling: Option<&Target>, world: &World) {
+    for instance in &world.instances {
+        let wanted = [active, rolling].iter().flatten().any(|t| t.revision == instance.revision);
+        plan.stop.extend(ending(instance, wanted));
     }
 }
 
