@@ -233,12 +233,7 @@ impl Controller {
 
         // 2. plan
         let plan = match &view.engine {
-            None => plan::plan(
-                view.desired.as_ref().ok(),
-                view.serving.as_ref(),
-                &world,
-                now,
-            ),
+            None => plan::plan(view.desired.as_ref(), view.serving.as_ref(), &world, now),
             // Nothing can be done without the engine; what runs goes on answering.
             Some(error) => plan::without_engine(&world, error),
         };
