@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::plan::is_watched;
+pub use self::{plan::is_watched, scan::is_manifest};
 use self::{
     plan::Plan,
     scan::{Scan, Scanner},
