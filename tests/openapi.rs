@@ -102,5 +102,8 @@ fn a_validator_accepts_it() {
     document["paths"]["/ping"]["get"]["responses"] = "none".into();
     fs::write(broken.path(), document.to_string()).unwrap();
     let verdict = judge(broken.path().to_str().unwrap());
-    assert!(!verdict.status.success(), "it accepts anything: {verdict:?}");
+    assert!(
+        !verdict.status.success(),
+        "it accepts anything: {verdict:?}"
+    );
 }

@@ -30,7 +30,9 @@ mod tests {
             .skip(1)
             .filter_map(|rest| rest.split('"').next());
         let served = routes.map(|path| path.trim_end_matches('/').to_owned());
-        served.chain(["/function/{name}/{path}".to_owned()]).collect()
+        served
+            .chain(["/function/{name}/{path}".to_owned()])
+            .collect()
     }
 
     #[test]
