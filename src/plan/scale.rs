@@ -164,6 +164,10 @@ fn retire(plan: &mut Plan, active: &Target, wanted: u32, world: &World, now: Ins
     let floor = wanted.max(active.min);
     let have = count(of(world, &active.revision).filter(|i| usable(i)).count());
     let mut surplus = have.saturating_sub(floor);
+    if have > active.min && floor > active.min {
+        // Those that only calls keep: no event tells when the last one was long enough ago.
+        sooner(&mut plan.wake, now + active.idle_after);
+    }
     for instance in of(world, &active.revision)
         .rev()
         .filter(|i| i.phase == Phase::Ready)
