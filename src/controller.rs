@@ -502,6 +502,20 @@ pub(crate) struct View {
     engine: Option<String>,
 }
 
+impl View {
+    /// Why callers wait in vain: nothing serves, and nothing can until somebody edits.
+    fn blocked(&self) -> Option<plan::Failure> {
+        let blocked = self.desired.as_ref().err();
+        let blocked = blocked.filter(|_| self.serving.is_none())?;
+        Some(plan::Failure {
+            reason: blocked.reason,
+            message: blocked.message.clone(),
+            attempts: 0,
+            retry_at: None,
+        })
+    }
+}
+
 impl TurnError {
     fn reason(&self) -> &'static str {
         match self {

@@ -211,6 +211,9 @@ pub fn plan(
         };
         scale::keep(&mut plan, active, failure.as_ref(), world, now);
     }
+    if active.is_none() {
+        plan.refuse_without_image(world, now);
+    }
     scale::clean(&mut plan, active, rolling, world);
     plan.forgive = forgives(world, now, &mut plan.wake);
     plan
@@ -231,6 +234,16 @@ impl Plan {
             ImageState::Failed(failure) => due(failure, now, &mut self.wake),
             ImageState::Building | ImageState::Ready => false,
         };
+    }
+
+    /// Nothing serves, and no image is on its way that would: callers learn why at once.
+    fn refuse_without_image(&mut self, world: &World, now: Instant) {
+        if let ImageState::Failed(failure) = &world.image
+            && world.waiting > 0
+            && report::in_vain(failure, now)
+        {
+            self.refuse = Some(failure.clone());
+        }
     }
 }
 

@@ -59,8 +59,9 @@ impl Controller {
         if plan.forgive {
             entry.failures.clear();
         }
-        if let Some(failure) = &plan.refuse {
-            entry.pool.refuse(&LeaseError::Failing(failure.clone()));
+        let refuse = plan.refuse.clone().or_else(|| view.blocked());
+        if let Some(failure) = refuse {
+            entry.pool.refuse(&LeaseError::Failing(failure));
         }
     }
 
