@@ -7,7 +7,7 @@ pub mod status;
 pub mod stream;
 pub mod upload;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -26,8 +26,11 @@ use self::error::ApiError;
 use crate::{
     builder::sources::Sources,
     controller::Controller,
-    directory::Problem,
-    function::{API_VERSION, Function, FunctionKey, manifest},
+    directory::{Problem, is_watched},
+    function::{
+        API_VERSION, Function, FunctionKey, RESERVED_PREFIX,
+        manifest::{self, ManifestError},
+    },
     store::{Applied, Manager, embedded::EmbeddedStore},
     telemetry::Metrics,
 };
@@ -39,6 +42,8 @@ pub struct Api {
     pub sources: Sources,
     pub controller: Arc<Controller>,
     pub metrics: Arc<Metrics>,
+    /// The watched directories, absolute.
+    pub roots: Arc<Vec<PathBuf>>,
     /// What is wrong with files of the watched directories.
     pub problems: watch::Receiver<Vec<Problem>>,
     /// What this server is made of, for `/status`.
@@ -116,19 +121,15 @@ async fn read(State(api): State<Api>, Key(key): Key) -> Result<Json<Function>, A
 }
 
 async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Response, ApiError> {
-    let mut parsed = manifest::parse(&body);
-    let (Some(document), true) = (parsed.pop(), parsed.is_empty()) else {
-        return Err(ApiError::BadRequest(
-            "the body must hold exactly one Function, as JSON or YAML".to_owned(),
-        ));
-    };
-    let function = document
-        .verdict
-        .map_err(|error| ApiError::Invalid(error.to_string()))?;
-    if document.key.as_ref() != Some(&key) {
+    let invalid = |error: ManifestError| ApiError::Invalid(error.to_string());
+    let mut value = manifest::value(&body).map_err(invalid)?;
+    strip_ours(&mut value);
+    let document = manifest::judge(1, value);
+    if document.key.as_ref().is_some_and(|defined| *defined != key) {
         let message = format!("the body defines another Function than the path names ({key})");
         return Err(ApiError::BadRequest(message));
     }
+    let function = document.verdict.map_err(invalid)?;
     if function.spec.source.directory.is_some() {
         let message = "spec.source.directory: Forbidden: works only in manifests below a watched directory \
                        (`faas start --dir`); use `faas build`, source.inline or source.archive";
@@ -153,10 +154,28 @@ async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Res
     Ok((status, headers, Json(Function::clone(&function))).into_response())
 }
 
+/// What a client read it may send back: annotations that only the platform sets are not its words.
+fn strip_ours(value: &mut Value) {
+    for kind in ["annotations", "labels"] {
+        if let Some(Value::Object(map)) = value.pointer_mut(&format!("/metadata/{kind}")) {
+            map.retain(|name, _| !name.starts_with(RESERVED_PREFIX));
+        }
+    }
+}
+
 async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {
-    api.store
-        .delete(&key, &Manager::Api, Timestamp::now())
-        .await?;
+    let function = api
+        .store
+        .get(&key)
+        .ok_or_else(|| ApiError::no_function(&key))?;
+    let manager = match Manager::of(&function) {
+        // Its directory is not watched any more, so nothing else could delete it.
+        Manager::Directory { file } if !is_watched(&api.roots, &file) => {
+            Manager::Directory { file }
+        }
+        _ => Manager::Api,
+    };
+    api.store.delete(&key, &manager, Timestamp::now()).await?;
     let body = json!({"message": format!("Function {key} is being deleted")});
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }

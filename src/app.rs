@@ -22,7 +22,7 @@ use crate::{
     },
     config::{self, Config, ConfigError, RuntimeKind},
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
-    directory::Directory,
+    directory::{self, Directory},
     ingress::{Ingress, Scope},
     pool::Pools,
     runtime::{
@@ -69,51 +69,50 @@ pub enum AppError {
 
 /// Runs the server until a signal ends it.
 pub async fn run(config: Config) -> Result<(), AppError> {
-    let _lock = state::lock(&config.state_dir, "faas start")?;
-    let store = EmbeddedStore::open(&config.state_dir)?;
-    let owner = state::owner(&config.state_dir)?;
-    let sources =
-        Sources::open(&config.state_dir.join("sources")).map_err(at(&config.state_dir))?;
-    let (builder, runtime) = adapters(&config, &owner).await?;
-    let (listener, address) = listen(config.listen).await?;
+    let state = State::open(&config.state_dir)?;
+    let adapters = adapters(&config, &state.owner).await?;
+    let main = listen(config.listen).await?;
     let invoke = match config.invoke_listen {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let facts = facts(&config, main.1, &*adapters.runtime).await;
+    let directory = watcher(&config, &state)?;
+    let problems = directory
+        .as_ref()
+        .map_or_else(|| watch::channel(Vec::new()).1, Directory::problems);
+    announce(
+        &config,
+        &facts,
+        main.1,
+        invoke.as_ref().map(|(_, address)| *address),
+    );
 
-    let (turns, keys) = Turns::new();
-    let pools = Arc::new(Pools::new(turns.clone()));
     let metrics = Arc::new(Metrics::default());
-    let resolver = Resolver {
-        sources: sources.clone(),
-        bases: config.bases.clone(),
-        owner,
-        hash_key: state::secret(&config.state_dir)?,
-        secrets_dir: config.secrets_dir.clone(),
-    };
-    let calls_at = invoke.as_ref().map_or(address, |(_, address)| *address);
     let settings = Settings {
         memory: config::machine_memory() / 100 * MEMORY_PERCENT,
-        base_url: format!("http://{calls_at}"),
+        base_url: format!(
+            "http://{}",
+            invoke.as_ref().map_or(main.1, |(_, address)| *address)
+        ),
         metrics: Arc::clone(&metrics),
     };
+    let (turns, keys) = Turns::new();
+    let pools = Arc::new(Pools::new(turns.clone()));
     let ports = Ports {
-        store: store.clone(),
-        builder,
-        runtime: Arc::clone(&runtime),
+        store: state.store.clone(),
+        builder: adapters.builder,
+        runtime: adapters.runtime,
     };
+    let resolver = state.resolver(&config);
     let controller = Controller::new(ports, resolver, Arc::clone(&pools), turns, settings);
-    let directory = directory(&config, &store, &sources)?;
-    let facts = facts(&config, address, &*runtime).await;
-    announce(&config, &facts, address, invoke.as_ref().map(|(_, a)| *a));
     let api = Api {
-        store,
-        sources,
+        store: state.store.clone(),
+        sources: state.sources.clone(),
         controller: Arc::clone(&controller),
         metrics: Arc::clone(&metrics),
-        problems: directory
-            .as_ref()
-            .map_or_else(|| watch::channel(Vec::new()).1, Directory::problems),
+        roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
+        problems,
         facts: Arc::new(facts),
     };
     let ingress = Ingress::new(pools, api::router(api), metrics);
@@ -124,10 +123,58 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     if let Some(directory) = directory {
         tasks.spawn("directory", directory.run(tasks.stop.clone()));
     }
-    let limit = usize::try_from(MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10))
-        .unwrap_or(usize::MAX);
+    let listeners = listeners(
+        &ingress,
+        main.0,
+        invoke.map(|(listener, _)| listener),
+        &tasks.stop,
+    );
+    tasks.until_signal(listeners, &controller).await
+}
+
+/// What survives the server, held by it alone.
+struct State {
+    store: EmbeddedStore,
+    sources: Sources,
+    owner: String,
+    hash_key: [u8; 32],
+    _lock: state::Lock,
+}
+
+impl State {
+    fn open(dir: &Path) -> Result<Self, AppError> {
+        let lock = state::lock(dir, "faas start")?;
+        Ok(Self {
+            store: EmbeddedStore::open(dir)?,
+            sources: Sources::open(&dir.join("sources")).map_err(at(dir))?,
+            owner: state::owner(dir)?,
+            hash_key: state::secret(dir)?,
+            _lock: lock,
+        })
+    }
+
+    fn resolver(&self, config: &Config) -> Resolver {
+        Resolver {
+            sources: self.sources.clone(),
+            bases: config.bases.clone(),
+            owner: self.owner.clone(),
+            hash_key: self.hash_key,
+            secrets_dir: config.secrets_dir.clone(),
+        }
+    }
+}
+
+/// Serves on both listeners, or on the one for everything.
+fn listeners(
+    ingress: &Arc<Ingress>,
+    main: TcpListener,
+    invoke: Option<TcpListener>,
+    stop: &CancellationToken,
+) -> Tasks {
+    let most = MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10);
+    let limit = usize::try_from(most).unwrap_or(usize::MAX);
     let mut listeners = Tasks {
-        stop: tasks.stop.clone(),
+        stop: stop.clone(),
         ..Tasks::default()
     };
     let scope = if invoke.is_some() {
@@ -137,15 +184,13 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     };
     listeners.spawn(
         "listener",
-        Arc::clone(&ingress).serve(listener, scope, limit, tasks.stop.clone()),
+        Arc::clone(ingress).serve(main, scope, limit, stop.clone()),
     );
-    if let Some((listener, _)) = invoke {
-        listeners.spawn(
-            "invoke listener",
-            ingress.serve(listener, Scope::Invoke, limit, tasks.stop.clone()),
-        );
+    if let Some(invoke) = invoke {
+        let serving = Arc::clone(ingress).serve(invoke, Scope::Invoke, limit, stop.clone());
+        listeners.spawn("invoke listener", serving);
     }
-    tasks.until_signal(listeners, &controller).await
+    listeners
 }
 
 /// What owns the long-lived tasks. One that ends before it is told to ends the process, by name.
@@ -209,10 +254,13 @@ async fn signal() {
     }
 }
 
-async fn adapters(
-    config: &Config,
-    owner: &str,
-) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
+/// What builds and what runs.
+struct Adapters {
+    builder: Arc<dyn Builder>,
+    runtime: Arc<dyn Runtime>,
+}
+
+async fn adapters(config: &Config, owner: &str) -> Result<Adapters, AppError> {
     if config.runtime == RuntimeKind::Process {
         return processes(config, owner);
     }
@@ -235,13 +283,13 @@ async fn adapters(
         .sweep()
         .await
         .map_err(|error: RuntimeError| no_engine(error.to_string()))?;
-    Ok((Arc::new(builder), Arc::new(runtime)))
+    Ok(Adapters {
+        builder: Arc::new(builder),
+        runtime: Arc::new(runtime),
+    })
 }
 
-fn processes(
-    config: &Config,
-    owner: &str,
-) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
+fn processes(config: &Config, owner: &str) -> Result<Adapters, AppError> {
     let images = config.state_dir.join("images");
     let builder =
         ProcessBuilder::open(&images, owner, config.build.clone()).map_err(at(&images))?;
@@ -253,7 +301,10 @@ fn processes(
         path: config.path.clone(),
     };
     let runtime = ProcessRuntime::new(settings).map_err(at(&config.state_dir))?;
-    Ok((Arc::new(builder), Arc::new(runtime)))
+    Ok(Adapters {
+        builder: Arc::new(builder),
+        runtime: Arc::new(runtime),
+    })
 }
 
 /// Sockets live in memory: in mounts of their own as root, else in the user's runtime directory.
@@ -278,22 +329,14 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     Ok((listener, address))
 }
 
-fn directory(
-    config: &Config,
-    store: &EmbeddedStore,
-    sources: &Sources,
-) -> Result<Option<Directory>, AppError> {
-    if config.dirs.is_empty() {
+fn watcher(config: &Config, state: &State) -> Result<Option<Directory>, AppError> {
+    let Some(first) = config.dirs.first() else {
         return Ok(None);
-    }
-    Directory::new(
-        &config.dirs,
-        store.clone(),
-        sources.clone(),
-        Limits::default(),
-    )
-    .map(Some)
-    .map_err(at(&config.dirs[0]))
+    };
+    let (store, sources) = (state.store.clone(), state.sources.clone());
+    Directory::new(&config.dirs, store, sources, Limits::default())
+        .map(Some)
+        .map_err(at(first))
 }
 
 /// What this server is made of.

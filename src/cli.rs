@@ -1,6 +1,6 @@
 //! What was typed: one file a command.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -38,6 +38,7 @@ fn start(args: StartArgs) -> Result<(), app::AppError> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(config::log_filter()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let config = args.resolve()?;
     let runtime = tokio::runtime::Runtime::new().map_err(app::AppError::Threads)?;

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
-use crate::builder::{BaseImages, BuildEnvironment};
+use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
 
 /// Where the server listens, and clients look for it, unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:5555";
@@ -30,7 +30,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "ADDRESS")]
     invoke_listen: Option<SocketAddr>,
 
-    /// Where the server keeps what must survive it [default: $XDG_STATE_HOME/faas]
+    /// Where the server keeps what must survive it [default: `$XDG_STATE_HOME/faas`]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
@@ -51,7 +51,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "FILE")]
     build_ca: Option<PathBuf>,
 
-    /// Variable that the commands of builds get (HTTPS_PROXY, or NAME=VALUE); may be given several times
+    /// Variable that the commands of builds get (`HTTPS_PROXY`, or `NAME=VALUE`); may be given several times
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_env: Vec<String>,
 
@@ -112,6 +112,8 @@ pub enum ConfigError {
     NoCertificate(PathBuf),
     #[error("--build-env {0}: the variable is not set here; set it, or give NAME=VALUE")]
     NoVariable(String),
+    #[error("--build-env {0:?}: a variable's name has letters, digits and '_' only")]
+    VariableName(String),
     #[error("neither XDG_STATE_HOME nor HOME is set: say where to keep the state with --state-dir")]
     NoStateDir,
     #[error(
@@ -167,7 +169,7 @@ pub fn server_url(given: Option<String>) -> String {
 
 /// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`.
 pub fn log_filter() -> String {
-    read("FAAS_LOG").unwrap_or_else(|| "info".to_owned())
+    read("FAAS_LOG").unwrap_or_else(|| "info,kube_runtime=warn".to_owned())
 }
 
 /// How many descriptors this process may have.
@@ -180,7 +182,7 @@ pub fn descriptor_limit() -> u64 {
 /// This machine's memory, in bytes.
 pub fn machine_memory() -> i64 {
     let info = rustix::system::sysinfo();
-    let bytes = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit));
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
@@ -229,12 +231,16 @@ fn certificates(file: &Path) -> Result<Bytes, ConfigError> {
 }
 
 fn variable(given: String) -> Result<(String, String), ConfigError> {
-    match given.split_once('=') {
-        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-        None => match read(&given) {
-            Some(value) => Ok((given, value)),
-            None => Err(ConfigError::NoVariable(given)),
-        },
+    let (name, value) = match given.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (given.as_str(), read(&given)),
+    };
+    if !is_variable(name) {
+        return Err(ConfigError::VariableName(name.to_owned()));
+    }
+    match value {
+        Some(value) => Ok((name.to_owned(), value)),
+        None => Err(ConfigError::NoVariable(given)),
     }
 }
 

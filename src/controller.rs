@@ -20,25 +20,37 @@ pub mod view;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
-use kube::runtime::{
-    controller::{Action, Config},
-    reflector::{self, ObjectRef},
-    watcher::Event,
+use kube::{
+    api::DynamicObject,
+    runtime::{
+        controller::{Action, Config},
+        reflector::{self, ObjectRef},
+        watcher::Event,
+    },
 };
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 pub use self::turns::Turns;
-use self::{capacity::Capacity, engine::Engine, entry::Entry, images::Images, resolve::Resolver};
+use self::{
+    capacity::Capacity,
+    engine::Engine,
+    entry::{Entry, Resolved},
+    images::Images,
+    resolve::Resolver,
+};
 use crate::{
     builder::Builder,
-    function::{Function, FunctionKey, Revision},
+    function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
     plan::{self, Blocked, Manners, Target, World, image::Desired, report},
     pool::Pools,
     retry::BACKOFF,
@@ -85,6 +97,8 @@ pub struct Controller {
     builds: Semaphore,
     starts: Semaphore,
     tasks: TaskTracker,
+    /// The server ends: nothing is begun any more.
+    leaving: AtomicBool,
     metrics: Arc<Metrics>,
     /// What URLs of functions begin with.
     base_url: String,
@@ -124,6 +138,7 @@ impl Controller {
             builds: Semaphore::new(CONCURRENT_BUILDS),
             starts: Semaphore::new(CONCURRENT_STARTS),
             tasks: TaskTracker::new(),
+            leaving: AtomicBool::new(false),
             metrics: settings.metrics,
             base_url: settings.base_url,
         })
@@ -135,6 +150,12 @@ impl Controller {
         let writer = reflector::store::Writer::<Function>::default();
         let store = writer.as_reader();
         let watching = tokio::spawn(Arc::clone(&self).watch(writer));
+        // Fails only if the sender is gone, and we hold it.
+        let _ = self
+            .engine
+            .subscribe()
+            .wait_for(|engine| *engine != Engine::Unknown)
+            .await;
         let queue = keys.map(|key| Ok::<_, std::convert::Infallible>(reference(&key)));
         kube::runtime::applier(
             |function, controller: Arc<Self>| {
@@ -146,14 +167,22 @@ impl Controller {
             queue,
             Config::default().concurrency(CONCURRENT_TURNS),
         )
-        // An object that went before its turn came is no news.
-        .for_each(|outcome| async move {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "Turn without an object");
+        .for_each(|outcome| {
+            if let Err(kube::runtime::controller::Error::ObjectNotFound(object)) = &outcome {
+                self.begin_without_object(object);
             }
+            std::future::ready(())
         })
         .await;
         watching.abort();
+    }
+
+    /// The object went before its turn came. Its turn counts as begun, or one of the same name would never get any.
+    fn begin_without_object(&self, object: &ObjectRef<DynamicObject>) {
+        let namespace = object.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+        if let Ok(key) = FunctionKey::new(namespace, &object.name) {
+            self.turns.begin(&key);
+        }
     }
 
     /// Turns the store's changes into turns.
@@ -186,6 +215,9 @@ impl Controller {
             return Ok(Action::await_change());
         };
         self.turns.begin(&key);
+        if self.leaving.load(Ordering::Relaxed) {
+            return Ok(Action::await_change());
+        }
         self.metrics.turns.inc();
         let uid = function.metadata.uid.clone().unwrap_or_default();
         if function.metadata.deletion_timestamp.is_some() {
@@ -208,14 +240,14 @@ impl Controller {
                 now,
             ),
             // Nothing can be done without the engine; what runs goes on answering.
-            Some(_) => plan::Plan::default(),
+            Some(error) => plan::without_engine(&world, error),
         };
 
         // 3. apply
         self.apply(&key, &function, &plan, &mut view).await;
 
         // 4. report
-        self.report(&key, &uid, &function, &plan, &view).await?;
+        self.report(&key, &function, &plan, &view).await?;
         Ok(self.next_turn(&key, &function, plan.wake, now))
     }
 
@@ -235,20 +267,42 @@ impl Controller {
         }
         let outcome = self.resolver.resolve(function).await.map(Arc::new);
         let restored = self.restore(uid).await;
+        if self.accept(key, uid, (stamp, outcome), restored) {
+            self.keep_served(key, uid, function).await;
+        }
+    }
+
+    /// Takes a new generation into memory. Says whether it is of the revision that serves, with new numbers for its scale.
+    fn accept(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        resolved: Resolved,
+        restored: Option<Desired>,
+    ) -> bool {
         let mut entries = self.entries();
         let entry = self.entry(&mut entries, key, uid);
-        if let Ok(desired) = &outcome {
-            entry.pool.set_patience(desired.startup_timeout);
-        }
         if entry.resolved.is_some() {
             // An edit is a reason to try again.
             entry.failures.clear();
-        }
-        if entry.serving.is_none() {
+        } else if entry.serving.is_none() {
             entry.serving = restored.map(Arc::new);
-            self.route(entry);
         }
-        entry.resolved = Some((stamp, outcome));
+        let mut rescaled = false;
+        if let Ok(desired) = &resolved.1 {
+            entry.pool.set_patience(desired.startup_timeout);
+            let serves = entry
+                .serving
+                .as_ref()
+                .is_some_and(|s| s.target.revision == desired.target.revision);
+            rescaled = serves && entry.serving.as_ref() != Some(desired);
+            if serves {
+                entry.serving = Some(Arc::clone(desired));
+            }
+        }
+        self.route(entry);
+        entry.resolved = Some(resolved);
+        rescaled
     }
 
     /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
@@ -299,7 +353,7 @@ impl Controller {
             waiting,
             last_call,
             room: self.capacity.room(memory),
-            pressure: self.pressure.load(std::sync::atomic::Ordering::Relaxed),
+            pressure: self.pressure.load(Ordering::Relaxed),
         };
         Some((
             View {
@@ -340,11 +394,11 @@ impl Controller {
     async fn report(
         &self,
         key: &FunctionKey,
-        uid: &str,
         function: &Function,
         plan: &plan::Plan,
         view: &View,
     ) -> Result<(), TurnError> {
+        let uid = function.metadata.uid.as_deref().unwrap_or_default();
         let Some((_, world)) = self.observe(key) else {
             return Ok(());
         };

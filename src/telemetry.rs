@@ -105,7 +105,7 @@ impl Metrics {
         );
         r.register(
             "calls_in_flight",
-            "Calls that instances are busy with",
+            "Calls on their way",
             self.in_flight.clone(),
         );
         r.register(
@@ -113,11 +113,28 @@ impl Metrics {
             "Callers that wait for an instance",
             self.waiting.clone(),
         );
-        r.register("instances", "Instances, by state", self.instances.clone());
+        r.register(
+            "errors",
+            "Errors of the platform, by reason",
+            self.errors.clone(),
+        );
+        self.register_controller();
+    }
+
+    fn register_controller(&mut self) {
+        let r = &mut self.registry;
         r.register(
             "functions",
             "Functions that are known",
             self.functions.clone(),
+        );
+        r.register("instances", "Instances, by state", self.instances.clone());
+        let help = "Time from the order to start an instance to its first accepted connection";
+        r.register_with_unit(
+            "instance_start",
+            help,
+            Unit::Seconds,
+            self.start_seconds.clone(),
         );
         r.register(
             "builds",
@@ -129,28 +146,13 @@ impl Metrics {
             "Builds that run",
             self.builds_running.clone(),
         );
-        let help = "Time from the order to start an instance to its first accepted connection";
-        r.register_with_unit(
-            "instance_start",
-            help,
-            Unit::Seconds,
-            self.start_seconds.clone(),
-        );
         r.register(
             "reconcile_turns",
             "Turns of the reconcile loop",
             self.turns.clone(),
         );
-        r.register(
-            "reconcile_queue",
-            "Functions whose turn was asked for and has not begun",
-            self.queue.clone(),
-        );
-        r.register(
-            "errors",
-            "Errors of the platform, by reason",
-            self.errors.clone(),
-        );
+        let help = "Functions whose turn was asked for and has not begun";
+        r.register("reconcile_queue", help, self.queue.clone());
         r.register(
             "engine_up",
             "1 while the engine answers",
@@ -180,7 +182,7 @@ impl Metrics {
         self.start_seconds.observe(took.as_secs_f64());
     }
 
-    /// The OpenMetrics text.
+    /// The text for Prometheus.
     pub fn render(&self, snapshot: &Snapshot) -> String {
         self.functions.set(signed(snapshot.functions));
         self.waiting.set(i64::from(snapshot.waiting));

@@ -30,7 +30,7 @@ pub async fn ready(State(api): State<Api>) -> Response {
     }
 }
 
-/// The OpenMetrics text.
+/// The text for Prometheus.
 pub async fn metrics(State(api): State<Api>) -> Response {
     let text = api.metrics.render(&api.controller.snapshot());
     (

@@ -170,9 +170,8 @@ async fn read(body: Body) -> Result<Upload, Failure> {
     let bytes = axum::body::to_bytes(body, MAX_BODY)
         .await
         .map_err(|error| {
-            let limit = std::error::Error::source(&error)
-                .is_some_and(|e| e.is::<http_body_util::LengthLimitError>());
-            if limit {
+            let error = error.into_inner();
+            if error.is::<http_body_util::LengthLimitError>() {
                 Failure::too_large(format!("the archive is larger than {MAX_ARCHIVE} bytes"))
             } else {
                 Failure::bad("BadRequest", error.to_string())

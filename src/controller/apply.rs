@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use jiff::Timestamp;
+use tokio::task::AbortHandle;
 
 use super::{
     Controller, View,
     entry::{Entry, Moving},
-    resolve::Served,
 };
 use crate::{
     builder::{BuildError, ImageName},
@@ -25,6 +26,8 @@ use crate::{
 
 /// Between TERM and KILL for an instance that has no call any more.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a server that ends waits for what it has begun.
+const LEAVE: Duration = Duration::from_secs(10);
 
 impl Controller {
     /// Begins everything that the plan says.
@@ -93,20 +96,18 @@ impl Controller {
             entry.uid.clone()
         };
         tracing::info!(function = %key, %revision, "Revision serves");
-        let served = self.resolver.served(function);
-        if let Err(error) = self.keep_served(&uid, &served).await {
-            tracing::error!(function = %key, %error, "The serving revision could not be stored");
-        }
+        self.keep_served(key, &uid, function).await;
         self.collect.notify_one();
     }
 
-    async fn keep_served(
-        &self,
-        uid: &str,
-        served: &Served,
-    ) -> Result<(), crate::store::StoreError> {
-        let record = serde_json::to_string(served).expect("a spec is JSON");
-        self.ports.store.keep_served(uid, record).await
+    /// Stores what serves, for the time after a restart. Without it an older revision would not come back, so a failure is
+    /// loud, but no reason not to serve.
+    pub(super) async fn keep_served(&self, key: &FunctionKey, uid: &str, function: &Function) {
+        let served = self.resolver.served(function);
+        let record = serde_json::to_string(&served).expect("a spec is JSON");
+        if let Err(error) = self.ports.store.keep_served(uid, record).await {
+            tracing::error!(function = %key, %error, "The serving revision could not be stored");
+        }
     }
 
     /// Tells the pool where calls go and under which terms.
@@ -372,23 +373,28 @@ impl Controller {
         tracing::info!(instance = %id, "Instance is gone");
     }
 
-    /// The server ends: so do all instances, and what only a running server needs. What is not gone in time is adopted or
-    /// ended at the next start.
+    /// The server ends, and with it all instances and what only a running server needs. What is not gone in time is
+    /// adopted or ended at the next start.
     pub async fn leave(&self) {
-        let instances: Vec<_> = self
-            .pools
-            .all()
+        self.leaving.store(true, Ordering::Relaxed);
+        for entry in self.entries().values() {
+            entry
+                .moving
+                .values()
+                .filter_map(|m| m.task.as_ref())
+                .for_each(AbortHandle::abort);
+        }
+        self.images.abandon();
+        self.tasks.close();
+        let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
+        let left = self.ports.runtime.observe().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "Instances stay until the next start");
+            Vec::new()
+        });
+        let stops = left
             .iter()
-            .flat_map(|pool| pool.look().0)
-            .collect();
-        let stops = instances
-            .iter()
-            .map(|i| self.ports.runtime.stop(&i.id, GRACE));
-        for error in futures::future::join_all(stops)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-        {
+            .map(|instance| self.ports.runtime.stop(&instance.id, GRACE));
+        for error in join_all(stops).await.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "Instance could not be ended");
         }
         self.ports.runtime.leave().await;

@@ -90,6 +90,15 @@ impl Images {
         Some(log)
     }
 
+    /// Cancels all builds.
+    pub fn abandon(&self) {
+        let images = self.lock();
+        let builds = images.values().filter_map(|e| e.build.as_ref());
+        builds
+            .filter_map(|b| b.task.as_ref())
+            .for_each(AbortHandle::abort);
+    }
+
     /// The task that carries the build out, to be ended when nobody wants the image.
     pub fn carried_by(&self, name: &ImageName, task: AbortHandle) {
         if let Some(build) = self.lock().get_mut(name).and_then(|e| e.build.as_mut()) {
