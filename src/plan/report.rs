@@ -179,3 +179,6 @@ fn wanted(condition: ConditionType, status: ConditionStatus, reason: Reason, mes
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;
