@@ -337,3 +337,6 @@ impl Pools {
         self.by_namespace.load().values().flat_map(|names| names.values().cloned()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
