@@ -27,7 +27,7 @@ use std::{
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use kube::runtime::{
-    controller::{Action, Config},
+    controller::{self, Action, Config},
     reflector::{self, ObjectRef},
     watcher::Event,
 };
@@ -38,7 +38,7 @@ pub use self::turns::Turns;
 use self::{capacity::Capacity, engine::Engine, entry::Entry, images::Images, resolve::Resolver};
 use crate::{
     builder::Builder,
-    function::{Function, FunctionKey, Revision},
+    function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
     plan::{self, Blocked, Manners, Target, World, image::Desired, report},
     pool::Pools,
     retry::BACKOFF,
@@ -144,14 +144,21 @@ impl Controller {
             queue,
             Config::default().concurrency(CONCURRENT_TURNS),
         )
-        // An object that went before its turn came is no news.
-        .for_each(|outcome| async move {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "Turn without an object");
-            }
+        .for_each(|outcome| {
+            self.no_object(outcome.err());
+            std::future::ready(())
         })
         .await;
         watching.abort();
+    }
+
+    /// An object that went before its turn came is no news, but the turn counts as begun: one of the same name may come.
+    fn no_object(&self, outcome: Option<controller::Error<TurnError, std::convert::Infallible>>) {
+        if let Some(controller::Error::ObjectNotFound(gone)) = outcome
+            && let Ok(key) = FunctionKey::new(gone.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &gone.name)
+        {
+            self.turns.begin(&key);
+        }
     }
 
     /// Turns the store's changes into turns.
@@ -330,6 +337,7 @@ impl Controller {
     /// A Function that is being deleted: its calls end, its instances go, then the object.
     async fn dismantle(self: &Arc<Self>, key: &FunctionKey, uid: &str) -> Result<Action, TurnError> {
         self.images.forget(key);
+        self.starve(key, false);
         let instances = {
             let mut entries = self.entries();
             let entry = self.entry(&mut entries, key, uid);
