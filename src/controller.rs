@@ -158,6 +158,10 @@ impl Controller {
             && let Ok(key) = FunctionKey::new(gone.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE), &gone.name)
         {
             self.turns.begin(&key);
+            if self.ports.store.get(&key).is_some() {
+                // It has come meanwhile, and what it asked for may have been taken for the turn that ends here.
+                self.turns.request(&key);
+            }
         }
     }
 
