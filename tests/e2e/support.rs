@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 pub use self::{
     engine::{containers, docker, has_docker, images},
-    home::Home,
+    home::{Home, save},
     http::{Reply, Streaming, client, exchange},
     server::{Server, Shared, Start},
 };
