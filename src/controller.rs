@@ -233,12 +233,7 @@ impl Controller {
 
         // 2. plan
         let plan = match &view.engine {
-            None => plan::plan(
-                view.desired.as_ref().ok(),
-                view.serving.as_ref(),
-                &world,
-                now,
-            ),
+            None => plan::plan(view.desired.as_ref(), view.serving.as_ref(), &world, now),
             // Nothing can be done without the engine; what runs goes on answering.
             Some(error) => plan::without_engine(&world, error),
         };
@@ -554,20 +549,6 @@ pub(crate) struct View {
     serving: Option<Target>,
     /// Why the engine does not answer, if it does not.
     engine: Option<String>,
-}
-
-impl View {
-    /// Why callers wait in vain: nothing serves, and nothing can until somebody edits.
-    fn blocked(&self) -> Option<plan::Failure> {
-        let blocked = self.desired.as_ref().err();
-        let blocked = blocked.filter(|_| self.serving.is_none())?;
-        Some(plan::Failure {
-            reason: blocked.reason,
-            message: blocked.message.clone(),
-            attempts: 0,
-            retry_at: None,
-        })
-    }
 }
 
 impl TurnError {

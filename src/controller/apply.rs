@@ -59,12 +59,11 @@ impl Controller {
         let Some(entry) = entries.get_mut(key) else {
             return;
         };
-        if plan.forgive {
-            entry.failures.clear();
-        }
-        let refuse = plan.refuse.clone().or_else(|| view.blocked());
-        if let Some(failure) = refuse {
-            entry.pool.refuse(&LeaseError::Failing(failure));
+        entry
+            .failures
+            .retain(|revision, _| !plan.forgive.contains(revision));
+        if let Some(failure) = &plan.refuse {
+            entry.pool.refuse(&LeaseError::Failing(failure.clone()));
         }
     }
 
@@ -285,7 +284,10 @@ impl Controller {
         entry.moving.remove(&spec.id);
         if let RuntimeError::ImageMissing(image) = error {
             self.images.lost(image);
-            return;
+            if entry.desired().is_some_and(|d| d.target.image == *image) {
+                // The next turn builds it again.
+                return;
+            }
         }
         let now = Instant::now();
         let failure = Failure {
