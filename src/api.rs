@@ -28,7 +28,7 @@ use crate::{
     controller::Controller,
     directory::{Problem, is_watched},
     function::{
-        API_VERSION, Function, FunctionKey, RESERVED_PREFIX,
+        API_VERSION, Function, FunctionKey,
         manifest::{self, ManifestError},
     },
     store::{Applied, Manager, embedded::EmbeddedStore},
@@ -123,7 +123,7 @@ async fn read(State(api): State<Api>, Key(key): Key) -> Result<Json<Function>, A
 async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Response, ApiError> {
     let invalid = |error: ManifestError| ApiError::Invalid(error.to_string());
     let mut value = manifest::value(&body).map_err(invalid)?;
-    strip_ours(&mut value);
+    manifest::strip_ours(&mut value);
     let document = manifest::judge(1, value);
     if document.key.as_ref().is_some_and(|defined| *defined != key) {
         let message = format!("the body defines another Function than the path names ({key})");
@@ -152,15 +152,6 @@ async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Res
         applied.to_string(),
     )];
     Ok((status, headers, Json(Function::clone(&function))).into_response())
-}
-
-/// What a client read it may send back: annotations that only the platform sets are not its words.
-fn strip_ours(value: &mut Value) {
-    for kind in ["annotations", "labels"] {
-        if let Some(Value::Object(map)) = value.pointer_mut(&format!("/metadata/{kind}")) {
-            map.retain(|name, _| !name.starts_with(RESERVED_PREFIX));
-        }
-    }
 }
 
 async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {

@@ -310,16 +310,18 @@ fn processes(config: &Config, owner: &str) -> Result<Adapters, AppError> {
 /// Sockets live in memory: in mounts of their own as root, else in the user's runtime directory.
 fn run_root(config: &Config, owner: &str, mounts: bool) -> Result<RunRoot, AppError> {
     let root = rustix::process::geteuid().is_root();
-    let base = match &config.user_runtime_dir {
-        _ if root => PathBuf::from("/run/faas"),
-        Some(dir) => dir.join("faas"),
-        None => PathBuf::from(format!(
-            "/dev/shm/faas-{}",
-            rustix::process::geteuid().as_raw()
-        )),
-    };
-    let path = base.join(owner);
+    let path = run_base(config.user_runtime_dir.as_deref()).join(owner);
     RunRoot::open(&path, root && mounts).map_err(at(&path))
+}
+
+/// The directory in memory below which every installation of this user has its run root.
+pub fn run_base(user_runtime_dir: Option<&Path>) -> PathBuf {
+    let user = rustix::process::geteuid();
+    match user_runtime_dir {
+        _ if user.is_root() => PathBuf::from("/run/faas"),
+        Some(dir) => dir.join("faas"),
+        None => PathBuf::from(format!("/dev/shm/faas-{}", user.as_raw())),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {

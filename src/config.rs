@@ -136,6 +136,7 @@ impl StartArgs {
         if let Some(dir) = self.secrets_dir.iter().find(|dir| !dir.is_dir()) {
             return Err(ConfigError::NoSecrets(dir.clone()));
         }
+        let around = surroundings()?;
         Ok(Config {
             dirs: directories(self.dirs)?,
             listen: self.listen,
@@ -153,11 +154,31 @@ impl StartArgs {
                     .collect::<Result<_, _>>()?,
             },
             allow_host_reach: self.allow_host_reach,
-            docker_socket: docker_socket()?,
-            user_runtime_dir: read("XDG_RUNTIME_DIR").map(PathBuf::from),
-            path: read("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            docker_socket: around.docker_socket,
+            user_runtime_dir: around.user_runtime_dir,
+            path: around.path,
         })
     }
+}
+
+/// What of the environment decides where the engine and the sockets of instances are.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// See [`Config::docker_socket`].
+    pub docker_socket: PathBuf,
+    /// See [`Config::user_runtime_dir`].
+    pub user_runtime_dir: Option<PathBuf>,
+    /// See [`Config::path`].
+    pub path: String,
+}
+
+/// Looks around.
+pub fn surroundings() -> Result<Surroundings, ConfigError> {
+    Ok(Surroundings {
+        docker_socket: docker_socket()?,
+        user_runtime_dir: read("XDG_RUNTIME_DIR").map(PathBuf::from),
+        path: read("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+    })
 }
 
 /// Where clients find the server: `FAAS_URL`, or the default address.
@@ -244,7 +265,8 @@ fn variable(given: String) -> Result<(String, String), ConfigError> {
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// For a flag's value: `NAME=REF`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, reference)) if !name.is_empty() && !reference.is_empty() => {
             Ok((name.to_owned(), reference.to_owned()))

@@ -11,7 +11,7 @@ use super::{
     manifests::{self, File},
     output,
 };
-use crate::function::manifest::Parsed;
+use crate::function::manifest::{Parsed, parse_read_back};
 
 /// What was typed after `faas apply`.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub struct ApplyArgs {
 
 /// Judges all manifests first: when one is wrong, nothing is applied.
 pub async fn run(args: &ApplyArgs) -> Result<(), CliError> {
-    let files = manifests::read(&args.files)?;
+    let files = manifests::read(&args.files, parse_read_back)?;
     let complaints: Vec<_> = files.iter().flat_map(File::complaints).collect();
     if !complaints.is_empty() {
         return Err(CliError::Failed(format!(

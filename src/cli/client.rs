@@ -34,10 +34,11 @@ pub enum ClientError {
     #[error("the server at {server} did not answer in full: {why}")]
     Lost { server: String, why: String },
     /// The server's own words.
-    #[error("{message} ({code})")]
+    #[error("{message} ({code}){}", info.as_deref().map(|info| format!(": {info}")).unwrap_or_default())]
     Refused {
         status: StatusCode,
         message: String,
+        info: Option<String>,
         code: String,
     },
     #[error("{server} answers, but not as faas does ({what}): is it another program?")]
@@ -256,18 +257,16 @@ impl Client {
             .await
             .map_err(|error| lost(&self.server, &error))?;
         match serde_json::from_slice::<Refusal>(&body) {
-            Ok(refusal) => {
-                let info = refusal
-                    .info
-                    .map(|info| format!(": {info}"))
-                    .unwrap_or_default();
-                let message = format!("{}{info}", refusal.message);
-                Err(ClientError::Refused {
-                    status,
-                    message,
-                    code: refusal.code,
-                })
-            }
+            Ok(Refusal {
+                message,
+                info,
+                code,
+            }) => Err(ClientError::Refused {
+                status,
+                message,
+                info,
+                code,
+            }),
             Err(_) => {
                 let text: String = String::from_utf8_lossy(&body)
                     .trim()

@@ -42,7 +42,7 @@ pub async fn run(args: &LogsArgs) -> Result<(), CliError> {
     };
     if !copy(&mut log).await? && !args.follow {
         let what = if args.build {
-            "Nothing was built"
+            "The last build said nothing"
         } else {
             "No instance that runs has written anything"
         };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{error::CliError, invoke};
 use crate::{
     directory::is_manifest,
-    function::manifest::{self, ManifestError, Parsed},
+    function::manifest::{ManifestError, Parsed},
 };
 
 /// What a file defines.
@@ -28,23 +28,26 @@ impl File {
     }
 }
 
+/// How a file's text is read.
+pub type Parse = fn(&[u8]) -> Vec<Parsed>;
+
 /// Reads all that was named, directories in sorted order.
-pub fn read(paths: &[PathBuf]) -> Result<Vec<File>, CliError> {
+pub fn read(paths: &[PathBuf], parse: Parse) -> Result<Vec<File>, CliError> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
             for path in manifests_in(path)? {
-                files.push(file(path)?);
+                files.push(file(path, parse)?);
             }
         } else {
-            files.push(file(path.clone())?);
+            files.push(file(path.clone(), parse)?);
         }
     }
     Ok(files)
 }
 
-fn file(path: PathBuf) -> Result<File, CliError> {
-    let documents = manifest::parse(&invoke::read(&path)?);
+fn file(path: PathBuf, parse: Parse) -> Result<File, CliError> {
+    let documents = parse(&invoke::read(&path)?);
     Ok(File { path, documents })
 }
 
@@ -95,6 +98,7 @@ fn complaints(path: &str, parsed: &Parsed) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::function::manifest;
 
     #[test]
     fn everything_wrong_is_told_with_its_place() {

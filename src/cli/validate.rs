@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{error::CliError, manifests, output};
+use crate::function::manifest;
 
 /// What was typed after `faas validate`.
 #[derive(Debug, Args)]
@@ -17,7 +18,7 @@ pub struct ValidateArgs {
 /// Prints a line for each Function that is valid, and one for each error.
 pub fn run(args: &ValidateArgs) -> Result<(), CliError> {
     let mut wrong = false;
-    for file in manifests::read(&args.files)? {
+    for file in manifests::read(&args.files, manifest::parse)? {
         for parsed in file
             .documents
             .iter()

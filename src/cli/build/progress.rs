@@ -125,7 +125,10 @@ impl<'a> Progress<'a> {
         let stage = match ready.as_str() {
             "Unknown" => format!(" {} ...", reason.to_lowercase()),
             // It failed and is tried again, which may go on for long.
-            _ => format!("\n  {reason}: {message}\n  trying again ..."),
+            _ => format!(
+                "\n  {reason}: {}; trying again ...",
+                message.lines().next().unwrap_or_default()
+            ),
         };
         if stage != self.told {
             output::say(&stage);
