@@ -400,6 +400,8 @@ impl Controller {
         for error in join_all(stops).await.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "Instance could not be ended");
         }
+        // Their exits were noticed, and whoever noticed one may be removing what is left of it.
+        let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
         self.ports.runtime.leave().await;
     }
 
