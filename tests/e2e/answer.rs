@@ -7,7 +7,11 @@ use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::support::{
@@ -567,4 +571,34 @@ async fn other_content_types_and_methods_are_for_the_raw_way() {
         .unwrap();
     assert_eq!(Reply::of(empty).await.response(), json!({}));
     server.get("/function/plain/other").await.expect(404);
+}
+
+#[tokio::test]
+async fn a_kept_connection_may_rest_but_a_head_may_not() {
+    if !has_docker("e2e heads") {
+        return;
+    }
+    let server = server().await;
+    let (ping, end) = (
+        "GET /ping HTTP/1.1\r\nHost: localhost\r\n",
+        "Connection: close\r\n\r\n",
+    );
+    let mut kept = TcpStream::connect(server.address).await.unwrap();
+    kept.write_all(format!("{ping}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut first = [0; 12];
+    kept.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    // While the other rests, this one is given up.
+    let late = exchange(server.address, ping).await;
+    assert!(late.starts_with("HTTP/1.1 408"), "{late}");
+    assert!(late.contains("HeadTimeout"), "{late}");
+    kept.write_all(format!("{ping}{end}").as_bytes())
+        .await
+        .unwrap();
+    let mut rest = String::new();
+    kept.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains("HTTP/1.1 200"), "{rest}");
+    assert!(rest.ends_with(r#"{"message":"pong"}"#), "{rest}");
 }
