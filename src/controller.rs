@@ -1,19 +1,22 @@
 //! The reconcile loop: one turn of one Function is observe → plan → apply → report.
 //!
-//! 1. *observe* (memory only, plus the source when it changed): what is there, [`entry`], [`images`], the pool;
-//! 2. *plan* (pure): [`crate::plan`];
+//! 1. *observe* (memory only, plus the source when it changed): what is there, [`mod@observe`], [`entry`], [`images`], the pool;
+//! 2. *plan*: [`crate::plan`], which is pure;
 //! 3. *apply*: [`apply`] begins builds, starts and stops as tasks of their own, and switches routes;
-//! 4. *report*: the status, written only on a difference.
+//! 4. *report*: the status, written only on a difference, [`mod@report`].
 //!
 //! Turns come from changes of objects, from callers who wait, from the ends of tasks, from instances that exit and from
 //! the wake times that plans ask for. kube-runtime's applier runs them: one at a time for each Function.
 
 pub mod apply;
 pub mod capacity;
+pub mod claims;
 pub mod engine;
 pub mod entry;
 pub mod images;
 pub mod log;
+pub mod observe;
+pub mod report;
 pub mod resolve;
 pub mod turns;
 pub mod view;
@@ -42,11 +45,11 @@ use self::{capacity::Capacity, engine::Engine, entry::Entry, images::Images, res
 use crate::{
     builder::Builder,
     function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
-    plan::{self, Blocked, Manners, Target, World, image::Desired, report},
+    plan::{self, Blocked, Target, World},
     pool::Pools,
     retry::BACKOFF,
     runtime::Runtime,
-    store::{Fact, StoreError, embedded::EmbeddedStore},
+    store::{StoreError, embedded::EmbeddedStore},
     telemetry::Metrics,
 };
 
@@ -241,161 +244,6 @@ impl Controller {
         // 4. report
         self.report(&key, &function, &plan, &view).await?;
         Ok(self.next_turn(&key, &function, plan.wake, now))
-    }
-
-    /// Brings the memory of what the newest generation asks for up to date.
-    async fn resolve(&self, key: &FunctionKey, uid: &str, function: &Function) {
-        let stamp = self.resolver.stamp(function).await;
-        let known = {
-            let mut entries = self.entries();
-            let entry = self.entry(&mut entries, key, uid);
-            entry
-                .resolved
-                .as_ref()
-                .is_some_and(|(before, _)| *before == stamp)
-        };
-        if known {
-            return;
-        }
-        let outcome = self.resolver.resolve(function).await.map(Arc::new);
-        let restored = self.restore(uid).await;
-        let mut entries = self.entries();
-        let entry = self.entry(&mut entries, key, uid);
-        if entry.resolved.is_some() {
-            // An edit is a reason to try again.
-            entry.failures.clear();
-        } else if entry.serving.is_none() {
-            entry.serving = restored.map(Arc::new);
-            self.route(entry);
-        }
-        if let Ok(desired) = &outcome {
-            entry.pool.set_patience(desired.startup_timeout);
-        }
-        entry.resolved = Some((stamp, outcome));
-    }
-
-    /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
-    async fn restore(&self, uid: &str) -> Option<Desired> {
-        let record = match self.ports.store.served(uid).await {
-            Ok(record) => record?,
-            Err(error) => {
-                tracing::error!(%uid, %error, "The revision that served before cannot be read");
-                return None;
-            }
-        };
-        self.resolver
-            .restore(&serde_json::from_str(&record).ok()?)
-            .await
-    }
-
-    /// What is there, as the plan wants it.
-    fn observe(&self, key: &FunctionKey) -> Option<(View, World)> {
-        let engine = self.engine.borrow().away().map(str::to_owned);
-        let entries = self.entries();
-        let entry = entries.get(key)?;
-        let (_, outcome) = entry.resolved.as_ref()?;
-        let desired = outcome
-            .as_ref()
-            .map(|d| self.target(d))
-            .map_err(Clone::clone);
-        let serving = entry.serving.as_ref().map(|s| self.target(s));
-        let (instances, waiting, last_call) = entry.instances();
-        let newest = desired.as_ref().ok();
-        let memory = entry
-            .desired()
-            .or(entry.serving.as_ref())
-            .map_or(1, |d| d.limits.memory);
-        let failure = |target: Option<&Target>| {
-            target
-                .and_then(|t| entry.failures.get(&t.revision))
-                .cloned()
-        };
-        let world = World {
-            image: newest.map_or(plan::ImageState::Missing, |d| {
-                self.images.want(&d.image, key)
-            }),
-            instances,
-            proven: newest.is_some_and(|d| self.ports.store.knows(&d.revision, Fact::Proven)),
-            proving_elsewhere: newest.is_some_and(|d| self.is_proving_elsewhere(&d.revision, key)),
-            failure: failure(newest),
-            serving_failure: failure(serving.as_ref()),
-            waiting,
-            last_call,
-            room: self.capacity.room(memory),
-            pressure: self.pressure.load(Ordering::Relaxed),
-        };
-        Some((
-            View {
-                desired,
-                serving,
-                engine,
-            },
-            world,
-        ))
-    }
-
-    /// A revision's numbers with what is known of its manners by now.
-    fn target(&self, desired: &Desired) -> Target {
-        let mut target = desired.target.clone();
-        target.manners = self.manners(&target);
-        if target.manners == Manners::Single {
-            target.concurrency = 1;
-        }
-        target
-    }
-
-    fn manners(&self, target: &Target) -> Manners {
-        let knows = |fact| self.ports.store.knows(&target.revision, fact);
-        match target.manners {
-            Manners::Unknown if knows(Fact::SingleCall) => Manners::Single,
-            Manners::Unknown if knows(Fact::Stays) => Manners::Stays,
-            manners => manners,
-        }
-    }
-
-    fn is_proving_elsewhere(&self, revision: &Revision, key: &FunctionKey) -> bool {
-        self.proving()
-            .get(revision)
-            .is_some_and(|prover| prover != key)
-    }
-
-    /// Writes the status, if it differs.
-    async fn report(
-        &self,
-        key: &FunctionKey,
-        function: &Function,
-        plan: &plan::Plan,
-        view: &View,
-    ) -> Result<(), TurnError> {
-        let uid = function.metadata.uid.as_deref().unwrap_or_default();
-        let Some((_, world)) = self.observe(key) else {
-            return Ok(());
-        };
-        let last_build = view
-            .desired
-            .as_ref()
-            .ok()
-            .and_then(|d| self.images.last_build(&d.image));
-        let report = report::Report {
-            key,
-            generation: function.metadata.generation.unwrap_or_default(),
-            desired: view.desired.as_ref(),
-            serving: view.serving.as_ref(),
-            url: format!("{}/functions/{}", self.base_url, key.url_segment()),
-            last_build: last_build.map(|(last, _)| last),
-            engine: view.engine.as_deref(),
-            starved: plan.starved,
-        };
-        let previous = self
-            .ports
-            .store
-            .get(key)
-            .and_then(|f| f.status.clone())
-            .unwrap_or_default();
-        let status = report::status(&report, &world, &previous, Timestamp::now());
-        self.announce(key, uid, &previous, &status).await?;
-        self.ports.store.write_status(key, uid, status).await?;
-        Ok(())
     }
 
     /// A Function that is being deleted: its calls end, its instances go, then the object.

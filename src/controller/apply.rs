@@ -1,14 +1,11 @@
 //! Carries plans out: the only place that builds, starts or stops anything. Whatever takes time is a task of its own,
 //! whose end asks for the Function's next turn.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+mod stop;
 
-use futures::future::join_all;
+use std::{sync::Arc, time::Instant};
+
 use jiff::Timestamp;
-use tokio::task::AbortHandle;
 
 use super::{
     Controller, View,
@@ -16,18 +13,13 @@ use super::{
 };
 use crate::{
     builder::{BuildError, ImageName},
-    function::{Function, FunctionKey, FunctionStatus, Revision, status::Reason},
-    plan::{Failure, Manners, Phase, Plan, Stop, image::Desired},
+    function::{Function, FunctionKey, Revision, status::Reason},
+    plan::{Failure, Manners, Phase, Plan, image::Desired},
     pool::{LeaseError, Route},
     retry::BACKOFF,
     runtime::{InstanceId, InstanceSpec, Observed, RuntimeError},
-    store::{EventRecord, EventType, Fact},
+    store::Fact,
 };
-
-/// Between TERM and KILL for an instance that has no call any more.
-const GRACE: Duration = Duration::from_secs(2);
-/// How long a server that ends waits for what it has begun.
-const LEAVE: Duration = Duration::from_secs(10);
 
 impl Controller {
     /// Begins everything that the plan says.
@@ -298,198 +290,6 @@ impl Controller {
             retry_at: BACKOFF.next(1, now),
         };
         entry.failed(&spec.revision, failure, now);
-    }
-
-    /// Ends instances as the plan says.
-    pub(super) fn stop_all(self: &Arc<Self>, key: &FunctionKey, stops: &[Stop]) {
-        for stop in stops {
-            match stop {
-                Stop::WhenIdle(id) => {
-                    let idle = self.entries().get(key).is_some_and(|e| e.pool.retire(id));
-                    if idle {
-                        self.stop(key, id, GRACE);
-                    }
-                }
-                Stop::Drained(id) => self.stop(key, id, GRACE),
-                Stop::Kill(id) => self.stop(key, id, Duration::ZERO),
-            }
-        }
-    }
-
-    /// Takes an instance out of service and ends it, trying until the engine has confirmed.
-    pub(super) fn stop(self: &Arc<Self>, key: &FunctionKey, id: &InstanceId, grace: Duration) {
-        let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(key) else {
-            return;
-        };
-        let starting = entry.moving.remove(id);
-        if let Some(task) = starting.as_ref().and_then(|m| m.task.as_ref()) {
-            task.abort();
-        }
-        let removed = entry.pool.remove(id);
-        let known = removed
-            .as_ref()
-            .map(|r| r.instance.revision.clone())
-            .or_else(|| starting.map(|m| m.revision));
-        let Some(revision) = known else { return };
-        let image = entry
-            .revision(&revision)
-            .map(|d| d.target.image.clone())
-            .unwrap_or_default();
-        let since = Instant::now();
-        let moving = Moving {
-            revision: revision.clone(),
-            image,
-            phase: Phase::Stopping,
-            since,
-            task: None,
-        };
-        entry.moving.insert(id.clone(), moving);
-        drop(entries);
-        self.end_proof(key, &revision);
-        let (this, key, id) = (Arc::clone(self), key.clone(), id.clone());
-        self.tasks.spawn(async move {
-            this.end(&id, grace).await;
-            if let Some(removed) = removed {
-                removed.instance.gone.cancel();
-            }
-            if let Some(entry) = this.entries().get_mut(&key) {
-                entry.moving.remove(&id);
-            }
-            this.turns.request(&key);
-        });
-    }
-
-    /// Ends an instance of whoever it is. Comes back when the engine has confirmed.
-    pub(super) async fn end(&self, id: &InstanceId, grace: Duration) {
-        let mut attempts = 0;
-        while let Err(error) = self.ports.runtime.stop(id, grace).await {
-            attempts += 1;
-            self.metrics.error(Reason::CleanupFailed.into());
-            tracing::warn!(instance = %id, %error, attempts, "Instance could not be ended; trying again");
-            let now = Instant::now();
-            let at = BACKOFF.next(attempts, now).unwrap_or(now);
-            tokio::time::sleep_until(at.into()).await;
-        }
-        self.capacity.give_back(id);
-        self.feed_starving();
-        tracing::info!(instance = %id, "Instance is gone");
-    }
-
-    /// The server ends, and with it all instances and what only a running server needs. What is not gone in time is
-    /// adopted or ended at the next start.
-    pub async fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
-        for entry in self.entries().values() {
-            entry
-                .moving
-                .values()
-                .filter_map(|m| m.task.as_ref())
-                .for_each(AbortHandle::abort);
-        }
-        self.images.abandon();
-        self.tasks.close();
-        let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
-        let left = self.ports.runtime.observe().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "Instances stay until the next start");
-            Vec::new()
-        });
-        let stops = left
-            .iter()
-            .map(|instance| self.ports.runtime.stop(&instance.id, GRACE));
-        for error in join_all(stops).await.into_iter().filter_map(Result::err) {
-            tracing::warn!(%error, "Instance could not be ended");
-        }
-        // Their exits were noticed, and whoever noticed one may be removing what is left of it.
-        let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
-        self.ports.runtime.leave().await;
-    }
-
-    /// Whether this Function may try a revision out now; one that is proven anybody may start.
-    fn claims_proof(&self, key: &FunctionKey, revision: &Revision) -> bool {
-        if self.ports.store.knows(revision, Fact::Proven) {
-            return true;
-        }
-        self.proving()
-            .entry(revision.clone())
-            .or_insert_with(|| key.clone())
-            == key
-    }
-
-    /// The trial is over; all who waited for its outcome look again.
-    fn end_proof(&self, key: &FunctionKey, revision: &Revision) {
-        let mine = {
-            let mut proving = self.proving();
-            let mine = proving.get(revision) == Some(key);
-            if mine {
-                proving.remove(revision);
-            }
-            mine
-        };
-        if mine {
-            self.request_all_of(revision);
-        }
-    }
-
-    fn request_all_of(&self, revision: &Revision) {
-        for (key, entry) in self.entries().iter() {
-            if entry
-                .desired()
-                .is_some_and(|d| d.target.revision == *revision)
-            {
-                self.turns.request(key);
-            }
-        }
-    }
-
-    /// Notes whether a Function lacks memory. While one does, idle instances of others leave.
-    pub(super) fn starve(&self, key: &FunctionKey, starved: bool) {
-        let mut starving = self.starving();
-        let changed = if starved {
-            starving.insert(key.clone())
-        } else {
-            starving.remove(key)
-        };
-        let pressure = !starving.is_empty();
-        drop(starving);
-        if changed && self.pressure.swap(pressure, Ordering::Relaxed) != pressure && pressure {
-            for pool in self.pools.all() {
-                self.turns.request(pool.key());
-            }
-        }
-        if let Some(entry) = self.entries().get(key) {
-            entry.pool.set_starved(starved);
-        }
-    }
-
-    /// Memory has become free.
-    fn feed_starving(&self) {
-        for key in self.starving().iter() {
-            self.turns.request(key);
-        }
-    }
-
-    /// Records what changed about a Function's readiness.
-    pub(super) async fn announce(
-        &self,
-        key: &FunctionKey,
-        uid: &str,
-        previous: &FunctionStatus,
-        status: &FunctionStatus,
-    ) -> Result<(), crate::store::StoreError> {
-        let ready = |s: &FunctionStatus| s.conditions.iter().find(|c| c.type_ == "Ready").cloned();
-        let (before, after) = (ready(previous), ready(status));
-        let Some(after) = after else { return Ok(()) };
-        if before.is_some_and(|b| b.reason == after.reason && b.message == after.message) {
-            return Ok(());
-        }
-        let kind = if after.status == "False" {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        };
-        let event = EventRecord::new(kind, &after.reason, after.message, Timestamp::now());
-        self.ports.store.record(key, uid, event).await
     }
 }
 

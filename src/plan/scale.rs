@@ -89,6 +89,8 @@ impl Scaler<'_> {
             };
             if since + PROBATION <= self.now {
                 self.plan.settle.push(instance.id.clone());
+                // From now on it may be idle like others.
+                sooner(&mut self.plan.wake, self.now + active.idle_after);
             } else {
                 sooner(&mut self.plan.wake, since + PROBATION);
             }

@@ -961,6 +961,7 @@ fn probation() {
             vec![on(ago(1))],
             Plan {
                 settle: vec!["1".to_owned()],
+                wake: Some(from_now(IDLE)),
                 ..nothing()
             },
         ),
