@@ -230,7 +230,7 @@ impl Pool {
         self.starved.store(starved, Ordering::Relaxed);
     }
 
-    /// Takes an instance out of service if it has no call at this moment. Says whether it did.
+    /// Takes an instance out of service if it has no call at this moment. Says whether it is out of service now.
     pub fn retire(&self, id: &str) -> bool {
         self.slots().retire(id)
     }
@@ -352,3 +352,6 @@ impl Pools {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use crate::{
-    builder::archive::{Context, Limits},
+    builder::archive::{ArchiveError, Context, Limits},
     function::{
         API_VERSION, Function, FunctionKey, KIND, crd::Language, manifest, validate::validate,
     },
@@ -56,6 +56,14 @@ impl Failure {
             status: StatusCode::BAD_REQUEST,
             code: code.to_owned(),
             info: info.into(),
+        }
+    }
+
+    fn too_large(info: String) -> Self {
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: "BodyTooLarge".to_owned(),
+            info,
         }
     }
 }
@@ -159,17 +167,12 @@ fn verdict(function: &Function) -> Option<Result<(), Failure>> {
 }
 
 async fn read(body: Body) -> Result<Upload, Failure> {
-    let too_large = || Failure {
-        status: StatusCode::PAYLOAD_TOO_LARGE,
-        code: "BodyTooLarge".to_owned(),
-        info: format!("the archive is larger than {MAX_ARCHIVE} bytes"),
-    };
     let bytes = axum::body::to_bytes(body, MAX_BODY)
         .await
         .map_err(|error| {
             let error = error.into_inner();
             if error.is::<http_body_util::LengthLimitError>() {
-                too_large()
+                Failure::too_large(format!("the archive is larger than {MAX_ARCHIVE} bytes"))
             } else {
                 Failure::bad("BadRequest", error.to_string())
             }
@@ -187,8 +190,10 @@ fn unpack(file: &str) -> Result<Context, Failure> {
     let tar = BASE64_STANDARD.decode(file.trim()).map_err(|error| {
         Failure::bad("SourceInvalid", format!("\"file\" is not base64: {error}"))
     })?;
-    Context::from_tar(&tar, &Limits::default())
-        .map_err(|error| Failure::bad("SourceInvalid", error.to_string()))
+    Context::from_tar(&tar, &Limits::default()).map_err(|error| match error {
+        ArchiveError::TooLarge { .. } => Failure::too_large(error.to_string()),
+        _ => Failure::bad("SourceInvalid", error.to_string()),
+    })
 }
 
 /// The object that an upload stands for. A `fn.yaml` in it may say more than the language: then it is a manifest.

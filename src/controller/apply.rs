@@ -59,9 +59,9 @@ impl Controller {
         let Some(entry) = entries.get_mut(key) else {
             return;
         };
-        if plan.forgive {
-            entry.failures.clear();
-        }
+        entry
+            .failures
+            .retain(|revision, _| !plan.forgive.contains(revision));
         if let Some(failure) = &plan.refuse {
             entry.pool.refuse(&LeaseError::Failing(failure.clone()));
         }
@@ -257,6 +257,7 @@ impl Controller {
                 tracing::warn!(function = %key, instance = %spec.id, %error, "Instance did not start");
                 self.metrics.error(reason(&error).into());
                 self.capacity.give_back(&spec.id);
+                self.feed_starving();
                 self.did_not_start(&key, &spec, &error);
             }
         }
@@ -284,7 +285,10 @@ impl Controller {
         entry.moving.remove(&spec.id);
         if let RuntimeError::ImageMissing(image) = error {
             self.images.lost(image);
-            return;
+            if entry.desired().is_some_and(|d| d.target.image == *image) {
+                // The next turn builds it again.
+                return;
+            }
         }
         let now = Instant::now();
         let failure = Failure {
@@ -353,7 +357,6 @@ impl Controller {
                 entry.moving.remove(&id);
             }
             this.turns.request(&key);
-            this.feed_starving();
         });
     }
 
@@ -369,6 +372,7 @@ impl Controller {
             tokio::time::sleep_until(at.into()).await;
         }
         self.capacity.give_back(id);
+        self.feed_starving();
         tracing::info!(instance = %id, "Instance is gone");
     }
 
@@ -396,6 +400,8 @@ impl Controller {
         for error in join_all(stops).await.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "Instance could not be ended");
         }
+        // Their exits were noticed, and whoever noticed one may be removing what is left of it.
+        let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
         self.ports.runtime.leave().await;
     }
 
@@ -437,7 +443,7 @@ impl Controller {
     }
 
     /// Notes whether a Function lacks memory. While one does, idle instances of others leave.
-    fn starve(&self, key: &FunctionKey, starved: bool) {
+    pub(super) fn starve(&self, key: &FunctionKey, starved: bool) {
         let mut starving = self.starving();
         let changed = if starved {
             starving.insert(key.clone())

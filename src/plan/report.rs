@@ -1,7 +1,5 @@
 //! What a turn tells people and programs [pure]: the status of a Function, computed anew each time from what is.
 
-use std::time::Instant;
-
 use jiff::Timestamp;
 
 use super::{ATTEMPTS, Blocked, Failure, ImageState, Instance, Phase, Target, World};
@@ -38,7 +36,6 @@ pub fn status(
 ) -> FunctionStatus {
     let wanted = conditions(report, world);
     let alive = |i: &&Instance| i.phase != Phase::Stopping;
-    let ready = |i: &&Instance| matches!(i.phase, Phase::Ready | Phase::Probation(_));
     let desired = report.desired.ok();
     FunctionStatus {
         observed_generation: Some(report.generation),
@@ -50,7 +47,7 @@ pub fn status(
             .map(|d| d.image.clone())
             .or_else(|| previous.image.clone()),
         replicas: count(world.instances.iter().filter(alive).count()),
-        ready_replicas: count(world.instances.iter().filter(ready).count()),
+        ready_replicas: count(world.instances.iter().filter(|i| is_ready(i)).count()),
         selector: Some(format!(
             "faas.dev/namespace={},faas.dev/function={}",
             report.key.namespace(),
@@ -63,16 +60,6 @@ pub fn status(
             .or_else(|| previous.last_build.clone()),
         conditions: merge(&previous.conditions, wanted, report.generation, now),
     }
-}
-
-/// Whether only an edit, or a caller, makes the controller try again.
-pub fn is_final(failure: &Failure) -> bool {
-    failure.retry_at.is_none() || failure.attempts >= ATTEMPTS
-}
-
-/// Why a caller waits in vain, if it does.
-pub fn in_vain(failure: &Failure, now: Instant) -> bool {
-    failure.retry_at.is_none_or(|at| at > now)
 }
 
 fn conditions(report: &Report<'_>, world: &World) -> Vec<Wanted> {
@@ -101,28 +88,19 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
     match &world.image {
         ImageState::Missing => return working(Reason::Queued, "The build is queued."),
         ImageState::Building => return working(Reason::Building, "The image is being built."),
-        ImageState::Failed(failure) => return failed(failure),
+        ImageState::Failed(failure) => return failed(failure, failure.retry_at.is_none()),
         ImageState::Ready => {}
     }
-    if let Some(failure) = &world.failure {
-        return failed(failure);
+    if let Some(failure) = standing_failure(report, world) {
+        return failed(failure, is_final(failure));
     }
-    let served = report
-        .serving
-        .is_some_and(|s| s.revision == desired.revision);
     if report.starved {
         let message =
             "The machine's memory is taken: an instance waits for room (80 % is the bound).";
         return (Overall::Retrying, Reason::NoCapacity, message.to_owned());
     }
-    let ready = world
-        .instances
-        .iter()
-        .filter(|i| {
-            i.revision == desired.revision && matches!(i.phase, Phase::Ready | Phase::Probation(_))
-        })
-        .count();
-    if !served || count(ready) < desired.min {
+    let ready = ready(desired, world);
+    if !is_served(report, desired) || ready < desired.min {
         return working(Reason::Starting, "An instance is being started.");
     }
     if ready == 0 {
@@ -139,12 +117,52 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
     )
 }
 
+/// The newest revision's failure, unless the revision serves, has been seen to work, and does what is asked of it in spite
+/// of one crash, or nobody asks anything of it until it is tried again.
+fn standing_failure<'a>(report: &Report<'_>, world: &'a World) -> Option<&'a Failure> {
+    let failure = world.failure.as_ref()?;
+    let desired = report.desired.ok()?;
+    let ready = ready(desired, world);
+    let asked = desired.min > 0 || world.waiting > 0;
+    let does_its_work = if ready > 0 {
+        failure.attempts == 1 && ready >= desired.min
+    } else {
+        !asked
+    };
+    let passes = is_served(report, desired) && world.proven && !is_final(failure) && does_its_work;
+    (!passes).then_some(failure)
+}
+
+/// Whether only an edit, or a caller, makes the controller start an instance again.
+fn is_final(failure: &Failure) -> bool {
+    failure.retry_at.is_none() || failure.attempts >= ATTEMPTS
+}
+
+fn is_served(report: &Report<'_>, desired: &Target) -> bool {
+    report
+        .serving
+        .is_some_and(|s| s.revision == desired.revision)
+}
+
+/// Instances of the newest revision that are ready.
+fn ready(desired: &Target, world: &World) -> u32 {
+    let of_desired = world
+        .instances
+        .iter()
+        .filter(|i| i.revision == desired.revision);
+    count(of_desired.filter(|i| is_ready(i)).count())
+}
+
+fn is_ready(instance: &Instance) -> bool {
+    matches!(instance.phase, Phase::Ready | Phase::Probation(_))
+}
+
 fn working(reason: Reason, message: &str) -> (Overall, Reason, String) {
     (Overall::Working, reason, message.to_owned())
 }
 
-fn failed(failure: &Failure) -> (Overall, Reason, String) {
-    let overall = if is_final(failure) {
+fn failed(failure: &Failure, is_final: bool) -> (Overall, Reason, String) {
+    let overall = if is_final {
         Overall::Stalled
     } else {
         Overall::Retrying
@@ -194,7 +212,7 @@ fn built(report: &Report<'_>, world: &World) -> Option<Wanted> {
 
 fn deployed(report: &Report<'_>, world: &World) -> Option<Wanted> {
     report.desired.ok()?;
-    let (status, reason, message) = match &world.failure {
+    let (status, reason, message) = match standing_failure(report, world) {
         Some(failure) => (
             ConditionStatus::False,
             failure.reason,
@@ -243,3 +261,6 @@ fn wanted(
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,15 +139,19 @@ impl<I, W> Slots<I, W> {
         self.grants()
     }
 
-    /// Calls go to this revision from now on; instances of others take no more. `None` ends the service.
+    /// Calls go to this revision from now on; instances of the one before take no more. `None` ends the service.
     pub fn serve(&mut self, route: Option<Arc<Route>>) -> Vec<Grant<I, W>> {
-        self.route = route;
-        let revision = self.route.as_ref().map(|r| r.revision.clone());
-        for slot in &mut self.slots {
-            if Some(&slot.revision) != revision.as_ref()
-                && matches!(slot.phase, Phase::Ready | Phase::Probation(_))
+        let before = std::mem::replace(&mut self.route, route);
+        let now = self.route.as_ref().map(|r| &r.revision);
+        if let Some(before) = before.filter(|b| Some(&b.revision) != now) {
+            for slot in self
+                .slots
+                .iter_mut()
+                .filter(|s| s.revision == before.revision)
             {
-                slot.phase = Phase::Draining;
+                if matches!(slot.phase, Phase::Ready | Phase::Probation(_)) {
+                    slot.phase = Phase::Draining;
+                }
             }
         }
         self.grants()
@@ -172,7 +176,8 @@ impl<I, W> Slots<I, W> {
         let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
         let mut turn = false;
         if let Some(slot) = self.slots.iter_mut().find(|s| s.id == id) {
-            slot.in_flight -= 1;
+            // Zero already where an instance disappeared with its calls and was found again.
+            slot.in_flight = slot.in_flight.saturating_sub(1);
             if slot.in_flight == 0 {
                 slot.idle_since = now;
             }
@@ -187,11 +192,11 @@ impl<I, W> Slots<I, W> {
         }
     }
 
-    /// Takes an instance out of service if it has no call. Says whether it did.
+    /// Takes an instance out of service if it has no call. Says whether it is out of service without one now.
     pub fn retire(&mut self, id: &str) -> bool {
         self.change(id, |slot| {
-            let idle = slot.in_flight == 0 && slot.phase == Phase::Ready;
-            if idle {
+            let idle = slot.in_flight == 0;
+            if idle && slot.phase != Phase::Condemned {
                 slot.phase = Phase::Draining;
             }
             idle
@@ -293,3 +298,6 @@ fn after_answer(manners: Manners, now: Instant) -> Phase {
         Manners::Single => Phase::Draining,
     }
 }
+
+#[cfg(test)]
+mod tests;

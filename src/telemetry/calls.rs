@@ -81,7 +81,7 @@ struct Code {
 impl Collector for Calls {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let help = "Calls answered, by HTTP status";
-        let mut calls = encoder.encode_descriptor("faas_calls", help, None, MetricType::Counter)?;
+        let mut calls = encoder.encode_descriptor("calls", help, None, MetricType::Counter)?;
         for (code, counter) in (100_u16..).zip(&self.by_code) {
             let count = counter.load(Ordering::Relaxed);
             if count > 0 {
@@ -92,7 +92,7 @@ impl Collector for Calls {
         }
         let help = "Time from a call's arrival to the head of its answer";
         let mut durations = encoder.encode_descriptor(
-            "faas_call_duration",
+            "call_duration",
             help,
             Some(&Unit::Seconds),
             MetricType::Histogram,
@@ -116,7 +116,7 @@ mod tests {
         calls.count(200, Duration::from_micros(400));
         calls.count(200, Duration::from_millis(3));
         calls.count(504, Duration::from_secs(40));
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("faas");
         registry.register_collector(Box::new(std::sync::Arc::clone(&calls)));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
