@@ -29,25 +29,16 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
-use kube::{
-    api::DynamicObject,
-    runtime::{
-        controller::{Action, Config},
-        reflector::{self, ObjectRef},
-        watcher::Event,
-    },
+use kube::runtime::{
+    controller::{self, Action, Config},
+    reflector::{self, ObjectRef},
+    watcher::Event,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 pub use self::turns::Turns;
-use self::{
-    capacity::Capacity,
-    engine::Engine,
-    entry::{Entry, Resolved},
-    images::Images,
-    resolve::Resolver,
-};
+use self::{capacity::Capacity, engine::Engine, entry::Entry, images::Images, resolve::Resolver};
 use crate::{
     builder::Builder,
     function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
@@ -168,20 +159,26 @@ impl Controller {
             Config::default().concurrency(CONCURRENT_TURNS),
         )
         .for_each(|outcome| {
-            if let Err(kube::runtime::controller::Error::ObjectNotFound(object)) = &outcome {
-                self.begin_without_object(object);
-            }
+            self.no_object(outcome.err());
             std::future::ready(())
         })
         .await;
         watching.abort();
     }
 
-    /// The object went before its turn came. Its turn counts as begun, or one of the same name would never get any.
-    fn begin_without_object(&self, object: &ObjectRef<DynamicObject>) {
-        let namespace = object.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-        if let Ok(key) = FunctionKey::new(namespace, &object.name) {
+    /// An object that went before its turn came is no news, but the turn counts as begun: one of the same name may come.
+    fn no_object(&self, outcome: Option<controller::Error<TurnError, std::convert::Infallible>>) {
+        if let Some(controller::Error::ObjectNotFound(gone)) = outcome
+            && let Ok(key) = FunctionKey::new(
+                gone.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
+                &gone.name,
+            )
+        {
             self.turns.begin(&key);
+            if self.ports.store.get(&key).is_some() {
+                // It has come meanwhile, and what it asked for may have been taken for the turn that ends here.
+                self.turns.request(&key);
+            }
         }
     }
 
@@ -262,19 +259,6 @@ impl Controller {
         }
         let outcome = self.resolver.resolve(function).await.map(Arc::new);
         let restored = self.restore(uid).await;
-        if self.accept(key, uid, (stamp, outcome), restored) {
-            self.keep_served(key, uid, function).await;
-        }
-    }
-
-    /// Takes a new generation into memory. Says whether it is of the revision that serves, with new numbers for its scale.
-    fn accept(
-        &self,
-        key: &FunctionKey,
-        uid: &str,
-        resolved: Resolved,
-        restored: Option<Desired>,
-    ) -> bool {
         let mut entries = self.entries();
         let entry = self.entry(&mut entries, key, uid);
         if entry.resolved.is_some() {
@@ -282,22 +266,12 @@ impl Controller {
             entry.failures.clear();
         } else if entry.serving.is_none() {
             entry.serving = restored.map(Arc::new);
+            self.route(entry);
         }
-        let mut rescaled = false;
-        if let Ok(desired) = &resolved.1 {
+        if let Ok(desired) = &outcome {
             entry.pool.set_patience(desired.startup_timeout);
-            let serves = entry
-                .serving
-                .as_ref()
-                .is_some_and(|s| s.target.revision == desired.target.revision);
-            rescaled = serves && entry.serving.as_ref() != Some(desired);
-            if serves {
-                entry.serving = Some(Arc::clone(desired));
-            }
         }
-        self.route(entry);
-        entry.resolved = Some(resolved);
-        rescaled
+        entry.resolved = Some((stamp, outcome));
     }
 
     /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
@@ -431,6 +405,7 @@ impl Controller {
         uid: &str,
     ) -> Result<Action, TurnError> {
         self.images.forget(key);
+        self.starve(key, false);
         let instances = {
             let mut entries = self.entries();
             let entry = self.entry(&mut entries, key, uid);

@@ -352,3 +352,6 @@ impl Pools {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -257,6 +257,7 @@ impl Controller {
                 tracing::warn!(function = %key, instance = %spec.id, %error, "Instance did not start");
                 self.metrics.error(reason(&error).into());
                 self.capacity.give_back(&spec.id);
+                self.feed_starving();
                 self.did_not_start(&key, &spec, &error);
             }
         }
@@ -356,7 +357,6 @@ impl Controller {
                 entry.moving.remove(&id);
             }
             this.turns.request(&key);
-            this.feed_starving();
         });
     }
 
@@ -372,6 +372,7 @@ impl Controller {
             tokio::time::sleep_until(at.into()).await;
         }
         self.capacity.give_back(id);
+        self.feed_starving();
         tracing::info!(instance = %id, "Instance is gone");
     }
 
@@ -442,7 +443,7 @@ impl Controller {
     }
 
     /// Notes whether a Function lacks memory. While one does, idle instances of others leave.
-    fn starve(&self, key: &FunctionKey, starved: bool) {
+    pub(super) fn starve(&self, key: &FunctionKey, starved: bool) {
         let mut starving = self.starving();
         let changed = if starved {
             starving.insert(key.clone())

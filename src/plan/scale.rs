@@ -64,7 +64,8 @@ impl Scaler<'_> {
                     .sum::<u32>();
                 clamp(desired, load.div_ceil(desired.concurrency).max(1))
             }
-            None if self.world.proven => 0,
+            // Proven once, but failing now: it has to be seen again.
+            None if self.world.proven && self.world.failure.is_none() => 0,
             None => 1,
         }
     }
@@ -148,11 +149,11 @@ impl Scaler<'_> {
     /// needed now may be idle later, and no call's end asks for a turn: the plan looks again by itself.
     fn retire(&mut self, active: &Target, wanted: u32) {
         let world = self.world;
-        let have = count(of(world, &active.revision).filter(|i| usable(i)).count());
+        let mut have = count(of(world, &active.revision).filter(|i| usable(i)).count());
+        let floor = wanted.max(active.min);
         if have <= active.min {
             return;
         }
-        let mut surplus = have.saturating_sub(wanted.max(active.min));
         let look_again = self.now
             + if world.pressure {
                 LOOK_AGAIN.min(active.idle_after)
@@ -164,12 +165,12 @@ impl Scaler<'_> {
             .filter(|i| i.phase == Phase::Ready)
         {
             let ends = instance.idle_since + active.idle_after;
-            let now = ends <= self.now || world.pressure || have > active.max;
-            if instance.in_flight > 0 || (now && surplus == 0) {
+            let may_end = ends <= self.now || world.pressure || have > active.max;
+            if instance.in_flight > 0 || (may_end && have <= floor) {
                 sooner(&mut self.plan.wake, look_again);
-            } else if now {
+            } else if may_end {
                 self.plan.stop.push(Stop::WhenIdle(instance.id.clone()));
-                surplus -= 1;
+                have -= 1;
             } else {
                 sooner(&mut self.plan.wake, ends);
             }

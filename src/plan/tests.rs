@@ -416,7 +416,7 @@ fn idle_instances_leave() {
             vec![ready("a", "1"), ready("a", "2")],
             Plan {
                 stop: when_idle(&["2"]),
-                wake: Some(from_now(IDLE)),
+                wake: Some(from_now(IDLE - 1)),
                 ..nothing()
             },
         ),
@@ -451,6 +451,13 @@ fn the_switch_comes_when_nobody_has_to_wait_for_it() {
     let old_leaves = Plan {
         stop: vec![Stop::WhenIdle("old".to_owned())],
         ..nothing()
+    };
+    let three = || {
+        [1, 2, 3]
+            .map(|n| busy("a", &n.to_string(), 3))
+            .into_iter()
+            .chain([ready("b", "new")])
+            .collect()
     };
     for (what, world, expected) in [
         (
@@ -496,6 +503,14 @@ fn the_switch_comes_when_nobody_has_to_wait_for_it() {
         ),
         ("proven, and both at zero", proven(), switch(nothing())),
         (
+            "proven once, but failing now",
+            World {
+                failure: Some(failure(1, Some(from_now(9)))),
+                ..proven()
+            },
+            wake(from_now(9)),
+        ),
+        (
             "not proven, old at zero",
             world(),
             Plan {
@@ -506,7 +521,7 @@ fn the_switch_comes_when_nobody_has_to_wait_for_it() {
         (
             "the load of the old one counts",
             World {
-                instances: vec![busy("a", "old", 9), ready("b", "new")],
+                instances: three(),
                 ..proven()
             },
             Plan {
@@ -518,7 +533,7 @@ fn the_switch_comes_when_nobody_has_to_wait_for_it() {
         (
             "but not beyond what can be started: failures",
             World {
-                instances: vec![busy("a", "old", 9), ready("b", "new")],
+                instances: three(),
                 failure: Some(failure(1, None)),
                 ..proven()
             },
@@ -527,7 +542,7 @@ fn the_switch_comes_when_nobody_has_to_wait_for_it() {
         (
             "but not beyond what can be started: memory",
             World {
-                instances: vec![busy("a", "old", 9), ready("b", "new")],
+                instances: three(),
                 room: 0,
                 ..proven()
             },

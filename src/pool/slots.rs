@@ -298,3 +298,6 @@ fn after_answer(manners: Manners, now: Instant) -> Phase {
         Manners::Single => Phase::Draining,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+//! Recipes: the Dockerfiles that they write, and what they refuse.
+
 use super::{super::archive::Limits, *};
 
 type Files<'a> = &'a [(&'a str, &'a str)];
