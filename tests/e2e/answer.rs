@@ -240,7 +240,14 @@ async fn the_platform_says_when_an_answer_is_its_own() {
         answer.contains("BodyTooLarge") && answer.contains("104857600"),
         "names the limit: {answer}"
     );
+}
 
+#[tokio::test]
+async fn web_pages_and_ambiguous_requests_are_refused() {
+    if !has_docker("e2e foreign requests") {
+        return;
+    }
+    let server = web().await;
     for (header, value, code) in [
         ("host", "evil.example", "ForeignHost"),
         ("origin", "http://evil.example", "ForeignOrigin"),
@@ -342,34 +349,53 @@ async fn misbehaving_handlers_are_told_apart_and_harm_nobody() {
         };
         wait_until(&format!("{misdeed}: it answers again"), SOON, back).await;
     }
+}
+
+#[tokio::test]
+async fn odd_results_and_inputs_are_told_apart() {
+    if !has_docker("e2e odd results") {
+        return;
+    }
+    let server = server().await;
+    server.deploy("odd", node(MISDEEDS, json!({}))).await;
     assert_eq!(
-        server
-            .call("rogue", json!({"do": "twice"}))
-            .await
-            .response(),
+        server.call("odd", json!({"do": "twice"})).await.response(),
         "first"
     );
     assert_eq!(
         server
-            .call("rogue", json!({"do": "nothing"}))
+            .call("odd", json!({"do": "nothing"}))
             .await
             .response(),
         Value::Null
     );
     for input in ["{", "\"a", "nul"] {
-        let request = server.request(Method::POST, "/functions/rogue").body(input);
+        let request = server.request(Method::POST, "/functions/odd").body(input);
         Reply::of(request.send().await.unwrap())
             .await
             .refused(400, "BadInput");
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_words_harms_nobody() {
+    if !has_docker("e2e floods") {
+        return;
+    }
+    let server = server().await;
+    server
+        .deploy("quiet", node("module.exports = async (c) => c", json!({})))
+        .await;
     server
         .deploy("flood", node(MISDEEDS, json!({"timeoutSeconds": 60})))
         .await;
     let flood = server.call("flood", json!({"do": "flood"}));
-    let others = join_all((0..5).map(|n| server.call("decent", json!({"n": n}))));
+    let others = join_all((0..5).map(|n| server.call("quiet", json!({"n": n}))));
     let (flood, others) = tokio::join!(flood, others);
     assert_eq!(flood.response(), "done");
-    others.into_iter().for_each(|reply| drop(reply.expect(200)));
+    for reply in others {
+        reply.expect(200);
+    }
     let log = server
         .get("/functions/flood/logs?tail=100000")
         .await
