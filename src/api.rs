@@ -15,7 +15,7 @@ use axum::{
     extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -61,7 +61,6 @@ pub fn router(api: Api) -> Router {
         .route("/functions/{name}/events", get(events))
         .route("/status", get(status::status))
         .route("/ping", get(|| async { Json(json!({"message": "pong"})) }))
-        .route("/ping/", post(method_not_allowed))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(status::metrics))

@@ -1,4 +1,4 @@
-//! The heart [pure]: what a Function asks for and what is there become what to do, what to serve and what to say.
+//! The heart (pure): what a Function asks for and what is there become what to do, what to serve and what to say.
 //!
 //! Cold start, scale-up, roll-over, scale-down and clean-up are this one function. It is level-triggered: it looks at the
 //! whole world of one Function each time and remembers nothing, so a lost event costs at most one turn.

@@ -1,4 +1,4 @@
-//! When to try again [pure].
+//! When to try again (pure).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! How long ago something was, as kubectl writes it [pure]: two units while the smaller one matters, else one.
+//! How long ago something was, as kubectl writes it (pure): two units while the smaller one matters, else one.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! Tables for people [pure]: padded columns without borders, fit for `awk` too.
+//! Tables for people (pure): padded columns without borders, fit for `awk` too.
 
 /// Between two columns.
 const GAP: &str = "   ";

@@ -1,4 +1,4 @@
-//! Who may speak to a listener [pure]: programs on this machine, not web pages that a browser on it shows.
+//! Who may speak to a listener (pure): programs on this machine, not web pages that a browser on it shows.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! From what went wrong to what the caller reads [pure]: one table for all answers that the platform makes itself.
+//! From what went wrong to what the caller reads (pure): one table for all answers that the platform makes itself.
 
 use std::time::{Duration, Instant};
 

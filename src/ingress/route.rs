@@ -1,4 +1,4 @@
-//! What a request's path means [pure]. Paths are compared as they were sent: nothing is decoded or tidied, and what could
+//! What a request's path means (pure). Paths are compared as they were sent: nothing is decoded or tidied, and what could
 //! be read in two ways is refused.
 
 use hyper::{Method, Uri};

@@ -1,4 +1,4 @@
-//! From a spec to what runs it [pure]: the image's name, the revision, and what every instance is given.
+//! From a spec to what runs it (pure): the image's name, the revision, and what every instance is given.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a turn tells people and programs [pure]: the status of a Function, computed anew each time from what is.
+//! What a turn tells people and programs (pure): the status of a Function, computed anew each time from what is.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! How many instances of which revision, and which of them leave [pure].
+//! How many instances of which revision, and which of them leave (pure).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Who is busy, who may take the next call, who waits [pure]: the counts of one function, decided under one lock.
+//! Who is busy, who may take the next call, who waits (pure): the counts of one function, decided under one lock.
 //!
 //! `I` is what a call gets (the instance), `W` is what a waiting caller left behind (where to send it).
 

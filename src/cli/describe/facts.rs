@@ -1,4 +1,4 @@
-//! What there is to say of a Function in one line each [pure].
+//! What there is to say of a Function in one line each (pure).
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! What facts about a machine mean for functions [pure].
+//! What facts about a machine mean for functions (pure).
 
 use std::collections::BTreeMap;
 
