@@ -12,13 +12,13 @@ use std::{path::PathBuf, sync::Arc};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -99,12 +99,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
     }
 }
 
+/// What stands behind the question mark.
+pub struct Params<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::from_request_parts(parts, state).await;
+        let Query(params) = query.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+        Ok(Self(params))
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct ListQuery {
     namespace: Option<String>,
 }
 
-async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Json<Value> {
+async fn list(State(api): State<Api>, Params(query): Params<ListQuery>) -> Json<Value> {
     let wanted =
         |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
     let functions = api.store.list();
@@ -120,7 +133,12 @@ async fn read(State(api): State<Api>, Key(key): Key) -> Result<Json<Function>, A
     Ok(Json(Function::clone(&function)))
 }
 
-async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Response, ApiError> {
+async fn apply(
+    State(api): State<Api>,
+    Key(key): Key,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = body?;
     let invalid = |error: ManifestError| ApiError::Invalid(error.to_string());
     let mut value = manifest::value(&body).map_err(invalid)?;
     manifest::strip_ours(&mut value);

@@ -62,18 +62,18 @@ enum Command {
     Status(status::StatusArgs),
     /// Judge manifests as the server would; needs no server
     Validate(validate::ValidateArgs),
-    /// Print the CustomResourceDefinition for Kubernetes
+    /// Print the custom resource definition for Kubernetes
     Crd,
     /// Check whether this machine can run functions; needs no server
     Doctor(doctor::DoctorArgs),
-    /// Print a completion script, for example: source <(faas completions bash)
+    /// Print a completion script, for example: `source <(faas completions bash)`
     Completions(completions::CompletionsArgs),
 }
 
 /// Where the server is.
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// The server's URL [default: $FAAS_URL, or http://127.0.0.1:5555]
+    /// The server's URL [default: `$FAAS_URL`, or `http://127.0.0.1:5555`]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 }
@@ -94,7 +94,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Err(CliError::Told) => ExitCode::FAILURE,
         Err(error) => {
-            output::say(&format!("faas: {error}\n"));
+            output::say(&format!("faas: {}\n", table::plain(&error.to_string())));
             ExitCode::FAILURE
         }
     }

@@ -141,7 +141,7 @@ impl StartArgs {
             dirs: directories(self.dirs)?,
             listen: self.listen,
             invoke_listen: self.invoke_listen,
-            state_dir: self.state_dir.map_or_else(default_state_dir, Ok)?,
+            state_dir: absolute(self.state_dir.map_or_else(default_state_dir, Ok)?),
             runtime: self.runtime,
             bases: BaseImages(self.base_images.into_iter().collect::<BTreeMap<_, _>>()),
             secrets_dir: self.secrets_dir,
@@ -220,6 +220,11 @@ fn directories(given: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
         Some(missing) => Err(ConfigError::NoDirectory(missing.clone())),
         None => Ok(given),
     }
+}
+
+/// Engines and children live in other directories than this process.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn default_state_dir() -> Result<PathBuf, ConfigError> {

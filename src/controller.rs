@@ -284,6 +284,8 @@ impl Controller {
         }
         drop(entries);
         self.collect.notify_one();
+        // Whoever follows its log learns that there will be no more.
+        self.turned.send_replace(());
     }
 
     /// When the next turn comes at the latest.

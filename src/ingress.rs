@@ -8,6 +8,7 @@ pub mod guard;
 pub mod proxy;
 pub mod reply;
 pub mod route;
+mod timed;
 
 use std::{
     convert::Infallible,
@@ -42,11 +43,10 @@ use tower::ServiceExt;
 use self::{
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     route::Route,
+    timed::{Answering, IDLE_TIME, Requests, Timed},
 };
 use crate::{pool::Pools, telemetry::Metrics};
 
-/// Longest time for a request's head.
-const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Largest head of a request.
 const MAX_HEAD: usize = 64 << 10;
 /// Most fields of a request's head.
@@ -138,27 +138,34 @@ impl Ingress {
         scope: Scope,
         full: bool,
     ) -> http1::Connection<
-        TokioIo<TcpStream>,
-        impl hyper::service::HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send>,
+        TokioIo<Timed>,
+        impl hyper::service::HttpService<
+            Incoming,
+            ResBody = Answering,
+            Error = Infallible,
+            Future: Send,
+        >,
     > {
         // A small answer must not wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "No TCP_NODELAY");
         }
+        let requests = Requests::default();
+        let stream = Timed::new(stream, requests.clone());
         let service = service_fn(move |request| {
-            let this = Arc::clone(&self);
+            let (this, running) = (Arc::clone(&self), requests.begin());
             async move {
                 let response = if full {
                     this.refuse(&request)
                 } else {
                     this.respond(request, scope).await
                 };
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(running.until(response))
             }
         });
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
+            .header_read_timeout(IDLE_TIME)
             .max_headers(MAX_FIELDS)
             .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)

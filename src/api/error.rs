@@ -2,12 +2,17 @@
 
 use axum::{
     Json,
+    extract::rejection::BytesRejection,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
-use crate::{function::FunctionKey, ingress::reply::ERROR_HEADER, store::StoreError};
+use crate::{
+    function::{FunctionKey, manifest},
+    ingress::reply::ERROR_HEADER,
+    store::StoreError,
+};
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,17 @@ impl ApiError {
             }
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge {
+                limit: manifest::MAX_SIZE,
+            },
+            _ => Self::BadRequest(rejection.body_text()),
         }
     }
 }

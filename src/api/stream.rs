@@ -2,14 +2,14 @@
 
 use axum::{
     body::Body,
-    extract::{Query, State},
+    extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
 use serde::Deserialize;
 
-use super::{Api, Key, error::ApiError};
+use super::{Api, Key, Params, error::ApiError};
 
 /// How a log is read.
 #[derive(Debug, Deserialize)]
@@ -29,7 +29,7 @@ fn default_tail() -> u32 {
 pub async fn logs(
     State(api): State<Api>,
     Key(key): Key,
-    Query(query): Query<LogQuery>,
+    Params(query): Params<LogQuery>,
 ) -> Result<Response, ApiError> {
     api.store
         .get(&key)
@@ -44,7 +44,7 @@ pub async fn logs(
 pub async fn build_log(
     State(api): State<Api>,
     Key(key): Key,
-    Query(query): Query<LogQuery>,
+    Params(query): Params<LogQuery>,
 ) -> Result<Response, ApiError> {
     let function = api
         .store

@@ -10,14 +10,9 @@ use std::{
 use clap::Args;
 
 use self::progress::Progress;
-use super::{
-    ServerArgs,
-    client::{Client, ClientError},
-    error::CliError,
-    output,
-};
+use super::{ServerArgs, error::CliError, output};
 use crate::{
-    builder::archive::{Context, Limits},
+    builder::archive::{ArchiveError, Context, Limits},
     function::{FunctionKey, MAX_NAME},
 };
 
@@ -55,7 +50,6 @@ pub async fn run(args: &BuildArgs) -> Result<(), CliError> {
         }
         Err(error) => {
             progress.end(&format!("failed after {took:.1}s")).await?;
-            explain(&client, &key, &error, args.verbose).await;
             Err(error.into())
         }
     }
@@ -63,35 +57,18 @@ pub async fn run(args: &BuildArgs) -> Result<(), CliError> {
 
 /// Same limits and rules as for a watched directory.
 fn pack(dir: &Path) -> Result<Context, CliError> {
-    let context = Context::from_directory(dir, dir, &Limits::default())?;
-    if ["fn.yaml", "index.js", "package.json", "Dockerfile"]
-        .into_iter()
-        .any(|name| context.contains(name))
-    {
-        return Ok(context);
-    }
-    let message = format!(
-        "there is no function in {}: begin one with `faas init`",
-        dir.display()
-    );
-    Err(CliError::Failed(message))
-}
-
-/// Shows what the build said before it failed, unless that has been seen.
-async fn explain(client: &Client, key: &FunctionKey, error: &ClientError, seen: bool) {
-    let ClientError::Refused { code, .. } = error else {
-        return;
+    let begun = |context: &Context| {
+        ["fn.yaml", "index.js", "package.json", "Dockerfile"]
+            .into_iter()
+            .any(|name| context.contains(name))
     };
-    if seen || code != "BuildFailed" {
-        return;
-    }
-    let tail = client
-        .get(key)
-        .await
-        .ok()
-        .and_then(|f| f.status?.last_build?.log_tail);
-    if let Some(tail) = tail {
-        output::say(&super::describe::last_lines(&tail, 20));
+    match Context::from_directory(dir, dir, &Limits::default()) {
+        Ok(context) if begun(&context) => Ok(context),
+        Ok(_) | Err(ArchiveError::Empty) => Err(CliError::Failed(format!(
+            "there is no function in {}: begin one with `faas init`",
+            dir.display()
+        ))),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -256,29 +256,28 @@ impl Client {
             .bytes()
             .await
             .map_err(|error| lost(&self.server, &error))?;
-        match serde_json::from_slice::<Refusal>(&body) {
-            Ok(Refusal {
-                message,
-                info,
-                code,
-            }) => Err(ClientError::Refused {
+        if let Ok(Refusal {
+            message,
+            info,
+            code,
+        }) = serde_json::from_slice(&body)
+        {
+            return Err(ClientError::Refused {
                 status,
                 message,
                 info,
                 code,
-            }),
-            Err(_) => {
-                let text: String = String::from_utf8_lossy(&body)
-                    .trim()
-                    .chars()
-                    .take(SHOWN)
-                    .collect();
-                Err(ClientError::Stranger {
-                    server: self.server.clone(),
-                    what: format!("{status} {text}"),
-                })
-            }
+            });
         }
+        let text: String = String::from_utf8_lossy(&body)
+            .trim()
+            .chars()
+            .take(SHOWN)
+            .collect();
+        Err(ClientError::Stranger {
+            server: self.server.clone(),
+            what: format!("{status} {text}"),
+        })
     }
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {

@@ -58,7 +58,7 @@ async fn until_gone(client: &Client, name: &FunctionKey) -> Result<(), CliError>
             // Made anew meanwhile: the one that was deleted is gone.
             Ok(function) if function.metadata.deletion_timestamp.is_none() => break,
             Ok(_) if look == QUIET_LOOKS => {
-                output::say(&format!("Waiting for the last calls of {name} ...\n"))
+                output::say(&format!("Waiting for the last calls of {name} ...\n"));
             }
             Ok(_) => {}
         }

@@ -1,5 +1,7 @@
 //! `faas describe`: everything about one Function, for the person who wonders why it does what it does.
 
+mod facts;
+
 use clap::Args;
 use jiff::Timestamp;
 
@@ -10,14 +12,11 @@ use super::{
     error::CliError,
     output::{self, Format},
     report::{Report, Turns},
-    table::Table,
+    table::{Table, plain},
 };
-use crate::{
-    function::{
-        Function, FunctionKey,
-        crd::{FunctionStatus, LastBuild, Source},
-    },
-    store::Manager,
+use crate::function::{
+    Function, FunctionKey,
+    crd::{FunctionStatus, LastBuild},
 };
 
 /// Lines of the last build's log that are shown.
@@ -54,12 +53,9 @@ pub async fn run(args: &DescribeArgs) -> Result<(), CliError> {
 
 fn render(function: &Function, turns: Option<&Turns>, events: &[Event], now: Timestamp) -> String {
     let status = function.status.clone().unwrap_or_default();
-    let mut text = facts(function, &status, now)
-        .iter()
-        .map(|(name, value)| format!("{name:<14}{value}\n"))
-        .collect::<String>();
+    let mut text = facts::facts(function, &status, now);
     if let Some(error) = turns.and_then(|turns| turns.last_error.as_deref()) {
-        text += &format!("{:<14}{error}\n", "Last error:");
+        text += &facts::line("Last error:", error);
     }
     text += "Conditions:\n";
     text += &conditions(&status, now);
@@ -71,135 +67,8 @@ fn render(function: &Function, turns: Option<&Turns>, events: &[Event], now: Tim
         text += "Events:\n";
         text += &event_table(events, now);
     }
-    status.last_build.map_or_else(
-        || text.clone(),
-        |build| text.clone() + &last_build(&build, now),
-    )
-}
-
-/// What there is to say in one line each.
-fn facts(
-    function: &Function,
-    status: &FunctionStatus,
-    now: Timestamp,
-) -> Vec<(&'static str, String)> {
-    let (metadata, spec) = (&function.metadata, &function.spec);
-    let (scale, limits) = (&spec.scale, &spec.resources);
-    let names = |list: Vec<String>| {
-        if list.is_empty() {
-            "none".to_owned()
-        } else {
-            list.join(", ")
-        }
-    };
-    let mut facts = vec![
-        ("Name:", metadata.name.clone().unwrap_or_default()),
-        ("Namespace:", metadata.namespace.clone().unwrap_or_default()),
-        ("Managed by:", Manager::of(function).to_string()),
-        ("URL:", status.url.clone().unwrap_or_default()),
-        (
-            "Language:",
-            spec.language
-                .map_or_else(|| "none (a ready image)".to_owned(), |l| l.to_string()),
-        ),
-        ("Source:", source(&spec.source)),
-        (
-            "Image:",
-            status
-                .image
-                .clone()
-                .unwrap_or_else(|| "none yet".to_owned()),
-        ),
-        ("Revision:", revision(status)),
-        (
-            "Generation:",
-            metadata.generation.unwrap_or_default().to_string(),
-        ),
-        (
-            "Replicas:",
-            format!("{} of {} ready", status.ready_replicas, status.replicas),
-        ),
-        (
-            "Scale:",
-            format!(
-                "{} to {}, {} calls each, idle ones leave after {}s",
-                scale.min, scale.max, scale.concurrency, scale.idle_after_seconds
-            ),
-        ),
-        (
-            "Limits:",
-            format!(
-                "cpu {}, memory {}, pids {}, tmp {}",
-                limits.cpu, limits.memory, limits.pids, limits.tmp
-            ),
-        ),
-        ("Network:", spec.network.to_string()),
-        (
-            "Timeouts:",
-            format!(
-                "{}s a call, {}s to start",
-                spec.timeout_seconds, spec.startup_timeout_seconds
-            ),
-        ),
-        (
-            "Environment:",
-            names(
-                spec.env
-                    .iter()
-                    .map(|env| format!("{}={}", env.name, env.value))
-                    .collect(),
-            ),
-        ),
-        (
-            "Secrets:",
-            names(
-                spec.secrets
-                    .iter()
-                    .map(|secret| secret.name.clone())
-                    .collect(),
-            ),
-        ),
-    ];
-    if let Some(created) = &metadata.creation_timestamp {
-        facts.insert(2, ("Created:", format!("{} ago", age(created.0, now))));
-    }
-    if let Some(deleted) = &metadata.deletion_timestamp {
-        facts.insert(3, ("Deleting:", format!("since {}", age(deleted.0, now))));
-    }
-    facts
-}
-
-fn source(source: &Source) -> String {
-    let Source {
-        inline,
-        directory,
-        archive,
-        image,
-    } = source;
-    let files = inline
-        .as_ref()
-        .map(|files| files.keys().cloned().collect::<Vec<_>>().join(", "));
-    [
-        ("inline", files.as_ref()),
-        ("directory", directory.as_ref()),
-        ("archive", archive.as_ref()),
-        ("image", image.as_ref()),
-    ]
-    .into_iter()
-    .find_map(|(kind, value)| value.map(|value| format!("{kind} {value}")))
-    .unwrap_or_default()
-}
-
-fn revision(status: &FunctionStatus) -> String {
-    match (&status.revision, &status.serving_revision) {
-        (Some(newest), Some(serving)) if newest != serving => {
-            format!("{newest} (calls still go to {serving})")
-        }
-        (Some(newest), Some(_)) => newest.clone(),
-        (Some(newest), None) => format!("{newest} (does not serve yet)"),
-        (None, Some(serving)) => format!("none yet (calls still go to {serving})"),
-        (None, None) => "none yet".to_owned(),
-    }
+    let build = status.last_build.map(|build| last_build(&build, now));
+    text + &build.unwrap_or_default()
 }
 
 fn conditions(status: &FunctionStatus, now: Timestamp) -> String {
@@ -253,7 +122,8 @@ fn last_build(build: &LastBuild, now: Timestamp) -> String {
 }
 
 /// The last lines of a log, indented.
-pub fn last_lines(log: &str, count: usize) -> String {
+fn last_lines(log: &str, count: usize) -> String {
+    let log = plain(log);
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(count)..]
         .iter()
@@ -316,5 +186,6 @@ mod tests {
     fn only_the_end_of_a_log_is_shown() {
         assert_eq!(last_lines("a\nb\nc", 2), "  | b\n  | c\n");
         assert_eq!(last_lines("", 2), "");
+        assert_eq!(last_lines("\u{1b}[91mred\u{1b}[0m", 2), "  | red\n");
     }
 }

@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    fn list(items: serde_json::Value) -> FunctionList {
+    fn list(items: &serde_json::Value) -> FunctionList {
         serde_json::from_value(json!({"apiVersion": "v1", "kind": "List", "items": items})).unwrap()
     }
 
@@ -188,7 +188,7 @@ mod tests {
             wide: false,
         };
         assert_eq!(
-            table(&list(json!([sum()])), plain, now, None),
+            table(&list(&json!([sum()])), plain, now, None),
             "NAME   READY   REASON   REPLICAS   URL                      AGE\n\
              sum    True    Ready    2          http://h/functions/sum   2m5s\n"
         );
@@ -196,7 +196,7 @@ mod tests {
             namespace: true,
             wide: true,
         };
-        let text = table(&list(json!([sum()])), all, now, None);
+        let text = table(&list(&json!([sum()])), all, now, None);
         let words: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(words[..2], ["default", "sum"]);
         assert_eq!(words[7..], ["node", "i:1", "r", "it", "answers"]);
@@ -210,7 +210,7 @@ mod tests {
             namespace: false,
             wide: false,
         };
-        let text = table(&list(json!([new])), plain, Timestamp::UNIX_EPOCH, None);
+        let text = table(&list(&json!([new])), plain, Timestamp::UNIX_EPOCH, None);
         let words: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(words, ["sum", "Unknown", "-", "0", "-", "0s"]);
     }
@@ -221,7 +221,12 @@ mod tests {
             namespace: false,
             wide: false,
         };
-        let text = table(&list(json!([])), plain, Timestamp::UNIX_EPOCH, Some("team"));
+        let text = table(
+            &list(&json!([])),
+            plain,
+            Timestamp::UNIX_EPOCH,
+            Some("team"),
+        );
         assert!(text.contains("namespace team"), "{text}");
     }
 }

@@ -50,7 +50,8 @@ pub struct Turns {
     pub generation: Option<i64>,
     pub observed_generation: Option<i64>,
     pub conditions: Vec<Condition>,
-    pub turns: u64,
+    #[serde(rename = "turns")]
+    pub count: u64,
     pub attempts: u32,
     pub last_error: Option<String>,
     pub last_turn: Option<Timestamp>,

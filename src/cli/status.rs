@@ -107,7 +107,7 @@ fn cells(function: &Turns, now: Timestamp) -> [String; 9] {
         .next_turn
         .map(|time| duration((time.as_second() - now.as_second()).max(0)));
     let instances = function.instances.len().to_string();
-    let turns = function.turns.to_string();
+    let turns = function.count.to_string();
     [
         name,
         status,

@@ -62,10 +62,7 @@ fn a_wrong_call_exits_with_2() {
     ] {
         let outcome = here(words);
         assert_eq!(outcome.code, Some(2), "{words:?}: {outcome:#?}");
-        assert!(
-            outcome.stderr.contains("Usage: faas"),
-            "{words:?}: {outcome:#?}"
-        );
+        assert!(outcome.stderr.contains("--help"), "{words:?}: {outcome:#?}");
     }
 }
 
@@ -104,14 +101,13 @@ fn validate_judges_every_file_of_the_corpus() {
         "{good}"
     );
 
+    let wrong = here(&["validate", "tests/corpus/bad", "tests/corpus/yaml"]).bad();
     for dir in ["tests/corpus/bad", "tests/corpus/yaml"] {
         for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            let wrong = here(&["validate", path.to_str().unwrap()]).bad();
-            let begin = format!("{}:", path.display());
+            let begin = format!("{}:", entry.unwrap().path().display());
             assert!(
-                !wrong.is_empty() && wrong.lines().next().unwrap().starts_with(&begin),
-                "{wrong}"
+                wrong.lines().any(|line| line.starts_with(&begin)),
+                "{begin} is not in\n{wrong}"
             );
         }
     }

@@ -24,7 +24,7 @@ pub fn faas(dir: &Path, url: &str, words: &[&str]) -> Command {
         .current_dir(dir)
         .args(words)
         .env("FAAS_URL", url)
-        .env_remove("FAAS_LOG")
+        .env("FAAS_LOG", "error")
         .stdin(Stdio::null());
     command
 }

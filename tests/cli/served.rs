@@ -163,6 +163,26 @@ fn manifests_are_applied_shown_and_deleted() {
         "greeter unchanged\n"
     );
 
+    let yaml = server
+        .faas(".", &["describe", "greeter", "-o", "yaml"])
+        .good();
+    assert_eq!(
+        run(server.command(".", &["apply", "-f", "-"]), &yaml).good(),
+        "greeter unchanged\n"
+    );
+
+    let outcome = server.faas(".", &["delete", "missing", "greeter"]);
+    assert_eq!(outcome.stdout, "greeter deleted\n");
+    assert!(outcome.bad().contains("\"missing\""));
+    assert!(server.faas(".", &["list"]).good().contains("no functions"));
+}
+
+#[test]
+fn a_function_is_shown_in_every_way() {
+    let server = Server::start();
+    let watching = Running::new(server.command(".", &["status", "--watch"]));
+    run(server.command(".", &["apply", "-f", "-"]), GREETER).good();
+    watching.line(|line| line.starts_with("greeter   True").then_some(()));
     let list = json(&server.faas(".", &["list", "-o", "json"]).good());
     assert_eq!(list["items"][0]["metadata"]["name"], "greeter");
     let table = server.faas(".", &["list", "-A", "-o", "wide"]).good();
@@ -201,19 +221,6 @@ fn manifests_are_applied_shown_and_deleted() {
         .faas(".", &["invoke", "greeter", "--data", "{\"name\":\"you\"}"])
         .good();
     assert_eq!(called, "Response: \"hello you\"\n");
-
-    let yaml = server
-        .faas(".", &["describe", "greeter", "-o", "yaml"])
-        .good();
-    assert_eq!(
-        run(server.command(".", &["apply", "-f", "-"]), &yaml).good(),
-        "greeter unchanged\n"
-    );
-
-    let outcome = server.faas(".", &["delete", "missing", "greeter"]);
-    assert_eq!(outcome.stdout, "greeter deleted\n");
-    assert!(outcome.bad().contains("\"missing\""));
-    assert!(server.faas(".", &["list"]).good().contains("no functions"));
 }
 
 #[test]

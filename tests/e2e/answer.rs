@@ -7,7 +7,11 @@ use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::support::{
@@ -236,7 +240,14 @@ async fn the_platform_says_when_an_answer_is_its_own() {
         answer.contains("BodyTooLarge") && answer.contains("104857600"),
         "names the limit: {answer}"
     );
+}
 
+#[tokio::test]
+async fn web_pages_and_ambiguous_requests_are_refused() {
+    if !has_docker("e2e foreign requests") {
+        return;
+    }
+    let server = web().await;
     for (header, value, code) in [
         ("host", "evil.example", "ForeignHost"),
         ("origin", "http://evil.example", "ForeignOrigin"),
@@ -338,34 +349,53 @@ async fn misbehaving_handlers_are_told_apart_and_harm_nobody() {
         };
         wait_until(&format!("{misdeed}: it answers again"), SOON, back).await;
     }
+}
+
+#[tokio::test]
+async fn odd_results_and_inputs_are_told_apart() {
+    if !has_docker("e2e odd results") {
+        return;
+    }
+    let server = server().await;
+    server.deploy("odd", node(MISDEEDS, json!({}))).await;
     assert_eq!(
-        server
-            .call("rogue", json!({"do": "twice"}))
-            .await
-            .response(),
+        server.call("odd", json!({"do": "twice"})).await.response(),
         "first"
     );
     assert_eq!(
         server
-            .call("rogue", json!({"do": "nothing"}))
+            .call("odd", json!({"do": "nothing"}))
             .await
             .response(),
         Value::Null
     );
     for input in ["{", "\"a", "nul"] {
-        let request = server.request(Method::POST, "/functions/rogue").body(input);
+        let request = server.request(Method::POST, "/functions/odd").body(input);
         Reply::of(request.send().await.unwrap())
             .await
             .refused(400, "BadInput");
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_words_harms_nobody() {
+    if !has_docker("e2e floods") {
+        return;
+    }
+    let server = server().await;
+    server
+        .deploy("quiet", node("module.exports = async (c) => c", json!({})))
+        .await;
     server
         .deploy("flood", node(MISDEEDS, json!({"timeoutSeconds": 60})))
         .await;
     let flood = server.call("flood", json!({"do": "flood"}));
-    let others = join_all((0..5).map(|n| server.call("decent", json!({"n": n}))));
+    let others = join_all((0..5).map(|n| server.call("quiet", json!({"n": n}))));
     let (flood, others) = tokio::join!(flood, others);
     assert_eq!(flood.response(), "done");
-    others.into_iter().for_each(|reply| drop(reply.expect(200)));
+    for reply in others {
+        reply.expect(200);
+    }
     let log = server
         .get("/functions/flood/logs?tail=100000")
         .await
@@ -567,4 +597,34 @@ async fn other_content_types_and_methods_are_for_the_raw_way() {
         .unwrap();
     assert_eq!(Reply::of(empty).await.response(), json!({}));
     server.get("/function/plain/other").await.expect(404);
+}
+
+#[tokio::test]
+async fn a_kept_connection_may_rest_but_a_head_may_not() {
+    if !has_docker("e2e heads") {
+        return;
+    }
+    let server = server().await;
+    let (ping, end) = (
+        "GET /ping HTTP/1.1\r\nHost: localhost\r\n",
+        "Connection: close\r\n\r\n",
+    );
+    let mut kept = TcpStream::connect(server.address).await.unwrap();
+    kept.write_all(format!("{ping}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut first = [0; 12];
+    kept.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    // While the other rests, this one is given up.
+    let late = exchange(server.address, ping).await;
+    assert!(late.starts_with("HTTP/1.1 408"), "{late}");
+    assert!(late.contains("HeadTimeout"), "{late}");
+    kept.write_all(format!("{ping}{end}").as_bytes())
+        .await
+        .unwrap();
+    let mut rest = String::new();
+    kept.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains("HTTP/1.1 200"), "{rest}");
+    assert!(rest.ends_with(r#"{"message":"pong"}"#), "{rest}");
 }

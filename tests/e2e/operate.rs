@@ -50,8 +50,18 @@ async fn the_reconcile_loop_is_visible() {
     assert_eq!(seen["attempts"], 0);
     assert_eq!(seen["lastError"], Value::Null);
     assert_eq!(seen["instances"].as_array().unwrap().len(), 1);
+}
 
-    let object = server.object("seen").await.unwrap();
+#[tokio::test]
+async fn a_function_tells_its_conditions_its_build_and_its_events() {
+    if !has_docker("e2e conditions") {
+        return;
+    }
+    let server = server().await;
+    server
+        .deploy("told", node(ECHO, json!({"scale": {"min": 1}})))
+        .await;
+    let object = server.object("told").await.unwrap();
     let conditions = object["status"]["conditions"].as_array().unwrap();
     let states: BTreeMap<_, _> = conditions
         .iter()
@@ -74,14 +84,14 @@ async fn the_reconcile_loop_is_visible() {
     assert_eq!(object["status"]["replicas"], 1);
 
     let events = server
-        .get("/functions/seen/events")
+        .get("/functions/told/events")
         .await
         .expect(200)
         .json();
     let events = events["items"].as_array().unwrap();
     assert!(events.iter().any(|e| e["reason"] == "Ready"), "{events:?}");
     let log = server
-        .get("/functions/seen/build-log")
+        .get("/functions/told/build-log")
         .await
         .expect(200)
         .text;
@@ -112,6 +122,10 @@ async fn health_and_readiness_are_told() {
         json!({"message": "pong"})
     );
     server.get("/nothing").await.refused(404, "NotFound");
+    for query in ["follow=maybe", "tail=all"] {
+        let path = format!("/functions/any/logs?{query}");
+        server.get(&path).await.refused(400, "BadRequest");
+    }
     server
         .delete("/ping")
         .await
@@ -374,6 +388,9 @@ async fn what_a_manifest_gets_wrong_is_named_all_at_once() {
         .body(vec![0xff, 0xfe, 0x41, 0x00]);
     let reply = Reply::of(request.send().await.unwrap()).await;
     assert_eq!(reply.status, 400, "not UTF-8: {}", reply.text);
+    let huge = format!("# {}\n", "x".repeat(8 << 20));
+    let reply = server.put("/functions/wrong", huge).await;
+    reply.refused(413, "BodyTooLarge");
     assert!(server.object("wrong").await.is_none());
     server.put("/functions/NOT_A_NAME", "{}").await.expect(400);
 }

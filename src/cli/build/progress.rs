@@ -9,6 +9,7 @@ use super::super::{
     error::CliError,
     list::ready,
     output,
+    table::plain,
 };
 use crate::{
     builder::archive::Context,
@@ -97,10 +98,11 @@ impl<'a> Progress<'a> {
             Err(error) => return Err(error.into()),
         };
         if self.verbose {
-            self.open_log(&function).await
+            self.open_log(&function).await?;
         } else {
-            self.tell_stage(&function)
+            self.tell_stage(&function);
         }
+        Ok(())
     }
 
     /// Begins to read the log of a build that has begun since the last look.
@@ -113,28 +115,27 @@ impl<'a> Progress<'a> {
         Ok(())
     }
 
-    fn tell_stage(&mut self, function: &Function) -> Result<(), CliError> {
+    fn tell_stage(&mut self, function: &Function) {
         let status = function.status.clone().unwrap_or_default();
         let (ready, reason, message) = ready(&status.conditions);
         if status.observed_generation != function.metadata.generation
             || ready == "True"
             || reason.is_empty()
         {
-            return Ok(());
+            return;
         }
         let stage = match ready.as_str() {
             "Unknown" => format!(" {} ...", reason.to_lowercase()),
             // It failed and is tried again, which may go on for long.
             _ => format!(
                 "\n  {reason}: {}; trying again ...",
-                message.lines().next().unwrap_or_default()
+                plain(message.lines().next().unwrap_or_default())
             ),
         };
         if stage != self.told {
             output::say(&stage);
             self.told = stage;
         }
-        Ok(())
     }
 
     /// Prints the next piece of the log; without a log nothing.
