@@ -213,7 +213,7 @@ pub fn plan(
         .roll(rolling, serving),
         // The same revision on other terms, such as another `min`.
         (None, Some(desired)) if serving != Some(desired) => {
-            plan.serve = Some(desired.revision.clone())
+            plan.serve = Some(desired.revision.clone());
         }
         (None, _) => {}
     }

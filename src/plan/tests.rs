@@ -1,5 +1,12 @@
 //! What the heart decides, as tables: a world and the whole plan for it.
 
+#![allow(
+    clippy::too_many_lines,
+    clippy::unchecked_time_subtraction,
+    clippy::inconsistent_struct_constructor,
+    reason = "tables are long, NOW has time before it, and a table shows what differs first"
+)]
+
 use std::sync::LazyLock;
 
 use super::*;

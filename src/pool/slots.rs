@@ -18,7 +18,7 @@ pub const MAX_WAITING: usize = 1000;
 #[derive(Debug)]
 pub struct Slots<I, W> {
     route: Option<Arc<Route>>,
-    slots: Vec<Slot<I>>,
+    all: Vec<Slot<I>>,
     waiting: VecDeque<(Ticket, W)>,
     next_ticket: Ticket,
     last_call: Option<Instant>,
@@ -74,7 +74,7 @@ impl<I, W> Default for Slots<I, W> {
     fn default() -> Self {
         Self {
             route: None,
-            slots: Vec::new(),
+            all: Vec::new(),
             waiting: VecDeque::new(),
             next_ticket: 0,
             last_call: None,
@@ -126,7 +126,7 @@ impl<I, W> Slots<I, W> {
         instance: Arc<I>,
         now: Instant,
     ) -> Vec<Grant<I, W>> {
-        self.slots.push(Slot {
+        self.all.push(Slot {
             id,
             revision,
             instance,
@@ -175,7 +175,7 @@ impl<I, W> Slots<I, W> {
         self.last_call = Some(now);
         let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
         let mut turn = false;
-        if let Some(slot) = self.slots.iter_mut().find(|s| s.id == id) {
+        if let Some(slot) = self.all.iter_mut().find(|s| s.id == id) {
             // Zero already where an instance disappeared with its calls and was found again.
             slot.in_flight = slot.in_flight.saturating_sub(1);
             if slot.in_flight == 0 {
@@ -224,8 +224,8 @@ impl<I, W> Slots<I, W> {
 
     /// An instance is gone.
     pub fn remove(&mut self, id: &str) -> Option<Removed<I>> {
-        let at = self.slots.iter().position(|s| s.id == id)?;
-        let slot = self.slots.remove(at);
+        let at = self.all.iter().position(|s| s.id == id)?;
+        let slot = self.all.remove(at);
         Some(Removed {
             instance: slot.instance,
             phase: slot.phase,
@@ -245,7 +245,7 @@ impl<I, W> Slots<I, W> {
 
     /// The instances as the plan sees them, the oldest first.
     pub fn instances(&self) -> impl Iterator<Item = plan::Instance> + '_ {
-        self.slots.iter().map(|slot| plan::Instance {
+        self.all.iter().map(|slot| plan::Instance {
             id: slot.id.clone(),
             revision: slot.revision.clone(),
             phase: slot.phase,
@@ -256,16 +256,13 @@ impl<I, W> Slots<I, W> {
     }
 
     fn change(&mut self, id: &str, change: impl FnOnce(&mut Slot<I>) -> bool) -> bool {
-        self.slots
-            .iter_mut()
-            .find(|s| s.id == id)
-            .is_some_and(change)
+        self.all.iter_mut().find(|s| s.id == id).is_some_and(change)
     }
 
     fn lease(&mut self) -> Option<(Arc<I>, Arc<Route>)> {
         let route = self.route.as_ref()?;
         let most = route.calls_at_a_time();
-        let slot = self.slots.iter_mut().find(|s| {
+        let slot = self.all.iter_mut().find(|s| {
             s.phase == Phase::Ready && s.in_flight < most && s.revision == route.revision
         })?;
         slot.in_flight += 1;

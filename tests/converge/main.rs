@@ -1,6 +1,11 @@
 //! The heart in a world of its own: whatever happens, nothing in use is stopped, nothing is overdone, and once the faults
 //! are over every Function gets where its spec says, and stays there.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a simulation that breaks fails its test"
+)]
+
 mod simulation;
 
 use proptest::prelude::*;

@@ -68,6 +68,10 @@ enum Event {
 
 type Caller = Duration;
 
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "faults are on or off, each by itself"
+)]
 pub struct Simulation {
     now: Instant,
     events: Vec<(Instant, Event)>,
@@ -153,7 +157,7 @@ impl Simulation {
                 }
             }
             Step::Faults { builds, starts } => {
-                (self.builds_fail, self.starts_fail) = (builds, starts)
+                (self.builds_fail, self.starts_fail) = (builds, starts);
             }
             Step::Memory(instances) => self.memory = instances,
             Step::Pressure(pressure) => {

@@ -1,5 +1,7 @@
 //! What is said of a Function, as kstatus and people read it.
 
+#![allow(clippy::too_many_lines, reason = "tables are long")]
+
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -12,14 +12,14 @@ fn revision(name: &str) -> Revision {
     Revision::of([name.as_bytes()])
 }
 
-fn route(name: &str, concurrency: u32, manners: Manners) -> Option<Arc<Route>> {
+fn route(name: &str, concurrency: u32, manners: Manners) -> Arc<Route> {
     let timeout = Duration::from_secs(30);
-    Some(Arc::new(Route {
+    Arc::new(Route {
         revision: revision(name),
         concurrency,
         manners,
         timeout,
-    }))
+    })
 }
 
 fn add(slots: &mut Counted, name: &str, id: &str) -> Vec<u32> {
@@ -52,7 +52,7 @@ fn phase(slots: &Counted, id: &str) -> Option<Phase> {
 /// Two instances of `a`, each with two calls at a time.
 fn two() -> Counted {
     let mut slots = Counted::default();
-    slots.serve(route("a", 2, Manners::Stays));
+    slots.serve(Some(route("a", 2, Manners::Stays)));
     add(&mut slots, "a", "1");
     add(&mut slots, "a", "2");
     slots
@@ -104,7 +104,7 @@ fn serving() {
     let mut slots = two();
     take(&mut slots).unwrap();
     add(&mut slots, "b", "new");
-    slots.serve(route("a", 1, Manners::Single));
+    slots.serve(Some(route("a", 1, Manners::Single)));
     assert_eq!(
         phase(&slots, "new"),
         Some(Phase::Ready),
@@ -117,7 +117,7 @@ fn serving() {
     );
     assert_eq!(take(&mut slots), None);
     slots.wait(7).unwrap();
-    assert_eq!(who(slots.serve(route("b", 2, Manners::Stays))), [7]);
+    assert_eq!(who(slots.serve(Some(route("b", 2, Manners::Stays)))), [7]);
     let phases = ["1", "2", "new"].map(|id| phase(&slots, id).unwrap());
     assert_eq!(phases, [Phase::Draining, Phase::Draining, Phase::Ready]);
     assert_eq!(end(&mut slots, "1"), (vec![], true), "an old one is done");
@@ -134,7 +134,7 @@ fn what_was_adopted_before_the_route_is_known_stays() {
     add(&mut slots, "a", "1");
     assert_eq!(take(&mut slots), None);
     slots.serve(None);
-    slots.serve(route("a", 1, Manners::Stays));
+    slots.serve(Some(route("a", 1, Manners::Stays)));
     assert_eq!(take(&mut slots).as_deref(), Some("1"));
 }
 
@@ -149,7 +149,7 @@ fn an_answer_decides_what_comes_after_it() {
         (Manners::Single, false, Phase::Ready, false),
     ] {
         let mut slots = Counted::default();
-        slots.serve(route("a", 16, manners));
+        slots.serve(Some(route("a", 16, manners)));
         add(&mut slots, "a", "1");
         take(&mut slots).unwrap();
         let one_at_a_time = manners != Manners::Stays;
@@ -169,7 +169,7 @@ fn an_answer_decides_what_comes_after_it() {
 #[test]
 fn who_stays_after_its_first_call_takes_the_next() {
     let mut slots = Counted::default();
-    slots.serve(route("a", 16, Manners::Unknown));
+    slots.serve(Some(route("a", 16, Manners::Unknown)));
     add(&mut slots, "a", "1");
     take(&mut slots).unwrap();
     slots.answered("1");
@@ -187,7 +187,7 @@ fn only_the_idle_are_retired() {
     assert!(slots.retire("2"));
     assert!(slots.retire("2"), "said twice");
     assert!(!slots.retire("unknown"));
-    slots.serve(route("b", 1, Manners::Stays));
+    slots.serve(Some(route("b", 1, Manners::Stays)));
     end(&mut slots, "1");
     assert!(slots.retire("1"), "it was drained meanwhile");
 }
@@ -333,7 +333,7 @@ impl Model {
                 let route = if name == 3 {
                     None
                 } else {
-                    route(&name.to_string(), concurrency, manners)
+                    Some(route(&name.to_string(), concurrency, manners))
                 };
                 let grants = self.slots.serve(route);
                 self.granted(grants);
@@ -421,7 +421,7 @@ proptest! {
         callers in 0_u32..30,
     ) {
         let mut slots = Counted::default();
-        slots.serve(route("a", concurrency, Manners::Stays));
+        slots.serve(Some(route("a", concurrency, Manners::Stays)));
         for caller in 0..callers {
             slots.wait(caller).unwrap();
         }
