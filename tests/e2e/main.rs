@@ -7,6 +7,10 @@
     clippy::panic,
     reason = "all of it is tests, helpers included"
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "helpers are given JSON where it is written"
+)]
 
 mod answer;
 mod operate;

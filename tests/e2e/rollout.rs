@@ -126,6 +126,35 @@ async fn a_saved_change_under_load_loses_no_call() {
     }
 }
 
+/// Replaces what programs listen with.
+const SILENT: &str = "
+require('http').createServer = () => ({on () {}, listen () { setInterval(() => {}, 1000) }})
+console.error('silent words')
+module.exports = () => 1";
+
+/// A file and what is saved in it; the reason and the words that the status then has.
+const BROKEN: [[&str; 4]; 4] = [
+    [
+        "index.js",
+        "module.exports = (",
+        "StartFailed",
+        "SyntaxError",
+    ],
+    [
+        "index.js",
+        "console.error('bye'); process.exit(7)",
+        "StartFailed",
+        "bye",
+    ],
+    ["index.js", SILENT, "StartTimeout", "silent words"],
+    [
+        "package.json",
+        r#"{"dependencies": {"left-pad": "999.0.0"}}"#,
+        "BuildFailed",
+        "npm",
+    ],
+];
+
 #[tokio::test]
 async fn a_broken_version_never_takes_the_old_one_down() {
     if !has_docker("e2e broken versions") {
@@ -134,49 +163,17 @@ async fn a_broken_version_never_takes_the_old_one_down() {
     let server = server().await;
     let more = json!({"scale": {"min": 1}, "startupTimeoutSeconds": 2});
     live(&server, "sturdy", "good", more).await;
-    let silent = "require('net').createServer = () => {}\nrequire('http').createServer = () => ({on () {}, listen () \
-                  { setInterval(() => {}, 1000) }})\nconsole.error('silent words')\nmodule.exports = () => 1";
-    for (what, file, text, reason, words) in [
-        (
-            "syntax error",
-            "index.js",
-            "module.exports = (",
-            "StartFailed",
-            "SyntaxError",
-        ),
-        (
-            "exits at start",
-            "index.js",
-            "console.error('bye'); process.exit(7)",
-            "StartFailed",
-            "bye",
-        ),
-        (
-            "never listens",
-            "index.js",
-            silent,
-            "StartTimeout",
-            "silent words",
-        ),
-        (
-            "npm fails",
-            "package.json",
-            r#"{"dependencies": {"left-pad": "999.0.0"}}"#,
-            "BuildFailed",
-            "npm",
-        ),
-    ] {
+    for [file, text, reason, words] in BROKEN {
         server.home.write(&format!("sturdy/{file}"), text);
-        let message = fails(&server, "sturdy", reason).await;
-        assert!(message.contains(words), "{what}: {message}");
-        let serving = server
+        let message = server.fails("sturdy", reason).await;
+        assert!(message.contains(words), "{reason}: {message}");
+        server
             .condition("sturdy", "Serving", |c| c["status"] == "True")
             .await;
-        assert_eq!(serving["status"], "True", "{what}");
         assert_eq!(
             server.call("sturdy", json!({})).await.response(),
             "good",
-            "{what}"
+            "{reason}"
         );
         if file == "package.json" {
             let object = server.object("sturdy").await.unwrap();
@@ -187,26 +184,30 @@ async fn a_broken_version_never_takes_the_old_one_down() {
         server.home.write("sturdy/index.js", &answers("good"));
         server.ready("sturdy").await;
     }
-
-    server.home.write("sturdy/other.js", "");
-    server.home.remove("sturdy/index.js");
-    let message = fails(&server, "sturdy", "SourceInvalid").await;
-    assert!(message.contains("index.js"), "{message}");
-    assert_eq!(server.call("sturdy", json!({})).await.response(), "good");
-
-    server.home.write("sturdy/index.js", &answers("better"));
-    wait_until("the mended version answers", SOON, async || {
-        let reply = server.call("sturdy", json!({})).await;
-        (reply.response() == "better").then_some(())
-    })
-    .await;
-    server.ready("sturdy").await;
     server.home.remove("sturdy.yaml");
 }
 
-/// A change of files makes no generation at the moment of its saving, so the reason is waited for.
-async fn fails(server: &Server, name: &str, reason: &str) -> String {
-    server.fails(name, reason).await
+#[tokio::test]
+async fn a_file_that_went_is_reported_and_comes_back() {
+    if !has_docker("e2e missing files") {
+        return;
+    }
+    let server = server().await;
+    live(&server, "gap", "good", json!({"scale": {"min": 1}})).await;
+    server.home.write("gap/other.js", "");
+    server.home.remove("gap/index.js");
+    let message = server.fails("gap", "SourceInvalid").await;
+    assert!(message.contains("index.js"), "{message}");
+    assert_eq!(server.call("gap", json!({})).await.response(), "good");
+
+    server.home.write("gap/index.js", &answers("better"));
+    wait_until("the mended version answers", SOON, async || {
+        let reply = server.call("gap", json!({})).await;
+        (reply.response() == "better").then_some(())
+    })
+    .await;
+    server.ready("gap").await;
+    server.home.remove("gap.yaml");
 }
 
 #[tokio::test]

@@ -91,95 +91,67 @@ async fn an_upload_without_a_dockerfile_is_node_and_a_second_one_replaces_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_deployed_says_why() {
-    if !has_docker("e2e upload errors") {
+async fn an_archive_that_cannot_be_taken_says_why() {
+    if !has_docker("e2e bad archives") {
         return;
     }
     let server = server().await;
-    let good = tar_of(&[("index.js", "module.exports = () => 1")]);
-    for (what, name, file, code, why) in [
-        ("base64", "bad", "%%%".to_owned(), "SourceInvalid", "base64"),
-        ("tar", "bad", encoded(&[7; 2048]), "SourceInvalid", "tar"),
+    for (tar, why) in [
+        (vec![7; 2048], "tar"),
+        (vec![0x1f, 0x8b, 8, 0], "gzip"),
+        (climbing(), "../../etc/x"),
+        (special(EntryType::Symlink), "symbolic link"),
+        (special(EntryType::Link), "hard link"),
+        (special(EntryType::Char), "device"),
+        (tar_of(&[]), "no file"),
+        (tar_of(&[("main.js", "1")]), "index.js"),
+    ] {
+        let reply = upload(&server, "bad", &tar).await;
+        explained(&reply.refused(400, "SourceInvalid"), why);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_makes_no_function_says_why() {
+    if !has_docker("e2e bad uploads") {
+        return;
+    }
+    let server = server().await;
+    let good = encoded(&tar_of(&[("index.js", "module.exports = () => 1")]));
+    let typo = encoded(&tar_of(&[("fn.yaml", "lenguage: node")]));
+    for (body, code, why) in [
         (
-            "gzip",
-            "bad",
-            encoded(&[0x1f, 0x8b, 8, 0]),
+            json!({"name": "bad", "file": "%%%"}),
             "SourceInvalid",
-            "gzip",
+            "base64",
         ),
         (
-            "climbing",
-            "bad",
-            encoded(&climbing()),
-            "SourceInvalid",
-            "../../etc/x",
-        ),
-        (
-            "link",
-            "bad",
-            encoded(&special(EntryType::Symlink)),
-            "SourceInvalid",
-            "symbolic link",
-        ),
-        (
-            "device",
-            "bad",
-            encoded(&special(EntryType::Char)),
-            "SourceInvalid",
-            "device",
-        ),
-        (
-            "empty",
-            "bad",
-            encoded(&tar_of(&[])),
-            "SourceInvalid",
-            "no file",
-        ),
-        (
-            "name",
-            "Not_A_Label",
-            encoded(&good),
+            json!({"name": "Not_A_Label", "file": good}),
             "InvalidSpec",
             "Not_A_Label",
         ),
         (
-            "field",
-            "bad",
-            encoded(&tar_of(&[("fn.yaml", "lenguage: node")])),
+            json!({"name": "bad", "file": typo}),
             "InvalidSpec",
             "lenguage",
         ),
-        (
-            "index.js",
-            "bad",
-            encoded(&tar_of(&[("main.js", "1")])),
-            "SourceInvalid",
-            "index.js",
-        ),
+        (json!({"name": "bad"}), "BadRequest", "file"),
+        (json!({"name": 1, "file": ""}), "BadRequest", "name"),
+        (json!([]), "BadRequest", "name"),
     ] {
-        let reply = server
-            .post("/functions", &json!({"name": name, "file": file}))
-            .await;
-        let reply = reply.refused(400, code);
-        assert_eq!(
-            reply.json()["message"],
-            "Failed to deploy function",
-            "{what}"
-        );
-        let info = reply.json()["info"].as_str().unwrap().to_owned();
-        assert!(info.contains(why), "{what}: {info}");
+        let reply = server.post("/functions/", &body).await;
+        explained(&reply.refused(400, code), why);
     }
-    for body in [
-        json!({"name": "bad"}),
-        json!([]),
-        json!({"name": 1, "file": ""}),
-    ] {
-        let reply = server
-            .post("/functions/", &body)
-            .await
-            .refused(400, "BadRequest");
-        assert_eq!(reply.json()["message"], "Failed to deploy function");
-    }
+}
+
+fn explained(reply: &Reply, why: &str) {
+    assert_eq!(
+        reply.json()["message"],
+        "Failed to deploy function",
+        "{why}"
+    );
+    let info = reply.json()["info"].as_str().unwrap().to_owned();
+    assert!(info.contains(why), "{why}: {info}");
 }
 
 #[tokio::test]
