@@ -145,7 +145,7 @@ impl<I, W> Slots<I, W> {
         let now = self.route.as_ref().map(|r| &r.revision);
         if let Some(before) = before.filter(|b| Some(&b.revision) != now) {
             for slot in self
-                .slots
+                .all
                 .iter_mut()
                 .filter(|s| s.revision == before.revision)
             {
