@@ -71,30 +71,18 @@ pub enum AppError {
 pub async fn run(config: Config) -> Result<(), AppError> {
     let state = State::open(&config.state_dir)?;
     let adapters = adapters(&config, &state.owner).await?;
-    let main = listen(config.listen).await?;
-    let invoke = match config.invoke_listen {
-        Some(address) => Some(listen(address).await?),
-        None => None,
-    };
-    let facts = facts(&config, main.1, &*adapters.runtime).await;
+    let addresses = Addresses::bind(&config).await?;
+    let facts = facts(&config, addresses.main.1, &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
     let problems = directory
         .as_ref()
         .map_or_else(|| watch::channel(Vec::new()).1, Directory::problems);
-    announce(
-        &config,
-        &facts,
-        main.1,
-        invoke.as_ref().map(|(_, address)| *address),
-    );
+    announce(&config, &facts, &addresses);
 
     let metrics = Arc::new(Metrics::default());
     let settings = Settings {
         memory: config::machine_memory() / 100 * MEMORY_PERCENT,
-        base_url: format!(
-            "http://{}",
-            invoke.as_ref().map_or(main.1, |(_, address)| *address)
-        ),
+        base_url: format!("http://{}", addresses.calls()),
         metrics: Arc::clone(&metrics),
     };
     let (turns, keys) = Turns::new();
@@ -123,13 +111,32 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     if let Some(directory) = directory {
         tasks.spawn("directory", directory.run(tasks.stop.clone()));
     }
-    let listeners = listeners(
-        &ingress,
-        main.0,
-        invoke.map(|(listener, _)| listener),
-        &tasks.stop,
-    );
+    let listeners = listeners(&ingress, addresses, &tasks.stop);
     tasks.until_signal(listeners, &controller).await
+}
+
+/// Where the server listens.
+struct Addresses {
+    main: (TcpListener, SocketAddr),
+    /// For calls alone.
+    invoke: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Addresses {
+    /// Before anything is served, so that a conflict is found early.
+    async fn bind(config: &Config) -> Result<Self, AppError> {
+        let main = listen(config.listen).await?;
+        let invoke = match config.invoke_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        Ok(Self { main, invoke })
+    }
+
+    /// Where calls go.
+    fn calls(&self) -> SocketAddr {
+        self.invoke.as_ref().unwrap_or(&self.main).1
+    }
 }
 
 /// What survives the server, held by it alone.
@@ -165,30 +172,21 @@ impl State {
 }
 
 /// Serves on both listeners, or on the one for everything.
-fn listeners(
-    ingress: &Arc<Ingress>,
-    main: TcpListener,
-    invoke: Option<TcpListener>,
-    stop: &CancellationToken,
-) -> Tasks {
+fn listeners(ingress: &Arc<Ingress>, addresses: Addresses, stop: &CancellationToken) -> Tasks {
     let most = MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10);
     let limit = usize::try_from(most).unwrap_or(usize::MAX);
     let mut listeners = Tasks {
         stop: stop.clone(),
         ..Tasks::default()
     };
-    let scope = if invoke.is_some() {
-        Scope::Manage
-    } else {
-        Scope::All
-    };
-    listeners.spawn(
-        "listener",
-        Arc::clone(ingress).serve(main, scope, limit, stop.clone()),
-    );
-    if let Some(invoke) = invoke {
-        let serving = Arc::clone(ingress).serve(invoke, Scope::Invoke, limit, stop.clone());
-        listeners.spawn("invoke listener", serving);
+    let serve =
+        |(listener, _), scope| Arc::clone(ingress).serve(listener, scope, limit, stop.clone());
+    match addresses.invoke {
+        None => listeners.spawn("listener", serve(addresses.main, Scope::All)),
+        Some(invoke) => {
+            listeners.spawn("listener", serve(addresses.main, Scope::Manage));
+            listeners.spawn("invoke listener", serve(invoke, Scope::Invoke));
+        }
     }
     listeners
 }
@@ -360,7 +358,7 @@ async fn facts(config: &Config, address: SocketAddr, runtime: &dyn Runtime) -> V
 }
 
 /// Says what was chosen.
-fn announce(config: &Config, facts: &Value, address: SocketAddr, invoke: Option<SocketAddr>) {
+fn announce(config: &Config, facts: &Value, addresses: &Addresses) {
     let engine = facts["engine"]["engine"].as_str();
     match (config.runtime, engine) {
         (RuntimeKind::Process, _) => {
@@ -383,10 +381,10 @@ fn announce(config: &Config, facts: &Value, address: SocketAddr, invoke: Option<
             .iter()
             .for_each(|dir| println!("directory    {}", dir.display())),
     }
-    if let Some(invoke) = invoke {
+    if let Some((_, invoke)) = &addresses.invoke {
         println!("calls        http://{invoke}");
     }
-    println!("listening on http://{address}");
+    println!("listening on http://{}", addresses.main.1);
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> AppError {

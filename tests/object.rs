@@ -5,6 +5,12 @@
 //! * `corpus/yaml/*.yaml`: text that cannot be read; the first line names line and column as an editor shows them (0 for any)
 //!   and words of the message. That line is not part of the text.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail by panicking; UPDATE=1 is read from the environment"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

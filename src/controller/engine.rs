@@ -220,8 +220,11 @@ impl Controller {
             known.map(|d| self.manners(&d.target))
         };
         let Some(manners) = manners else { return };
-        if may_exit(manners) && exit.code == 0 && removed.answered {
-            self.learn(revision, Fact::SingleCall).await;
+        if may_exit(manners) && exit.code == 0 && (removed.answered || removed.busy) {
+            // The engine's word may come before the answer does; that alone teaches nothing.
+            if removed.answered {
+                self.learn(revision, Fact::SingleCall).await;
+            }
             if let Some(entry) = self.entries().get(&exit.function) {
                 self.route(entry);
             }

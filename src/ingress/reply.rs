@@ -241,81 +241,33 @@ pub fn failure_message(body: &[u8], status: StatusCode) -> String {
 mod tests {
     use super::*;
 
+    #[rustfmt::skip]
+    /// Every error with its status in the envelope and raw, its code, and whether trying again may help.
+    fn table() -> Vec<(CallError, u16, u16, &'static str, bool)> {
+        let lease = |error| CallError::lease(error, Duration::from_secs(3));
+        let limit = Duration::from_secs(20);
+        let timeout = |stopped| CallError::Timeout { limit, elapsed: limit, stopped };
+        let foreign = Refusal::ForeignHost("x".into());
+        vec![
+            (CallError::NotFound("x".into()), 400, 404, "NotFound", false),
+            (CallError::FunctionFailed("x".into()), 400, 500, "FunctionFailed", false),
+            (CallError::BadInput("x".into()), 400, 400, "BadInput", false),
+            (lease(LeaseError::QueueFull), 429, 429, "QueueFull", true),
+            (lease(LeaseError::NoInstance { limit }), 503, 503, "NoInstance", true),
+            (lease(LeaseError::NoCapacity { limit }), 503, 503, "NoCapacity", true),
+            (timeout(true), 504, 504, "Timeout", false),
+            (timeout(false), 504, 504, "InstanceNotStopped", false),
+            (CallError::BodyTooLarge { limit: 1 }, 413, 413, "BodyTooLarge", false),
+            (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
+            (CallError::InstanceLost, 502, 502, "InstanceLost", false),
+            (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
+        ]
+    }
+
     #[test]
     fn codes_fit_the_style() {
         let now = Instant::now();
-        let lease = |error| CallError::lease(error, Duration::from_secs(3));
-        let limit = Duration::from_secs(20);
-        for (error, envelope, raw, code, retry) in [
-            (CallError::NotFound("x".into()), 400, 404, "NotFound", false),
-            (
-                CallError::FunctionFailed("x".into()),
-                400,
-                500,
-                "FunctionFailed",
-                false,
-            ),
-            (CallError::BadInput("x".into()), 400, 400, "BadInput", false),
-            (lease(LeaseError::QueueFull), 429, 429, "QueueFull", true),
-            (
-                lease(LeaseError::NoInstance { limit }),
-                503,
-                503,
-                "NoInstance",
-                true,
-            ),
-            (
-                lease(LeaseError::NoCapacity { limit }),
-                503,
-                503,
-                "NoCapacity",
-                true,
-            ),
-            (
-                CallError::Timeout {
-                    limit,
-                    elapsed: limit,
-                    stopped: true,
-                },
-                504,
-                504,
-                "Timeout",
-                false,
-            ),
-            (
-                CallError::Timeout {
-                    limit,
-                    elapsed: limit,
-                    stopped: false,
-                },
-                504,
-                504,
-                "InstanceNotStopped",
-                false,
-            ),
-            (
-                CallError::BodyTooLarge { limit: 1 },
-                413,
-                413,
-                "BodyTooLarge",
-                false,
-            ),
-            (
-                CallError::ResponseTooLarge { limit: 1 },
-                502,
-                502,
-                "ResponseTooLarge",
-                false,
-            ),
-            (CallError::InstanceLost, 502, 502, "InstanceLost", false),
-            (
-                CallError::Refused(Refusal::ForeignHost("x".into())),
-                403,
-                403,
-                "ForeignHost",
-                false,
-            ),
-        ] {
+        for (error, envelope, raw, code, retry) in table() {
             for (style, status) in [(Style::Envelope, envelope), (Style::Raw, raw)] {
                 let response = error.response(style, now);
                 assert_eq!(response.status(), status, "{error:?} {style:?}");

@@ -64,6 +64,8 @@ pub struct Removed<I> {
     pub phase: Phase,
     /// Whether it ever answered a call whose end would be its own.
     pub answered: bool,
+    /// Whether it had a call: the answer may be on its way still.
+    pub busy: bool,
 }
 
 /// The queue is full.
@@ -230,6 +232,7 @@ impl<I, W> Slots<I, W> {
             instance: slot.instance,
             phase: slot.phase,
             answered: slot.answered > 0,
+            busy: slot.in_flight > 0,
         })
     }
 
