@@ -1,4 +1,4 @@
-//! What was typed: one file a command. All but `start` and what needs no server speak to a server over HTTP ([`client`]).
+//! What was typed: one file a command. All but `start` and what needs no server speak to a server over HTTP (`client.rs`).
 
 mod age;
 mod apply;
