@@ -212,7 +212,12 @@ impl Runtime for ProcessRuntime {
             inner: &self.0,
             id: Some(&spec.id),
         };
-        self.0.launch(spec, &dirs).await?;
+        if let Err(error) = self.0.launch(spec, &dirs).await {
+            // Killed is not gone: the answer waits for the end, where there is one to come.
+            self.stop(&spec.id, Duration::ZERO).await?;
+            undo.id = None;
+            return Err(error);
+        }
         undo.id = None;
         Ok(spec.running_at(self.0.settings.run_root.socket(&spec.id)))
     }
