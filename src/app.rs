@@ -109,7 +109,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         problems: directory.as_ref().map_or_else(|| watch::channel(Vec::new()).1, Directory::problems),
         facts: Arc::new(facts),
     };
-    let ingress = Ingress::new(pools, api::router(api), metrics);
+    let ingress = Ingress::new(pools, api::router(api), metrics).map_err(AppError::Threads)?;
 
     let mut tasks = Tasks::default();
     tasks.spawn("controller", Arc::clone(&controller).run(keys));

@@ -1,13 +1,20 @@
 //! What `/metrics` says, in the names and units of the Prometheus conventions. No label grows with the number of calls,
 //! and none carries free text.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+mod calls;
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+use self::calls::Calls;
 
 /// Bounds of the latency histograms, in seconds.
 const SECONDS: [f64; 14] =
@@ -17,8 +24,7 @@ const SECONDS: [f64; 14] =
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    calls: Family<Code, Counter>,
-    call_seconds: Histogram,
+    calls: Arc<Calls>,
     pub in_flight: Gauge,
     waiting: Gauge,
     instances: Family<State, Gauge>,
@@ -30,11 +36,6 @@ pub struct Metrics {
     queue: Gauge,
     errors: Family<ByReason, Counter>,
     engine_up: Gauge<f64, AtomicU64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Code {
-    code: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,8 +69,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("faas"),
-            calls: Family::default(),
-            call_seconds: Histogram::new(SECONDS),
+            calls: Arc::default(),
             in_flight: Gauge::default(),
             waiting: Gauge::default(),
             instances: Family::default(),
@@ -90,9 +90,7 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register("calls", "Calls answered, by HTTP status", self.calls.clone());
-        let help = "Time from a call's arrival to the head of its answer";
-        r.register_with_unit("call_duration", help, Unit::Seconds, self.call_seconds.clone());
+        r.register_collector(Box::new(Arc::clone(&self.calls)));
         r.register("calls_in_flight", "Calls that instances are busy with", self.in_flight.clone());
         r.register("calls_waiting", "Callers that wait for an instance", self.waiting.clone());
         r.register("instances", "Instances, by state", self.instances.clone());
@@ -109,8 +107,7 @@ impl Metrics {
 
     /// A call has its answer's head.
     pub fn called(&self, code: u16, took: Duration) {
-        self.calls.get_or_create(&Code { code }).inc();
-        self.call_seconds.observe(took.as_secs_f64());
+        self.calls.note(code, took);
     }
 
     /// Something went wrong that is the platform's to tell. `reason` is a word from the code, never a text.
