@@ -8,6 +8,7 @@ pub mod guard;
 pub mod proxy;
 pub mod reply;
 pub mod route;
+pub mod timer;
 
 use std::{
     convert::Infallible,
@@ -29,7 +30,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::TokioIo,
     server::graceful::GracefulShutdown,
 };
 use tokio::{
@@ -43,6 +44,7 @@ use tower::ServiceExt;
 use self::{
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     route::Route,
+    timer::LazyTimer,
 };
 use crate::{pool::Pools, telemetry::Metrics, workers::Workers};
 
@@ -156,7 +158,7 @@ impl Ingress {
             }
         });
         http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(LazyTimer::default())
             .header_read_timeout(HEAD_TIME)
             .max_headers(MAX_FIELDS)
             .max_header_size(MAX_HEAD)

@@ -5,7 +5,7 @@ mod idle;
 mod load;
 mod server;
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fs, net::SocketAddr, num::NonZero, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
@@ -94,9 +94,10 @@ async fn run(args: &Args) -> Outcome<()> {
 
 /// A Function with the whole machine to itself.
 fn manifest(name: &str, scale: &str, handler: &str) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     format!(
         "apiVersion: faas.dev/v1alpha1\nkind: Function\nmetadata: {{name: {name}}}\nspec:\n  language: node\n  \
-         resources: {{cpu: '4', memory: 128Mi}}\n  scale: {scale}\n  source:\n    inline:\n      index.js: |\n        {handler}\n"
+         resources: {{cpu: '{cores}', memory: 128Mi}}\n  scale: {scale}\n  source:\n    inline:\n      index.js: |\n        {handler}\n"
     )
 }
 
