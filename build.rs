@@ -1,6 +1,11 @@
 //! Builds `guest/`, the init of every function container, as a static program, and names it in `FAAS_INIT_PATH`, so
 //! that `include_bytes!(env!("FAAS_INIT_PATH"))` embeds it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts through the environment"
+)]
+
 use std::env;
 use std::error::Error;
 use std::fs;

@@ -7,18 +7,18 @@ pub mod status;
 pub mod stream;
 pub mod upload;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::BytesRejection},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -26,8 +26,11 @@ use self::error::ApiError;
 use crate::{
     builder::sources::Sources,
     controller::Controller,
-    directory::Problem,
-    function::{API_VERSION, Function, FunctionKey, manifest},
+    directory::{Problem, is_watched},
+    function::{
+        API_VERSION, Function, FunctionKey,
+        manifest::{self, ManifestError},
+    },
     store::{Applied, Manager, embedded::EmbeddedStore},
     telemetry::Metrics,
 };
@@ -39,6 +42,8 @@ pub struct Api {
     pub sources: Sources,
     pub controller: Arc<Controller>,
     pub metrics: Arc<Metrics>,
+    /// The watched directories, absolute.
+    pub roots: Arc<Vec<PathBuf>>,
     /// What is wrong with files of the watched directories.
     pub problems: watch::Receiver<Vec<Problem>>,
     /// What this server is made of, for `/status`.
@@ -56,7 +61,6 @@ pub fn router(api: Api) -> Router {
         .route("/functions/{name}/events", get(events))
         .route("/status", get(status::status))
         .route("/ping", get(|| async { Json(json!({"message": "pong"})) }))
-        .route("/ping/", post(method_not_allowed))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(status::metrics))
@@ -68,7 +72,10 @@ pub fn router(api: Api) -> Router {
 }
 
 async fn unknown(uri: axum::http::Uri) -> ApiError {
-    ApiError::NotFound(format!("there is nothing at {}; see /openapi.json", uri.path()))
+    ApiError::NotFound(format!(
+        "there is nothing at {}; see /openapi.json",
+        uri.path()
+    ))
 }
 
 async fn method_not_allowed() -> ApiError {
@@ -85,7 +92,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
         let Path(name) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|error| ApiError::BadRequest(error.to_string()))?;
-        name.parse().map(Self).map_err(|error: crate::function::KeyError| ApiError::BadRequest(error.to_string()))
+        name.parse()
+            .map(Self)
+            .map_err(|error: crate::function::KeyError| ApiError::BadRequest(error.to_string()))
+    }
+}
+
+/// What stands behind the question mark.
+pub struct Params<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::from_request_parts(parts, state).await;
+        let Query(params) = query.map_err(|error| ApiError::BadRequest(error.body_text()))?;
+        Ok(Self(params))
     }
 }
 
@@ -94,50 +116,82 @@ struct ListQuery {
     namespace: Option<String>,
 }
 
-async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Json<Value> {
-    let wanted = |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
+async fn list(State(api): State<Api>, Params(query): Params<ListQuery>) -> Json<Value> {
+    let wanted =
+        |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
     let functions = api.store.list();
     let items: Vec<_> = functions.iter().filter(wanted).map(|f| &**f).collect();
     Json(json!({"apiVersion": API_VERSION, "kind": "FunctionList", "metadata": {}, "items": items}))
 }
 
 async fn read(State(api): State<Api>, Key(key): Key) -> Result<Json<Function>, ApiError> {
-    let function = api.store.get(&key).ok_or_else(|| ApiError::no_function(&key))?;
+    let function = api
+        .store
+        .get(&key)
+        .ok_or_else(|| ApiError::no_function(&key))?;
     Ok(Json(Function::clone(&function)))
 }
 
-async fn apply(State(api): State<Api>, Key(key): Key, body: Bytes) -> Result<Response, ApiError> {
-    let mut parsed = manifest::parse(&body);
-    let (Some(document), true) = (parsed.pop(), parsed.is_empty()) else {
-        return Err(ApiError::BadRequest("the body must hold exactly one Function, as JSON or YAML".to_owned()));
-    };
-    let function = document.verdict.map_err(|error| ApiError::Invalid(error.to_string()))?;
-    if document.key.as_ref() != Some(&key) {
+async fn apply(
+    State(api): State<Api>,
+    Key(key): Key,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = body?;
+    let invalid = |error: ManifestError| ApiError::Invalid(error.to_string());
+    let mut value = manifest::value(&body).map_err(invalid)?;
+    manifest::strip_ours(&mut value);
+    let document = manifest::judge(1, value);
+    if document.key.as_ref().is_some_and(|defined| *defined != key) {
         let message = format!("the body defines another Function than the path names ({key})");
         return Err(ApiError::BadRequest(message));
     }
+    let function = document.verdict.map_err(invalid)?;
     if function.spec.source.directory.is_some() {
         let message = "spec.source.directory: Forbidden: works only in manifests below a watched directory \
                        (`faas start --dir`); use `faas build`, source.inline or source.archive";
         return Err(ApiError::Invalid(message.to_owned()));
     }
-    let (applied, function) = api.store.apply(function, &Manager::Api, Timestamp::now()).await?;
+    let (applied, function) = api
+        .store
+        .apply(function, &Manager::Api, Timestamp::now())
+        .await?;
     if applied == Applied::Unchanged {
         api.controller.retry(&key);
     }
-    let status = if applied == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
-    let headers = [(header::HeaderName::from_static("x-faas-applied"), applied.to_string())];
+    let status = if applied == Applied::Created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let headers = [(
+        header::HeaderName::from_static("x-faas-applied"),
+        applied.to_string(),
+    )];
     Ok((status, headers, Json(Function::clone(&function))).into_response())
 }
 
 async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {
-    api.store.delete(&key, &Manager::Api, Timestamp::now()).await?;
+    let function = api
+        .store
+        .get(&key)
+        .ok_or_else(|| ApiError::no_function(&key))?;
+    let manager = match Manager::of(&function) {
+        // Its directory is not watched any more, so nothing else could delete it.
+        Manager::Directory { file } if !is_watched(&api.roots, &file) => {
+            Manager::Directory { file }
+        }
+        _ => Manager::Api,
+    };
+    api.store.delete(&key, &manager, Timestamp::now()).await?;
     let body = json!({"message": format!("Function {key} is being deleted")});
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }
 
 async fn events(State(api): State<Api>, Key(key): Key) -> Result<Json<Value>, ApiError> {
-    api.store.get(&key).ok_or_else(|| ApiError::no_function(&key))?;
+    api.store
+        .get(&key)
+        .ok_or_else(|| ApiError::no_function(&key))?;
     let events = api.store.events(&key).await?;
     Ok(Json(json!({"items": events})))
 }

@@ -17,15 +17,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, Api},
     builder::{
-        BuildError, Builder,
-        archive::Limits,
-        docker::DockerBuilder,
-        process::ProcessBuilder,
+        BuildError, Builder, archive::Limits, docker::DockerBuilder, process::ProcessBuilder,
         sources::Sources,
     },
     config::{self, Config, ConfigError, RuntimeKind},
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
-    directory::Directory,
+    directory::{self, Directory},
     ingress::{Ingress, Scope},
     pool::Pools,
     runtime::{
@@ -58,7 +55,10 @@ pub enum AppError {
     )]
     NoEngine { socket: PathBuf, message: String },
     #[error("cannot listen on {address}: {error}")]
-    Listen { address: SocketAddr, error: io::Error },
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
     #[error("cannot use {}: {error}", path.display())]
     Path { path: PathBuf, error: io::Error },
     #[error("cannot start threads: {0}")]
@@ -69,44 +69,50 @@ pub enum AppError {
 
 /// Runs the server until a signal ends it.
 pub async fn run(config: Config) -> Result<(), AppError> {
-    let _lock = state::lock(&config.state_dir, "faas start")?;
-    let store = EmbeddedStore::open(&config.state_dir)?;
-    let owner = state::owner(&config.state_dir)?;
-    let sources = Sources::open(&config.state_dir.join("sources")).map_err(at(&config.state_dir))?;
-    let (builder, runtime) = adapters(&config, &owner).await?;
-    let (listener, address) = listen(config.listen).await?;
+    let state = State::open(&config.state_dir)?;
+    let adapters = adapters(&config, &state.owner).await?;
+    let main = listen(config.listen).await?;
     let invoke = match config.invoke_listen {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let facts = facts(&config, main.1, &*adapters.runtime).await;
+    let directory = watcher(&config, &state)?;
+    let problems = directory
+        .as_ref()
+        .map_or_else(|| watch::channel(Vec::new()).1, Directory::problems);
+    announce(
+        &config,
+        &facts,
+        main.1,
+        invoke.as_ref().map(|(_, address)| *address),
+    );
 
-    let (turns, keys) = Turns::new();
-    let pools = Arc::new(Pools::new(turns.clone()));
     let metrics = Arc::new(Metrics::default());
-    let resolver = Resolver {
-        sources: sources.clone(),
-        bases: config.bases.clone(),
-        owner,
-        hash_key: state::secret(&config.state_dir)?,
-        secrets_dir: config.secrets_dir.clone(),
-    };
-    let calls_at = invoke.as_ref().map_or(address, |(_, address)| *address);
     let settings = Settings {
         memory: config::machine_memory() / 100 * MEMORY_PERCENT,
-        base_url: format!("http://{calls_at}"),
+        base_url: format!(
+            "http://{}",
+            invoke.as_ref().map_or(main.1, |(_, address)| *address)
+        ),
         metrics: Arc::clone(&metrics),
     };
-    let ports = Ports { store: store.clone(), builder, runtime: Arc::clone(&runtime) };
+    let (turns, keys) = Turns::new();
+    let pools = Arc::new(Pools::new(turns.clone()));
+    let ports = Ports {
+        store: state.store.clone(),
+        builder: adapters.builder,
+        runtime: adapters.runtime,
+    };
+    let resolver = state.resolver(&config);
     let controller = Controller::new(ports, resolver, Arc::clone(&pools), turns, settings);
-    let directory = directory(&config, &store, &sources)?;
-    let facts = facts(&config, address, &*runtime).await;
-    announce(&config, &facts, address, invoke.as_ref().map(|(_, a)| *a));
     let api = Api {
-        store,
-        sources,
+        store: state.store.clone(),
+        sources: state.sources.clone(),
         controller: Arc::clone(&controller),
         metrics: Arc::clone(&metrics),
-        problems: directory.as_ref().map_or_else(|| watch::channel(Vec::new()).1, Directory::problems),
+        roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
+        problems,
         facts: Arc::new(facts),
     };
     let ingress = Ingress::new(pools, api::router(api), metrics).map_err(AppError::Threads)?;
@@ -117,14 +123,74 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     if let Some(directory) = directory {
         tasks.spawn("directory", directory.run(tasks.stop.clone()));
     }
-    let limit = usize::try_from(MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10)).unwrap_or(usize::MAX);
-    let mut listeners = Tasks { stop: tasks.stop.clone(), ..Tasks::default() };
-    let scope = if invoke.is_some() { Scope::Manage } else { Scope::All };
-    listeners.spawn("listener", Arc::clone(&ingress).serve(listener, scope, limit, tasks.stop.clone()));
-    if let Some((listener, _)) = invoke {
-        listeners.spawn("invoke listener", ingress.serve(listener, Scope::Invoke, limit, tasks.stop.clone()));
-    }
+    let listeners = listeners(
+        &ingress,
+        main.0,
+        invoke.map(|(listener, _)| listener),
+        &tasks.stop,
+    );
     tasks.until_signal(listeners, &controller).await
+}
+
+/// What survives the server, held by it alone.
+struct State {
+    store: EmbeddedStore,
+    sources: Sources,
+    owner: String,
+    hash_key: [u8; 32],
+    _lock: state::Lock,
+}
+
+impl State {
+    fn open(dir: &Path) -> Result<Self, AppError> {
+        let lock = state::lock(dir, "faas start")?;
+        Ok(Self {
+            store: EmbeddedStore::open(dir)?,
+            sources: Sources::open(&dir.join("sources")).map_err(at(dir))?,
+            owner: state::owner(dir)?,
+            hash_key: state::secret(dir)?,
+            _lock: lock,
+        })
+    }
+
+    fn resolver(&self, config: &Config) -> Resolver {
+        Resolver {
+            sources: self.sources.clone(),
+            bases: config.bases.clone(),
+            owner: self.owner.clone(),
+            hash_key: self.hash_key,
+            secrets_dir: config.secrets_dir.clone(),
+        }
+    }
+}
+
+/// Serves on both listeners, or on the one for everything.
+fn listeners(
+    ingress: &Arc<Ingress>,
+    main: TcpListener,
+    invoke: Option<TcpListener>,
+    stop: &CancellationToken,
+) -> Tasks {
+    let most = MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10);
+    let limit = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut listeners = Tasks {
+        stop: stop.clone(),
+        ..Tasks::default()
+    };
+    let scope = if invoke.is_some() {
+        Scope::Manage
+    } else {
+        Scope::All
+    };
+    listeners.spawn(
+        "listener",
+        Arc::clone(ingress).serve(main, scope, limit, stop.clone()),
+    );
+    if let Some(invoke) = invoke {
+        let serving = Arc::clone(ingress).serve(invoke, Scope::Invoke, limit, stop.clone());
+        listeners.spawn("invoke listener", serving);
+    }
+    listeners
 }
 
 /// What owns the long-lived tasks. One that ends before it is told to ends the process, by name.
@@ -140,7 +206,11 @@ impl Tasks {
     }
 
     /// The first signal drains, the second leaves at once.
-    async fn until_signal(mut self, mut listeners: Self, controller: &Controller) -> Result<(), AppError> {
+    async fn until_signal(
+        mut self,
+        mut listeners: Self,
+        controller: &Controller,
+    ) -> Result<(), AppError> {
         tokio::select! {
             () = signal() => {}
             ended = self.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
@@ -148,9 +218,7 @@ impl Tasks {
         }
         println!("Draining: calls that run are answered; Ctrl-C again leaves at once");
         self.stop.cancel();
-        let drained = async {
-            while listeners.running.join_next().await.is_some() {}
-        };
+        let drained = async { while listeners.running.join_next().await.is_some() {} };
         tokio::select! {
             () = signal() => println!("Left at once; instances are adopted at the next start"),
             outcome = tokio::time::timeout(DRAIN, drained) => match outcome {
@@ -175,19 +243,31 @@ fn name(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> &'static
 
 /// SIGINT or SIGTERM.
 async fn signal() {
-    let streams = [SignalKind::interrupt(), SignalKind::terminate()].map(tokio::signal::unix::signal);
-    let [Ok(mut interrupt), Ok(mut terminate)] = streams else { return std::future::pending().await };
+    let streams =
+        [SignalKind::interrupt(), SignalKind::terminate()].map(tokio::signal::unix::signal);
+    let [Ok(mut interrupt), Ok(mut terminate)] = streams else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
 }
 
-async fn adapters(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
+/// What builds and what runs.
+struct Adapters {
+    builder: Arc<dyn Builder>,
+    runtime: Arc<dyn Runtime>,
+}
+
+async fn adapters(config: &Config, owner: &str) -> Result<Adapters, AppError> {
     if config.runtime == RuntimeKind::Process {
         return processes(config, owner);
     }
-    let no_engine = |message: String| AppError::NoEngine { socket: config.docker_socket.clone(), message };
+    let no_engine = |message: String| AppError::NoEngine {
+        socket: config.docker_socket.clone(),
+        message,
+    };
     let builder = DockerBuilder::connect(&config.docker_socket, owner, config.build.clone())
         .await
         .map_err(|error: BuildError| no_engine(error.to_string()))?;
@@ -199,29 +279,49 @@ async fn adapters(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc
         init: docker::INIT,
         allow_host_reach: config.allow_host_reach,
     });
-    runtime.sweep().await.map_err(|error: RuntimeError| no_engine(error.to_string()))?;
-    Ok((Arc::new(builder), Arc::new(runtime)))
+    runtime
+        .sweep()
+        .await
+        .map_err(|error: RuntimeError| no_engine(error.to_string()))?;
+    Ok(Adapters {
+        builder: Arc::new(builder),
+        runtime: Arc::new(runtime),
+    })
 }
 
-fn processes(config: &Config, owner: &str) -> Result<(Arc<dyn Builder>, Arc<dyn Runtime>), AppError> {
+fn processes(config: &Config, owner: &str) -> Result<Adapters, AppError> {
     let images = config.state_dir.join("images");
-    let builder = ProcessBuilder::open(&images, owner, config.build.clone()).map_err(at(&images))?;
+    let builder =
+        ProcessBuilder::open(&images, owner, config.build.clone()).map_err(at(&images))?;
     let run_root = run_root(config, owner, false)?;
-    let settings = process::Settings { run_root, images, node: PathBuf::from("node"), path: config.path.clone() };
+    let settings = process::Settings {
+        run_root,
+        images,
+        node: PathBuf::from("node"),
+        path: config.path.clone(),
+    };
     let runtime = ProcessRuntime::new(settings).map_err(at(&config.state_dir))?;
-    Ok((Arc::new(builder), Arc::new(runtime)))
+    Ok(Adapters {
+        builder: Arc::new(builder),
+        runtime: Arc::new(runtime),
+    })
 }
 
 /// Sockets live in memory: in mounts of their own as root, else in the user's runtime directory.
 fn run_root(config: &Config, owner: &str, mounts: bool) -> Result<RunRoot, AppError> {
     let root = rustix::process::geteuid().is_root();
-    let base = match &config.user_runtime_dir {
-        _ if root => PathBuf::from("/run/faas"),
-        Some(dir) => dir.join("faas"),
-        None => PathBuf::from(format!("/dev/shm/faas-{}", rustix::process::geteuid().as_raw())),
-    };
-    let path = base.join(owner);
+    let path = run_base(config.user_runtime_dir.as_deref()).join(owner);
     RunRoot::open(&path, root && mounts).map_err(at(&path))
+}
+
+/// The directory in memory below which every installation of this user has its run root.
+pub fn run_base(user_runtime_dir: Option<&Path>) -> PathBuf {
+    let user = rustix::process::geteuid();
+    match user_runtime_dir {
+        _ if user.is_root() => PathBuf::from("/run/faas"),
+        Some(dir) => dir.join("faas"),
+        None => PathBuf::from(format!("/dev/shm/faas-{}", user.as_raw())),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
@@ -231,19 +331,24 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppErr
     Ok((listener, address))
 }
 
-fn directory(config: &Config, store: &EmbeddedStore, sources: &Sources) -> Result<Option<Directory>, AppError> {
-    if config.dirs.is_empty() {
+fn watcher(config: &Config, state: &State) -> Result<Option<Directory>, AppError> {
+    let Some(first) = config.dirs.first() else {
         return Ok(None);
-    }
-    Directory::new(&config.dirs, store.clone(), sources.clone(), Limits::default())
+    };
+    let (store, sources) = (state.store.clone(), state.sources.clone());
+    Directory::new(&config.dirs, store, sources, Limits::default())
         .map(Some)
-        .map_err(at(&config.dirs[0]))
+        .map_err(at(first))
 }
 
 /// What this server is made of.
 async fn facts(config: &Config, address: SocketAddr, runtime: &dyn Runtime) -> Value {
     let engine = runtime.facts().await.unwrap_or_default();
-    let kind = if config.runtime == RuntimeKind::Process { "process" } else { "docker" };
+    let kind = if config.runtime == RuntimeKind::Process {
+        "process"
+    } else {
+        "docker"
+    };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "runtime": kind,
@@ -259,14 +364,24 @@ fn announce(config: &Config, facts: &Value, address: SocketAddr, invoke: Option<
     let engine = facts["engine"]["engine"].as_str();
     match (config.runtime, engine) {
         (RuntimeKind::Process, _) => {
-            println!("runtime      process: functions run as you on this machine; NOTHING isolates them");
+            println!(
+                "runtime      process: functions run as you on this machine; NOTHING isolates them"
+            );
         }
-        (_, engine) => println!("runtime      docker ({})", engine.unwrap_or("engine of unknown version")),
+        (_, engine) => println!(
+            "runtime      docker ({})",
+            engine.unwrap_or("engine of unknown version")
+        ),
     }
-    println!("store        {}", config.state_dir.join("store.db").display());
+    println!(
+        "store        {}",
+        config.state_dir.join("store.db").display()
+    );
     match config.dirs.as_slice() {
         [] => println!("directories  none (use --dir DIR, `faas apply` or `faas build`)"),
-        dirs => dirs.iter().for_each(|dir| println!("directory    {}", dir.display())),
+        dirs => dirs
+            .iter()
+            .for_each(|dir| println!("directory    {}", dir.display())),
     }
     if let Some(invoke) = invoke {
         println!("calls        http://{invoke}");

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
-use crate::builder::{BaseImages, BuildEnvironment};
+use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
 
 /// Where the server listens, and clients look for it, unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:5555";
@@ -30,7 +30,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "ADDRESS")]
     invoke_listen: Option<SocketAddr>,
 
-    /// Where the server keeps what must survive it [default: $XDG_STATE_HOME/faas]
+    /// Where the server keeps what must survive it [default: `$XDG_STATE_HOME/faas`]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
@@ -51,7 +51,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "FILE")]
     build_ca: Option<PathBuf>,
 
-    /// Variable that the commands of builds get (HTTPS_PROXY, or NAME=VALUE); may be given several times
+    /// Variable that the commands of builds get (`HTTPS_PROXY`, or `NAME=VALUE`); may be given several times
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_env: Vec<String>,
 
@@ -104,21 +104,31 @@ pub enum ConfigError {
     #[error("--secrets-dir {}: no such directory", .0.display())]
     NoSecrets(PathBuf),
     #[error("--build-ca {}: {error}", file.display())]
-    BuildCa { file: PathBuf, error: std::io::Error },
+    BuildCa {
+        file: PathBuf,
+        error: std::io::Error,
+    },
     #[error("--build-ca {}: holds no PEM certificate (-----BEGIN CERTIFICATE-----)", .0.display())]
     NoCertificate(PathBuf),
     #[error("--build-env {0}: the variable is not set here; set it, or give NAME=VALUE")]
     NoVariable(String),
+    #[error("--build-env {0:?}: a variable's name has letters, digits and '_' only")]
+    VariableName(String),
     #[error("neither XDG_STATE_HOME nor HOME is set: say where to keep the state with --state-dir")]
     NoStateDir,
-    #[error("DOCKER_HOST is {0}: faas speaks to a local engine only, through unix:///path/to/docker.sock")]
+    #[error(
+        "DOCKER_HOST is {0}: faas speaks to a local engine only, through unix:///path/to/docker.sock"
+    )]
     DockerHost(String),
 }
 
 impl StartArgs {
     /// What was typed, checked and completed from the environment.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        for address in [Some(self.listen), self.invoke_listen].into_iter().flatten() {
+        for address in [Some(self.listen), self.invoke_listen]
+            .into_iter()
+            .flatten()
+        {
             if !address.ip().is_loopback() {
                 return Err(ConfigError::NotLoopback(address));
             }
@@ -126,57 +136,95 @@ impl StartArgs {
         if let Some(dir) = self.secrets_dir.iter().find(|dir| !dir.is_dir()) {
             return Err(ConfigError::NoSecrets(dir.clone()));
         }
+        let around = surroundings()?;
         Ok(Config {
             dirs: directories(self.dirs)?,
             listen: self.listen,
             invoke_listen: self.invoke_listen,
-            state_dir: self.state_dir.map_or_else(default_state_dir, Ok)?,
+            state_dir: absolute(self.state_dir.map_or_else(default_state_dir, Ok)?),
             runtime: self.runtime,
             bases: BaseImages(self.base_images.into_iter().collect::<BTreeMap<_, _>>()),
             secrets_dir: self.secrets_dir,
             build: BuildEnvironment {
                 ca: self.build_ca.as_deref().map(certificates).transpose()?,
-                variables: self.build_env.into_iter().map(variable).collect::<Result<_, _>>()?,
+                variables: self
+                    .build_env
+                    .into_iter()
+                    .map(variable)
+                    .collect::<Result<_, _>>()?,
             },
             allow_host_reach: self.allow_host_reach,
-            docker_socket: docker_socket()?,
-            user_runtime_dir: read("XDG_RUNTIME_DIR").map(PathBuf::from),
-            path: read("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            docker_socket: around.docker_socket,
+            user_runtime_dir: around.user_runtime_dir,
+            path: around.path,
         })
     }
 }
 
+/// What of the environment decides where the engine and the sockets of instances are.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// See [`Config::docker_socket`].
+    pub docker_socket: PathBuf,
+    /// See [`Config::user_runtime_dir`].
+    pub user_runtime_dir: Option<PathBuf>,
+    /// See [`Config::path`].
+    pub path: String,
+}
+
+/// Looks around.
+pub fn surroundings() -> Result<Surroundings, ConfigError> {
+    Ok(Surroundings {
+        docker_socket: docker_socket()?,
+        user_runtime_dir: read("XDG_RUNTIME_DIR").map(PathBuf::from),
+        path: read("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+    })
+}
+
 /// Where clients find the server: `FAAS_URL`, or the default address.
 pub fn server_url(given: Option<String>) -> String {
-    given.or_else(|| read("FAAS_URL")).unwrap_or_else(|| format!("http://{DEFAULT_ADDRESS}"))
+    given
+        .or_else(|| read("FAAS_URL"))
+        .unwrap_or_else(|| format!("http://{DEFAULT_ADDRESS}"))
 }
 
 /// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`.
 pub fn log_filter() -> String {
-    read("FAAS_LOG").unwrap_or_else(|| "info".to_owned())
+    read("FAAS_LOG").unwrap_or_else(|| "info,kube_runtime=warn".to_owned())
 }
 
 /// How many descriptors this process may have.
 pub fn descriptor_limit() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+    rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX)
 }
 
 /// This machine's memory, in bytes.
 pub fn machine_memory() -> i64 {
     let info = rustix::system::sysinfo();
-    let bytes = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+    let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit));
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn directories(given: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
     if given.is_empty() {
         let default = PathBuf::from("functions");
-        return Ok(if default.is_dir() { vec![default] } else { Vec::new() });
+        return Ok(if default.is_dir() {
+            vec![default]
+        } else {
+            Vec::new()
+        });
     }
     match given.iter().find(|dir| !dir.is_dir()) {
         Some(missing) => Err(ConfigError::NoDirectory(missing.clone())),
         None => Ok(given),
     }
+}
+
+/// Engines and children live in other directories than this process.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn default_state_dir() -> Result<PathBuf, ConfigError> {
@@ -198,7 +246,10 @@ fn docker_socket() -> Result<PathBuf, ConfigError> {
 }
 
 fn certificates(file: &Path) -> Result<Bytes, ConfigError> {
-    let pem = std::fs::read(file).map_err(|error| ConfigError::BuildCa { file: file.to_owned(), error })?;
+    let pem = std::fs::read(file).map_err(|error| ConfigError::BuildCa {
+        file: file.to_owned(),
+        error,
+    })?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
         return Err(ConfigError::NoCertificate(file.to_owned()));
     }
@@ -206,16 +257,21 @@ fn certificates(file: &Path) -> Result<Bytes, ConfigError> {
 }
 
 fn variable(given: String) -> Result<(String, String), ConfigError> {
-    match given.split_once('=') {
-        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-        None => match read(&given) {
-            Some(value) => Ok((given, value)),
-            None => Err(ConfigError::NoVariable(given)),
-        },
+    let (name, value) = match given.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (given.as_str(), read(&given)),
+    };
+    if !is_variable(name) {
+        return Err(ConfigError::VariableName(name.to_owned()));
+    }
+    match value {
+        Some(value) => Ok((name.to_owned(), value)),
+        None => Err(ConfigError::NoVariable(given)),
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// For a flag's value: `NAME=REF`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, reference)) if !name.is_empty() && !reference.is_empty() => {
             Ok((name.to_owned(), reference.to_owned()))

@@ -1,33 +1,39 @@
 //! The reconcile loop: one turn of one Function is observe → plan → apply → report.
 //!
-//! 1. *observe* (memory only, plus the source when it changed): what is there, [`entry`], [`images`], the pool;
-//! 2. *plan* (pure): [`crate::plan`];
+//! 1. *observe* (memory only, plus the source when it changed): what is there, [`mod@observe`], [`entry`], [`images`], the pool;
+//! 2. *plan*: [`crate::plan`], which is pure;
 //! 3. *apply*: [`apply`] begins builds, starts and stops as tasks of their own, and switches routes;
-//! 4. *report*: the status, written only on a difference.
+//! 4. *report*: the status, written only on a difference, [`mod@report`].
 //!
 //! Turns come from changes of objects, from callers who wait, from the ends of tasks, from instances that exit and from
 //! the wake times that plans ask for. kube-runtime's applier runs them: one at a time for each Function.
 
 pub mod apply;
 pub mod capacity;
+pub mod claims;
 pub mod engine;
 pub mod entry;
 pub mod images;
 pub mod log;
+pub mod observe;
+pub mod report;
 pub mod resolve;
 pub mod turns;
 pub mod view;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use kube::runtime::{
-    controller::{Action, Config},
+    controller::{self, Action, Config},
     reflector::{self, ObjectRef},
     watcher::Event,
 };
@@ -38,12 +44,12 @@ pub use self::turns::Turns;
 use self::{capacity::Capacity, engine::Engine, entry::Entry, images::Images, resolve::Resolver};
 use crate::{
     builder::Builder,
-    function::{Function, FunctionKey, Revision},
-    plan::{self, Blocked, Manners, Target, World, image::Desired, report},
+    function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
+    plan::{self, Blocked, Target, World},
     pool::Pools,
     retry::BACKOFF,
     runtime::Runtime,
-    store::{Fact, StoreError, embedded::EmbeddedStore},
+    store::{StoreError, embedded::EmbeddedStore},
     telemetry::Metrics,
 };
 
@@ -85,6 +91,8 @@ pub struct Controller {
     builds: Semaphore,
     starts: Semaphore,
     tasks: TaskTracker,
+    /// The server ends: nothing is begun any more.
+    leaving: AtomicBool,
     metrics: Arc<Metrics>,
     /// What URLs of functions begin with.
     base_url: String,
@@ -124,6 +132,7 @@ impl Controller {
             builds: Semaphore::new(CONCURRENT_BUILDS),
             starts: Semaphore::new(CONCURRENT_STARTS),
             tasks: TaskTracker::new(),
+            leaving: AtomicBool::new(false),
             metrics: settings.metrics,
             base_url: settings.base_url,
         })
@@ -135,23 +144,45 @@ impl Controller {
         let writer = reflector::store::Writer::<Function>::default();
         let store = writer.as_reader();
         let watching = tokio::spawn(Arc::clone(&self).watch(writer));
+        // Fails only if the sender is gone, and we hold it.
+        let _ = self
+            .engine
+            .subscribe()
+            .wait_for(|engine| *engine != Engine::Unknown)
+            .await;
         let queue = keys.map(|key| Ok::<_, std::convert::Infallible>(reference(&key)));
         kube::runtime::applier(
-            |function, controller: Arc<Self>| Box::pin(async move { controller.turn(function).await }),
+            |function, controller: Arc<Self>| {
+                Box::pin(async move { controller.turn(function).await })
+            },
             |function, error, controller| controller.after_error(&function, error),
             Arc::clone(&self),
             store,
             queue,
             Config::default().concurrency(CONCURRENT_TURNS),
         )
-        // An object that went before its turn came is no news.
-        .for_each(|outcome| async move {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "Turn without an object");
-            }
+        .for_each(|outcome| {
+            self.no_object(outcome.err());
+            std::future::ready(())
         })
         .await;
         watching.abort();
+    }
+
+    /// An object that went before its turn came is no news, but the turn counts as begun: one of the same name may come.
+    fn no_object(&self, outcome: Option<controller::Error<TurnError, std::convert::Infallible>>) {
+        if let Some(controller::Error::ObjectNotFound(gone)) = outcome
+            && let Ok(key) = FunctionKey::new(
+                gone.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
+                &gone.name,
+            )
+        {
+            self.turns.begin(&key);
+            if self.ports.store.get(&key).is_some() {
+                // It has come meanwhile, and what it asked for may have been taken for the turn that ends here.
+                self.turns.request(&key);
+            }
+        }
     }
 
     /// Turns the store's changes into turns.
@@ -180,8 +211,13 @@ impl Controller {
 
     /// One turn of one Function.
     async fn turn(self: Arc<Self>, function: Arc<Function>) -> Result<Action, TurnError> {
-        let Ok(key) = FunctionKey::try_from(&*function) else { return Ok(Action::await_change()) };
+        let Ok(key) = FunctionKey::try_from(&*function) else {
+            return Ok(Action::await_change());
+        };
         self.turns.begin(&key);
+        if self.leaving.load(Ordering::Relaxed) {
+            return Ok(Action::await_change());
+        }
         self.metrics.turns.inc();
         let uid = function.metadata.uid.clone().unwrap_or_default();
         if function.metadata.deletion_timestamp.is_some() {
@@ -191,145 +227,33 @@ impl Controller {
         // 1. observe
         self.resolve(&key, &uid, &function).await;
         let now = Instant::now();
-        let Some((mut view, world)) = self.observe(&key) else { return Ok(Action::await_change()) };
+        let Some((mut view, world)) = self.observe(&key) else {
+            return Ok(Action::await_change());
+        };
 
         // 2. plan
         let plan = match &view.engine {
-            None => plan::plan(view.desired.as_ref().ok(), view.serving.as_ref(), &world, now),
+            None => plan::plan(view.desired.as_ref(), view.serving.as_ref(), &world, now),
             // Nothing can be done without the engine; what runs goes on answering.
-            Some(_) => plan::Plan::default(),
+            Some(error) => plan::without_engine(&world, error),
         };
 
         // 3. apply
         self.apply(&key, &function, &plan, &mut view).await;
 
         // 4. report
-        self.report(&key, &uid, &function, &plan, &view).await?;
+        self.report(&key, &function, &plan, &view).await?;
         Ok(self.next_turn(&key, &function, plan.wake, now))
     }
 
-    /// Brings the memory of what the newest generation asks for up to date.
-    async fn resolve(&self, key: &FunctionKey, uid: &str, function: &Function) {
-        let stamp = self.resolver.stamp(function).await;
-        let known = {
-            let mut entries = self.entries();
-            let entry = self.entry(&mut entries, key, uid);
-            entry.resolved.as_ref().is_some_and(|(before, _)| *before == stamp)
-        };
-        if known {
-            return;
-        }
-        let outcome = self.resolver.resolve(function).await.map(Arc::new);
-        let restored = self.restore(uid).await;
-        let mut entries = self.entries();
-        let entry = self.entry(&mut entries, key, uid);
-        if let Ok(desired) = &outcome {
-            entry.pool.set_patience(desired.startup_timeout);
-        }
-        if entry.resolved.is_some() {
-            // An edit is a reason to try again.
-            entry.failures.clear();
-        }
-        if entry.serving.is_none() {
-            entry.serving = restored.map(Arc::new);
-            self.route(entry);
-        }
-        entry.resolved = Some((stamp, outcome));
-    }
-
-    /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
-    async fn restore(&self, uid: &str) -> Option<Desired> {
-        let record = match self.ports.store.served(uid).await {
-            Ok(record) => record?,
-            Err(error) => {
-                tracing::error!(%uid, %error, "The revision that served before cannot be read");
-                return None;
-            }
-        };
-        self.resolver.restore(&serde_json::from_str(&record).ok()?).await
-    }
-
-    /// What is there, as the plan wants it.
-    fn observe(&self, key: &FunctionKey) -> Option<(View, World)> {
-        let engine = self.engine.borrow().away().map(str::to_owned);
-        let entries = self.entries();
-        let entry = entries.get(key)?;
-        let (_, outcome) = entry.resolved.as_ref()?;
-        let desired = outcome.as_ref().map(|d| self.target(d)).map_err(Clone::clone);
-        let serving = entry.serving.as_ref().map(|s| self.target(s));
-        let (instances, waiting, last_call) = entry.instances();
-        let newest = desired.as_ref().ok();
-        let memory = entry.desired().or(entry.serving.as_ref()).map_or(1, |d| d.limits.memory);
-        let failure = |target: Option<&Target>| target.and_then(|t| entry.failures.get(&t.revision)).cloned();
-        let world = World {
-            image: newest.map_or(plan::ImageState::Missing, |d| self.images.want(&d.image, key)),
-            instances,
-            proven: newest.is_some_and(|d| self.ports.store.knows(&d.revision, Fact::Proven)),
-            proving_elsewhere: newest.is_some_and(|d| self.is_proving_elsewhere(&d.revision, key)),
-            failure: failure(newest),
-            serving_failure: failure(serving.as_ref()),
-            waiting,
-            last_call,
-            room: self.capacity.room(memory),
-            pressure: self.pressure.load(std::sync::atomic::Ordering::Relaxed),
-        };
-        Some((View { desired, serving, engine }, world))
-    }
-
-    /// A revision's numbers with what is known of its manners by now.
-    fn target(&self, desired: &Desired) -> Target {
-        let mut target = desired.target.clone();
-        target.manners = self.manners(&target);
-        if target.manners == Manners::Single {
-            target.concurrency = 1;
-        }
-        target
-    }
-
-    fn manners(&self, target: &Target) -> Manners {
-        let knows = |fact| self.ports.store.knows(&target.revision, fact);
-        match target.manners {
-            Manners::Unknown if knows(Fact::SingleCall) => Manners::Single,
-            Manners::Unknown if knows(Fact::Stays) => Manners::Stays,
-            manners => manners,
-        }
-    }
-
-    fn is_proving_elsewhere(&self, revision: &Revision, key: &FunctionKey) -> bool {
-        self.proving().get(revision).is_some_and(|prover| prover != key)
-    }
-
-    /// Writes the status, if it differs.
-    async fn report(
-        &self,
+    /// A Function that is being deleted: its calls end, its instances go, then the object.
+    async fn dismantle(
+        self: &Arc<Self>,
         key: &FunctionKey,
         uid: &str,
-        function: &Function,
-        plan: &plan::Plan,
-        view: &View,
-    ) -> Result<(), TurnError> {
-        let Some((_, world)) = self.observe(key) else { return Ok(()) };
-        let last_build = view.desired.as_ref().ok().and_then(|d| self.images.last_build(&d.image));
-        let report = report::Report {
-            key,
-            generation: function.metadata.generation.unwrap_or_default(),
-            desired: view.desired.as_ref(),
-            serving: view.serving.as_ref(),
-            url: format!("{}/functions/{}", self.base_url, key.url_segment()),
-            last_build: last_build.map(|(last, _)| last),
-            engine: view.engine.as_deref(),
-            starved: plan.starved,
-        };
-        let previous = self.ports.store.get(key).and_then(|f| f.status.clone()).unwrap_or_default();
-        let status = report::status(&report, &world, &previous, Timestamp::now());
-        self.announce(key, uid, &previous, &status).await?;
-        self.ports.store.write_status(key, uid, status).await?;
-        Ok(())
-    }
-
-    /// A Function that is being deleted: its calls end, its instances go, then the object.
-    async fn dismantle(self: &Arc<Self>, key: &FunctionKey, uid: &str) -> Result<Action, TurnError> {
+    ) -> Result<Action, TurnError> {
         self.images.forget(key);
+        self.starve(key, false);
         let instances = {
             let mut entries = self.entries();
             let entry = self.entry(&mut entries, key, uid);
@@ -341,7 +265,10 @@ impl Controller {
             self.ports.store.finalize(key, uid).await?;
             return Ok(Action::await_change());
         }
-        let world = World { instances, ..World::empty() };
+        let world = World {
+            instances,
+            ..World::empty()
+        };
         self.stop_all(key, &plan::dismantle(&world).stop);
         Ok(Action::await_change())
     }
@@ -349,15 +276,26 @@ impl Controller {
     /// The object is gone for good; one of the same name may have come meanwhile.
     fn forget(&self, key: &FunctionKey, uid: Option<&str>) {
         let mut entries = self.entries();
-        if entries.get(key).is_some_and(|entry| uid == Some(&entry.uid)) {
+        if entries
+            .get(key)
+            .is_some_and(|entry| uid == Some(&entry.uid))
+        {
             entries.remove(key);
         }
         drop(entries);
         self.collect.notify_one();
+        // Whoever follows its log learns that there will be no more.
+        self.turned.send_replace(());
     }
 
     /// When the next turn comes at the latest.
-    fn next_turn(&self, key: &FunctionKey, function: &Function, wake: Option<Instant>, now: Instant) -> Action {
+    fn next_turn(
+        &self,
+        key: &FunctionKey,
+        function: &Function,
+        wake: Option<Instant>,
+        now: Instant,
+    ) -> Action {
         let wait = wake.map(|at| at.saturating_duration_since(now));
         let secrets = (!function.spec.secrets.is_empty()).then_some(SECRETS_EVERY);
         let wait = [wait, secrets].into_iter().flatten().min();
@@ -375,11 +313,15 @@ impl Controller {
 
     fn after_error(&self, function: &Function, error: &TurnError) -> Action {
         self.metrics.error(error.reason());
-        let Ok(key) = FunctionKey::try_from(function) else { return Action::await_change() };
+        let Ok(key) = FunctionKey::try_from(function) else {
+            return Action::await_change();
+        };
         tracing::warn!(function = %key, %error, "Turn failed");
         let now = Instant::now();
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&key) else { return Action::requeue(Duration::from_secs(1)) };
+        let Some(entry) = entries.get_mut(&key) else {
+            return Action::requeue(Duration::from_secs(1));
+        };
         entry.turn.attempts += 1;
         entry.turn.last_error = Some(error.to_string());
         let at = BACKOFF.next(entry.turn.attempts, now).unwrap_or(now);

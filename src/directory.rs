@@ -30,13 +30,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::plan::is_watched;
 use self::{
     plan::Plan,
     scan::{Scan, Scanner},
     source::SourceCache,
     watch::Eyes,
 };
+pub use self::{plan::is_watched, scan::is_manifest};
 use crate::{
     builder::{archive::Limits, sources::Sources},
     function::{Function, FunctionKey, manifest::ManifestError},

@@ -8,7 +8,7 @@ pub mod guard;
 pub mod proxy;
 pub mod reply;
 pub mod route;
-pub mod timer;
+mod timed;
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::{
-    rt::TokioIo,
+    rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
 use tokio::{
@@ -44,12 +44,10 @@ use tower::ServiceExt;
 use self::{
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     route::Route,
-    timer::LazyTimer,
+    timed::{Answering, IDLE_TIME, Requests, Timed},
 };
 use crate::{pool::Pools, telemetry::Metrics, workers::Workers};
 
-/// Longest time for a request's head.
-const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Largest head of a request.
 const MAX_HEAD: usize = 64 << 10;
 /// Most fields of a request's head.
@@ -87,7 +85,11 @@ impl Ingress {
     ///
     /// # Errors
     /// When threads cannot be started.
-    pub fn new(pools: Arc<Pools>, management: Router, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
+    pub fn new(
+        pools: Arc<Pools>,
+        management: Router,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             pools,
             management,
@@ -100,7 +102,13 @@ impl Ingress {
     }
 
     /// Accepts connections until `stop`, then lets requests finish. Ends when all have; the caller sets the deadline.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, scope: Scope, limit: usize, stop: CancellationToken) {
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        scope: Scope,
+        limit: usize,
+        stop: CancellationToken,
+    ) {
         let places = Arc::new(Semaphore::new(limit));
         let spare = Arc::new(Semaphore::new(SPARE));
         let graceful = GracefulShutdown::new();
@@ -124,7 +132,9 @@ impl Ingress {
                 },
             };
             let worker = self.workers.next();
-            let Ok(stream) = hand_over(stream, worker) else { continue };
+            let Ok(stream) = hand_over(stream, worker) else {
+                continue;
+            };
             let connection = Arc::clone(&self).connection(stream, peer, scope, full);
             let connection = graceful.watch(connection);
             worker.spawn(async move {
@@ -144,22 +154,35 @@ impl Ingress {
         peer: SocketAddr,
         scope: Scope,
         full: bool,
-    ) -> http1::Connection<TokioIo<TcpStream>, impl hyper::service::HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send>>
-    {
+    ) -> http1::Connection<
+        TokioIo<Timed>,
+        impl hyper::service::HttpService<
+            Incoming,
+            ResBody = Answering,
+            Error = Infallible,
+            Future: Send,
+        >,
+    > {
         // A small answer must not wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "No TCP_NODELAY");
         }
+        let requests = Requests::default();
+        let stream = Timed::new(stream, requests.clone());
         let service = service_fn(move |request| {
-            let this = Arc::clone(&self);
+            let (this, running) = (Arc::clone(&self), requests.begin());
             async move {
-                let response = if full { this.refuse(&request) } else { this.respond(request, scope).await };
-                Ok::<_, Infallible>(response)
+                let response = if full {
+                    this.refuse(&request)
+                } else {
+                    this.respond(request, scope).await
+                };
+                Ok::<_, Infallible>(running.until(response))
             }
         });
         http1::Builder::new()
-            .timer(LazyTimer::default())
-            .header_read_timeout(HEAD_TIME)
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE_TIME)
             .max_headers(MAX_FIELDS)
             .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)
@@ -193,13 +216,15 @@ impl Ingress {
                 self.finish(outcome, Style::Raw, busy)
             }
             (Route::Manage, Scope::All | Scope::Manage) => self.manage(request).await,
-            _ => CallError::NotFound(request.uri().path().to_owned()).response(Style::Raw, Instant::now()),
+            _ => CallError::NotFound(request.uri().path().to_owned())
+                .response(Style::Raw, Instant::now()),
         }
     }
 
     async fn manage(&self, request: Request<Incoming>) -> Response<Body> {
         let answer = self.management.clone().oneshot(request.map(Body::new));
-        let outcome: Result<Result<_, Infallible>, _> = AbortOnDropHandle::new(self.control.spawn(answer)).await;
+        let outcome: Result<Result<_, Infallible>, _> =
+            AbortOnDropHandle::new(self.control.spawn(answer)).await;
         match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
@@ -214,10 +239,19 @@ impl Ingress {
     /// Notes a call that runs, from its arrival on.
     fn arrive(&self) -> Busy<'_> {
         self.metrics.in_flight.inc();
-        Busy { metrics: &self.metrics, began: Instant::now(), code: 499 }
+        Busy {
+            metrics: &self.metrics,
+            began: Instant::now(),
+            code: 499,
+        }
     }
 
-    fn finish(&self, outcome: Result<Response<Body>, CallError>, style: Style, mut busy: Busy<'_>) -> Response<Body> {
+    fn finish(
+        &self,
+        outcome: Result<Response<Body>, CallError>,
+        style: Style,
+        mut busy: Busy<'_>,
+    ) -> Response<Body> {
         let response = outcome.unwrap_or_else(|error| {
             self.metrics.error(error.code());
             tracing::debug!(%error, code = error.code(), "Call refused or failed");
@@ -259,7 +293,8 @@ impl Ingress {
     }
 }
 
-const OVERLOADED: &str = r#"{"message":"too many connections; try again later","code":"Overloaded"}"#;
+const OVERLOADED: &str =
+    r#"{"message":"too many connections; try again later","code":"Overloaded"}"#;
 
 /// A call between its arrival and the head of its answer.
 struct Busy<'a> {
@@ -287,7 +322,9 @@ fn hand_over(stream: TcpStream, worker: &Handle) -> io::Result<TcpStream> {
 async fn pause_after(error: &io::Error) {
     if matches!(
         error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
     ) {
         return;
     }

@@ -1,4 +1,4 @@
-//! The heart [pure]: what a Function asks for and what is there become what to do, what to serve and what to say.
+//! The heart (pure): what a Function asks for and what is there become what to do, what to serve and what to say.
 //!
 //! Cold start, scale-up, roll-over, scale-down and clean-up are this one function. It is level-triggered: it looks at the
 //! whole world of one Function each time and remembers nothing, so a lost event costs at most one turn.
@@ -9,6 +9,7 @@ pub mod scale;
 
 use std::time::{Duration, Instant};
 
+use self::scale::Scaler;
 use crate::{
     builder::ImageName,
     function::{Revision, status::Reason},
@@ -93,6 +94,13 @@ pub enum Phase {
     Stopping,
 }
 
+impl Phase {
+    /// Whether it takes calls, or may take some later.
+    fn is_alive(self) -> bool {
+        matches!(self, Self::Starting | Self::Ready | Self::Probation(_))
+    }
+}
+
 /// One instance as the plan sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -170,10 +178,10 @@ pub struct Plan {
     pub stop: Vec<Stop>,
     /// Instances that have stayed after their first call.
     pub settle: Vec<InstanceId>,
-    /// The revision that calls go to from now on.
+    /// The revision that calls go to from now on, or by whose new terms they go.
     pub serve: Option<Revision>,
-    /// Memory of failures to be cleared.
-    pub forgive: bool,
+    /// Revisions whose memory of failures is to be cleared.
+    pub forgive: Vec<Revision>,
     /// There is no room for an instance that is needed.
     pub starved: bool,
     /// Callers who wait in vain are told this now.
@@ -182,38 +190,75 @@ pub struct Plan {
     pub wake: Option<Instant>,
 }
 
-/// Decides. `desired` is the newest generation's target or why there is none, `serving` the target that calls go to now.
-/// With `deleted`, everything goes.
+/// Decides. `newest` is the newest generation's target or why there is none, `serving` the target that calls go to now.
 pub fn plan(
-    desired: Option<&Target>,
+    newest: Result<&Target, &Blocked>,
     serving: Option<&Target>,
     world: &World,
     now: Instant,
 ) -> Plan {
     let mut plan = Plan::default();
+    let desired = newest.ok();
     let rolling = desired.filter(|d| serving.is_none_or(|s| s.revision != d.revision));
 
     if desired.is_some() {
         plan.image(world, now);
     }
-    if let Some(desired) = rolling {
-        scale::roll(&mut plan, desired, serving, world, now);
+    match (rolling, desired) {
+        (Some(rolling), _) => Scaler {
+            plan: &mut plan,
+            world,
+            now,
+        }
+        .roll(rolling, serving),
+        // The same revision on other terms, such as another `min`.
+        (None, Some(desired)) if serving != Some(desired) => {
+            plan.serve = Some(desired.revision.clone());
+        }
+        (None, _) => {}
     }
-    let active = match (&plan.serve, rolling) {
-        (Some(_), Some(desired)) => Some(desired),
-        _ => serving,
-    };
+    let active = plan.serve.as_ref().and(desired).or(serving);
     if let Some(active) = active {
         let failure = if desired.is_some_and(|d| d.revision == active.revision) {
             &world.failure
         } else {
             &world.serving_failure
         };
-        scale::keep(&mut plan, active, failure.as_ref(), world, now);
+        let startable =
+            world.image == ImageState::Ready || desired.is_none_or(|d| d.image != active.image);
+        Scaler {
+            plan: &mut plan,
+            world,
+            now,
+        }
+        .keep(active, startable, failure.as_ref());
     }
     scale::clean(&mut plan, active, rolling, world);
-    plan.forgive = forgives(world, now, &mut plan.wake);
+    plan.refuse = plan
+        .refuse
+        .take()
+        .or_else(|| plan.hopeless(newest, active, world));
+    plan.forgive = forgiven(desired, serving, world, now, &mut plan.wake);
     plan
+}
+
+/// Without the engine nothing can be begun. Callers that no instance can take are told so, except while it has not been
+/// asked yet.
+pub fn without_engine(world: &World, error: &str) -> Plan {
+    let usable = world
+        .instances
+        .iter()
+        .any(|i| matches!(i.phase, Phase::Ready | Phase::Starting));
+    let failure = Failure {
+        reason: Reason::EngineUnavailable,
+        message: format!("no instance runs, and none can be started: {error}"),
+        attempts: 1,
+        retry_at: None,
+    };
+    Plan {
+        refuse: (!usable && world.waiting > 0).then_some(failure),
+        ..Plan::default()
+    }
 }
 
 /// What a Function that is being deleted needs: everything stopped once its calls are done.
@@ -231,6 +276,36 @@ impl Plan {
             ImageState::Failed(failure) => due(failure, now, &mut self.wake),
             ImageState::Building | ImageState::Ready => false,
         };
+    }
+
+    /// Why callers wait in vain where no instance can be started at all.
+    fn hopeless(
+        &self,
+        newest: Result<&Target, &Blocked>,
+        active: Option<&Target>,
+        world: &World,
+    ) -> Option<Failure> {
+        let hope = |a: &Target| {
+            world
+                .instances
+                .iter()
+                .any(|i| i.revision == a.revision && i.phase.is_alive())
+        };
+        if world.waiting == 0 || active.is_some_and(hope) {
+            return None;
+        }
+        match (newest, &world.image) {
+            (Err(blocked), _) if active.is_none() => Some(Failure {
+                reason: blocked.reason,
+                message: blocked.message.clone(),
+                attempts: 0,
+                retry_at: None,
+            }),
+            (Ok(desired), ImageState::Failed(failure)) if !self.build => active
+                .is_none_or(|a| a.image == desired.image)
+                .then(|| failure.clone()),
+            _ => None,
+        }
     }
 }
 
@@ -251,22 +326,53 @@ fn sooner(wake: &mut Option<Instant>, at: Instant) {
     *wake = Some(wake.map_or(at, |earlier| earlier.min(at)));
 }
 
-/// Whether the memory of failures is over: an instance has lived on, or nobody has needed one for a while.
-fn forgives(world: &World, now: Instant, wake: &mut Option<Instant>) -> bool {
-    let failures = [&world.failure, &world.serving_failure];
-    let Some(retry_at) = failures.into_iter().flatten().filter_map(|f| f.retry_at).max() else {
-        return false;
-    };
-    let tired = failures.into_iter().flatten().any(|f| f.attempts >= ATTEMPTS);
-    let ready = world.instances.iter().filter(|i| i.phase == Phase::Ready).map(|i| i.since).min();
-    let Some(since) = ready.or_else(|| (!tired).then_some(retry_at)) else {
-        return false;
-    };
-    if since + STABLE <= now {
-        return true;
+/// Revisions whose memory of failures is over.
+fn forgiven(
+    newest: Option<&Target>,
+    serving: Option<&Target>,
+    world: &World,
+    now: Instant,
+    wake: &mut Option<Instant>,
+) -> Vec<Revision> {
+    let other = serving.filter(|s| newest.is_none_or(|n| n.revision != s.revision));
+    let failures = [(newest, &world.failure), (other, &world.serving_failure)];
+    let mut over = Vec::new();
+    for (target, failure) in failures {
+        let (Some(target), Some(failure)) = (target, failure) else {
+            continue;
+        };
+        match over_at(target, failure, world) {
+            Some(at) if at <= now => over.push(target.revision.clone()),
+            Some(at) => sooner(wake, at),
+            None => {}
+        }
     }
-    sooner(wake, since + STABLE);
-    false
+    over
+}
+
+/// When a failure is forgotten, as things are: an instance of that very revision has lived on since, or nobody has needed
+/// one for a while. A start under way has yet to tell.
+fn over_at(target: &Target, failure: &Failure, world: &World) -> Option<Instant> {
+    let retry_at = failure.retry_at?;
+    let instances = || {
+        world
+            .instances
+            .iter()
+            .filter(|i| i.revision == target.revision)
+    };
+    let oldest = instances()
+        .filter(|i| i.phase == Phase::Ready)
+        .map(|i| i.since)
+        .min();
+    let starting = instances().any(|i| i.phase == Phase::Starting);
+    let since = match oldest {
+        // Its instances do not live long, however well they do.
+        Some(_) if target.manners == Manners::Single => retry_at,
+        Some(since) => since.max(retry_at),
+        None if starting || failure.attempts >= ATTEMPTS => return None,
+        None => retry_at,
+    };
+    Some(since + STABLE)
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ impl Pool {
         self.starved.store(starved, Ordering::Relaxed);
     }
 
-    /// Takes an instance out of service if it has no call at this moment. Says whether it did.
+    /// Takes an instance out of service if it has no call at this moment. Says whether it is out of service now.
     pub fn retire(&self, id: &str) -> bool {
         self.slots().retire(id)
     }
@@ -272,12 +272,18 @@ impl Pool {
     fn hand_out(self: &Arc<Self>, grants: Vec<Grant<Instance, Waiter>>) {
         for grant in grants {
             // A caller that has left drops the lease, and with that the next one gets it.
-            let _ = grant.waiter.send(Ok(self.new_lease(grant.instance, grant.route)));
+            let _ = grant
+                .waiter
+                .send(Ok(self.new_lease(grant.instance, grant.route)));
         }
     }
 
     fn new_lease(self: &Arc<Self>, instance: Arc<Instance>, route: Arc<Route>) -> Lease {
-        Lease { instance, route, pool: Arc::clone(self) }
+        Lease {
+            instance,
+            route,
+            pool: Arc::clone(self),
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots<Instance, Waiter>> {
@@ -294,7 +300,10 @@ pub struct Pools {
 impl Pools {
     /// None yet.
     pub fn new(turns: Turns) -> Self {
-        Self { by_namespace: ArcSwap::default(), turns }
+        Self {
+            by_namespace: ArcSwap::default(),
+            turns,
+        }
     }
 
     /// The function of this name, if it is known.
@@ -321,7 +330,9 @@ impl Pools {
 
     /// The function is no more; calls to it are unknown from now on, those that wait are told so.
     pub fn remove(&self, key: &FunctionKey) {
-        let Some(pool) = self.get(key.namespace(), key.name()) else { return };
+        let Some(pool) = self.get(key.namespace(), key.name()) else {
+            return;
+        };
         self.by_namespace.rcu(|old| {
             let mut new = HashMap::clone(old);
             if let Some(names) = new.get_mut(key.namespace()) {
@@ -334,6 +345,13 @@ impl Pools {
 
     /// All of them.
     pub fn all(&self) -> Vec<Arc<Pool>> {
-        self.by_namespace.load().values().flat_map(|names| names.values().cloned()).collect()
+        self.by_namespace
+            .load()
+            .values()
+            .flat_map(|names| names.values().cloned())
+            .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,9 +16,10 @@ use prometheus_client::{
 
 use self::calls::Calls;
 
-/// Bounds of the latency histograms, in seconds.
-const SECONDS: [f64; 14] =
-    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
+/// Bounds of the histogram of starts, in seconds.
+const SECONDS: [f64; 14] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0,
+];
 
 /// All metrics of the process.
 #[derive(Debug)]
@@ -91,23 +92,66 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register_collector(Box::new(Arc::clone(&self.calls)));
-        r.register("calls_in_flight", "Calls that instances are busy with", self.in_flight.clone());
-        r.register("calls_waiting", "Callers that wait for an instance", self.waiting.clone());
+        r.register(
+            "calls_in_flight",
+            "Calls on their way",
+            self.in_flight.clone(),
+        );
+        r.register(
+            "calls_waiting",
+            "Callers that wait for an instance",
+            self.waiting.clone(),
+        );
+        r.register(
+            "errors",
+            "Errors of the platform, by reason",
+            self.errors.clone(),
+        );
+        self.register_controller();
+    }
+
+    fn register_controller(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "functions",
+            "Functions that are known",
+            self.functions.clone(),
+        );
         r.register("instances", "Instances, by state", self.instances.clone());
-        r.register("functions", "Functions that are known", self.functions.clone());
-        r.register("builds", "Builds that ended, by outcome", self.builds.clone());
-        r.register("builds_running", "Builds that run", self.builds_running.clone());
         let help = "Time from the order to start an instance to its first accepted connection";
-        r.register_with_unit("instance_start", help, Unit::Seconds, self.start_seconds.clone());
-        r.register("reconcile_turns", "Turns of the reconcile loop", self.turns.clone());
-        r.register("reconcile_queue", "Functions whose turn was asked for and has not begun", self.queue.clone());
-        r.register("errors", "Errors of the platform, by reason", self.errors.clone());
-        r.register("engine_up", "1 while the engine answers", self.engine_up.clone());
+        r.register_with_unit(
+            "instance_start",
+            help,
+            Unit::Seconds,
+            self.start_seconds.clone(),
+        );
+        r.register(
+            "builds",
+            "Builds that ended, by outcome",
+            self.builds.clone(),
+        );
+        r.register(
+            "builds_running",
+            "Builds that run",
+            self.builds_running.clone(),
+        );
+        r.register(
+            "reconcile_turns",
+            "Turns of the reconcile loop",
+            self.turns.clone(),
+        );
+        let help = "Functions whose turn was asked for and has not begun";
+        r.register("reconcile_queue", help, self.queue.clone());
+        r.register(
+            "engine_up",
+            "1 while the engine answers",
+            self.engine_up.clone(),
+        );
     }
 
     /// A call has its answer's head.
     pub fn called(&self, code: u16, took: Duration) {
-        self.calls.note(code, took);
+        self.calls.count(code, took);
     }
 
     /// Something went wrong that is the platform's to tell. `reason` is a word from the code, never a text.
@@ -126,12 +170,14 @@ impl Metrics {
         self.start_seconds.observe(took.as_secs_f64());
     }
 
-    /// The OpenMetrics text.
+    /// The text for Prometheus.
     pub fn render(&self, snapshot: &Snapshot) -> String {
         self.functions.set(signed(snapshot.functions));
         self.waiting.set(i64::from(snapshot.waiting));
         for (state, count) in &snapshot.instances {
-            self.instances.get_or_create(&State { state }).set(signed(*count));
+            self.instances
+                .get_or_create(&State { state })
+                .set(signed(*count));
         }
         self.builds_running.set(signed(snapshot.builds_running));
         self.queue.set(signed(snapshot.queue));

@@ -6,10 +6,18 @@ use std::{
     io,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
+    time::Duration,
 };
 
-use tokio::runtime::{Builder, Handle};
+use tokio::{
+    runtime::{Builder, Handle},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
+
+/// How often a worker looks at its clock. A time limit that ends before all others costs a wake-up when it begins, as that
+/// of nearly every call would if nothing ended sooner.
+const TICK: Duration = Duration::from_secs(1);
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
@@ -35,15 +43,23 @@ impl Workers {
     /// When the system gives no thread, or no descriptors for one.
     pub fn start() -> io::Result<Self> {
         let count = thread::available_parallelism()?.get();
-        let mut workers = Self { handles: Vec::new(), next: AtomicUsize::new(0), stop: CancellationToken::new() };
+        let mut workers = Self {
+            handles: Vec::new(),
+            next: AtomicUsize::new(0),
+            stop: CancellationToken::new(),
+        };
         for number in 0..count {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             workers.handles.push(runtime.handle().clone());
             let stop = workers.stop.clone();
-            thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                NUMBER.set(number);
-                runtime.block_on(stop.cancelled());
-            })?;
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    NUMBER.set(number);
+                    runtime.block_on(async {
+                        while timeout(TICK, stop.cancelled()).await.is_err() {}
+                    });
+                })?;
         }
         Ok(workers)
     }

@@ -1,5 +1,9 @@
 //! The embedded store against a real file: versions, finalizers, watches, restarts, damage and the state directory.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 

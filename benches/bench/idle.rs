@@ -33,18 +33,33 @@ pub async fn measure(args: &Args, scratch: &Path) -> Outcome<()> {
     for number in 0..MANY {
         let name = format!("f{number}");
         let scale = "{min: 0, idleAfterSeconds: 1}";
-        fs::write(dir.join(format!("{name}.yaml")), manifest(&name, scale, HANDLER))?;
+        fs::write(
+            dir.join(format!("{name}.yaml")),
+            manifest(&name, scale, HANDLER),
+        )?;
     }
     let state = scratch.join("state-many");
     let (fresh, _) = many(args, &dir, &state).await?;
     let (again, (full, busy)) = many(args, &dir, &state).await?;
     let each = (full - empty) / MANY as f64;
     println!("\nidle cost                                        measured   expected");
-    println!("memory without Functions                     {:8.1} MiB   <= 30", empty / 1024.0);
+    println!(
+        "memory without Functions                     {:8.1} MiB   <= 30",
+        empty / 1024.0
+    );
     println!("memory for each of {MANY} idle Functions       {each:8.1} KiB   <= 16");
-    println!("processor at rest, of one core               {:8.2} %     <= 1", busy * 100.0);
-    println!("start to {MANY} Ready, new state directory     {:8.1} s     <= 10", fresh.as_secs_f64());
-    println!("start to {MANY} Ready, after a restart         {:8.1} s     <= 10", again.as_secs_f64());
+    println!(
+        "processor at rest, of one core               {:8.2} %     <= 1",
+        busy * 100.0
+    );
+    println!(
+        "start to {MANY} Ready, new state directory     {:8.1} s     <= 10",
+        fresh.as_secs_f64()
+    );
+    println!(
+        "start to {MANY} Ready, after a restart         {:8.1} s     <= 10",
+        again.as_secs_f64()
+    );
     Ok(())
 }
 
@@ -54,7 +69,9 @@ async fn many(args: &Args, dir: &Path, state: &Path) -> Outcome<(Duration, (f64,
     let faas = Faas::start(args, dir, state)?;
     faas.until_ready(MANY).await?;
     let took = began.elapsed();
-    let idle = |status: &_| functions(status).all(|f| f["instances"].as_array().is_some_and(Vec::is_empty));
+    let idle = |status: &_| {
+        functions(status).all(|f| f["instances"].as_array().is_some_and(Vec::is_empty))
+    };
     faas.until("instances stay", idle).await?;
     Ok((took, rest(&faas).await?))
 }
@@ -70,7 +87,10 @@ async fn rest(faas: &Faas) -> Outcome<(f64, f64)> {
 
 fn memory(pid: u32) -> Outcome<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
@@ -79,7 +99,12 @@ fn processor_time(pid: u32) -> Outcome<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').ok_or("no process name")?;
     // User and system time are the 14th and 15th field; the 3rd is the first after the name.
-    let ticks: f64 = fields.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum();
+    let ticks: f64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|f| f.parse::<f64>().ok())
+        .sum();
     Ok(ticks / TICKS_A_SECOND)
 }
 
@@ -89,15 +114,28 @@ pub async fn cold_start(faas: &Faas, name: &str) -> Outcome<()> {
     let url = format!("http://{}/function/{name}/invoke", faas.address);
     let mut took = Vec::new();
     for _ in 0..COLD_STARTS {
-        let is_idle = |function: &serde_json::Value| function["instances"].as_array().is_some_and(Vec::is_empty);
+        let is_idle = |function: &serde_json::Value| {
+            function["instances"].as_array().is_some_and(Vec::is_empty)
+        };
         let idle = |status: &_| functions(status).filter(|f| f["name"] == name).all(is_idle);
         faas.until("instances stay", idle).await?;
         let began = Instant::now();
-        client.post(&url).body("{}").send().await?.error_for_status()?.bytes().await?;
+        client
+            .post(&url)
+            .body("{}")
+            .send()
+            .await?
+            .error_for_status()?
+            .bytes()
+            .await?;
         took.push(began.elapsed());
     }
     took.sort_unstable();
     let ms = |duration: &Duration| duration.as_secs_f64() * 1000.0;
-    println!("\ncold start, {COLD_STARTS} times: p50 {:.0} ms, worst {:.0} ms", ms(&took[COLD_STARTS / 2]), ms(&took[COLD_STARTS - 1]));
+    println!(
+        "\ncold start, {COLD_STARTS} times: p50 {:.0} ms, worst {:.0} ms",
+        ms(&took[COLD_STARTS / 2]),
+        ms(&took[COLD_STARTS - 1])
+    );
     Ok(())
 }

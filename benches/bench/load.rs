@@ -43,7 +43,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 ///
 /// # Errors
 /// When a connection fails, or an answer is another than 200.
-pub async fn run(target: &Target, request: &[u8], connections: usize, time: Duration) -> io::Result<Round> {
+pub async fn run(
+    target: &Target,
+    request: &[u8],
+    connections: usize,
+    time: Duration,
+) -> io::Result<Round> {
     let begin = Instant::now() + WARM_UP;
     let end = begin + time;
     let workers = (0..connections).map(|_| {
@@ -55,12 +60,25 @@ pub async fn run(target: &Target, request: &[u8], connections: usize, time: Dura
         took.extend(worker?);
     }
     took.sort_unstable();
-    let at = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default();
-    Ok(Round { rate: took.len() as f64 / time.as_secs_f64(), p50: at(50), p99: at(99) })
+    let at = |percent: usize| {
+        took.get(took.len() * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    };
+    Ok(Round {
+        rate: took.len() as f64 / time.as_secs_f64(),
+        p50: at(50),
+        p99: at(99),
+    })
 }
 
 /// One connection's requests, and how long each took that was answered between `begin` and `end`.
-async fn work(mut stream: Box<dyn Stream>, request: &[u8], begin: Instant, end: Instant) -> io::Result<Vec<Duration>> {
+async fn work(
+    mut stream: Box<dyn Stream>,
+    request: &[u8],
+    begin: Instant,
+    end: Instant,
+) -> io::Result<Vec<Duration>> {
     let mut took = Vec::new();
     let mut buffer = vec![0; LONGEST];
     let mut sent = Instant::now();
@@ -97,7 +115,12 @@ async fn read_answer(stream: &mut Box<dyn Stream>, buffer: &mut [u8]) -> io::Res
             Some(end) if end == filled => return Ok(()),
             None if read > 0 && filled < buffer.len() => {}
             Some(end) if end > filled && read > 0 && end <= buffer.len() => {}
-            _ => return Err(io::Error::other(format!("unexpected answer: {}", String::from_utf8_lossy(answer)))),
+            _ => {
+                return Err(io::Error::other(format!(
+                    "unexpected answer: {}",
+                    String::from_utf8_lossy(answer)
+                )));
+            }
         }
     }
 }
@@ -108,7 +131,8 @@ fn end_of(answer: &[u8]) -> Option<usize> {
     let head = std::str::from_utf8(&answer[..body]).ok()?;
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse::<usize>().ok())?
     });
     let good = head.starts_with("HTTP/1.1 200 ");
     Some(length.filter(|_| good).map_or(0, |length| body + length))

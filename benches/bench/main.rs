@@ -76,7 +76,10 @@ async fn run(args: &Args) -> Outcome<()> {
         fs::create_dir_all(&dir)?;
         let alone = "{min: 1, max: 1, concurrency: 1000}";
         fs::write(dir.join("warm.yaml"), manifest(WARM, alone, HANDLER))?;
-        fs::write(dir.join("cold.yaml"), manifest(COLD, "{min: 0, max: 1, idleAfterSeconds: 1}", HANDLER))?;
+        fs::write(
+            dir.join("cold.yaml"),
+            manifest(COLD, "{min: 0, max: 1, idleAfterSeconds: 1}", HANDLER),
+        )?;
         let faas = Faas::start(args, &dir, &scratch.path().join("state"))?;
         faas.until_ready(2).await?;
         if wanted("calls") {
@@ -108,7 +111,11 @@ async fn calls(args: &Args, faas: &Faas, scratch: &std::path::Path) -> Outcome<(
         Some(program) => Some(Nginx::start(program, scratch, &socket).await?),
         None => None,
     };
-    let ways = ways(faas.address, socket, nginx.as_ref().map(|nginx| nginx.address));
+    let ways = ways(
+        faas.address,
+        socket,
+        nginx.as_ref().map(|nginx| nginx.address),
+    );
     let mut closing = Vec::new();
     for connections in CONNECTIONS {
         let mut rounds: Vec<Vec<Round>> = ways.iter().map(|_| Vec::new()).collect();
@@ -126,11 +133,30 @@ async fn calls(args: &Args, faas: &Faas, scratch: &std::path::Path) -> Outcome<(
 }
 
 fn ways(faas: SocketAddr, socket: PathBuf, nginx: Option<SocketAddr>) -> Vec<Way> {
-    let bare = Way { name: "bare instance", target: Target::Unix(socket), request: post("/invoke") };
-    let nginx = nginx.map(|address| Way { name: "nginx", target: Target::Tcp(address), request: post("/invoke") });
-    let raw = Way { name: "/function/NAME", target: Target::Tcp(faas), request: post("/function/warm/invoke") };
-    let envelope = Way { name: "/functions/NAME", target: Target::Tcp(faas), request: post("/functions/warm") };
-    [Some(bare), nginx, Some(raw), Some(envelope)].into_iter().flatten().collect()
+    let bare = Way {
+        name: "bare instance",
+        target: Target::Unix(socket),
+        request: post("/invoke"),
+    };
+    let nginx = nginx.map(|address| Way {
+        name: "nginx",
+        target: Target::Tcp(address),
+        request: post("/invoke"),
+    });
+    let raw = Way {
+        name: "/function/NAME",
+        target: Target::Tcp(faas),
+        request: post("/function/warm/invoke"),
+    };
+    let envelope = Way {
+        name: "/functions/NAME",
+        target: Target::Tcp(faas),
+        request: post("/functions/warm"),
+    };
+    [Some(bare), nginx, Some(raw), Some(envelope)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn post(path: &str) -> Vec<u8> {
@@ -156,9 +182,17 @@ fn show(connections: usize, ways: &[Way], medians: &[Round]) -> String {
     println!("\n{connections:>3} connections     calls/s      p50 ms    p99 ms   of nginx");
     let mut closing = format!("calls/s over nginx at {connections:>3} connections:");
     for (way, round) in ways.iter().zip(medians) {
-        let ratio = floor.map_or("-".to_owned(), |floor| format!("{:.2}", round.rate / medians[floor].rate));
+        let ratio = floor.map_or("-".to_owned(), |floor| {
+            format!("{:.2}", round.rate / medians[floor].rate)
+        });
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
-        println!("{:<16} {:>10.0} {:>11.3} {:>9.3} {ratio:>10}", way.name, round.rate, ms(round.p50), ms(round.p99));
+        println!(
+            "{:<16} {:>10.0} {:>11.3} {:>9.3} {ratio:>10}",
+            way.name,
+            round.rate,
+            ms(round.p50),
+            ms(round.p99)
+        );
         if way.name.starts_with("/function") {
             closing += &format!("  {} {ratio}", way.name);
         }

@@ -50,7 +50,13 @@ impl Faas {
         let address = listening(&mut stdout)
             .ok_or_else(|| fs::read_to_string(state.with_extension("log")).unwrap_or_default())?;
         let client = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { child, _stdout: stdout, client, address, state: state.to_owned() })
+        Ok(Self {
+            child,
+            _stdout: stdout,
+            client,
+            address,
+            state: state.to_owned(),
+        })
     }
 
     pub fn pid(&self) -> u32 {
@@ -59,13 +65,22 @@ impl Faas {
 
     /// `/status` as it is now.
     pub async fn status(&self) -> Outcome<Value> {
-        let body = self.client.get(format!("http://{}/status", self.address)).send().await?.bytes().await?;
+        let body = self
+            .client
+            .get(format!("http://{}/status", self.address))
+            .send()
+            .await?
+            .bytes()
+            .await?;
         Ok(serde_json::from_slice(&body)?)
     }
 
     /// Waits until so many Functions have had their turn and are Ready.
     pub async fn until_ready(&self, count: usize) -> Outcome<()> {
-        self.until("Functions are not Ready", |status| functions(status).filter(|f| is_ready(f)).count() == count).await
+        self.until("Functions are not Ready", |status| {
+            functions(status).filter(|f| is_ready(f)).count() == count
+        })
+        .await
     }
 
     /// Waits until `/status` satisfies.
@@ -87,13 +102,26 @@ impl Faas {
     /// The socket of a Function's only instance.
     pub async fn socket(&self, name: &str) -> Outcome<PathBuf> {
         let status = self.status().await?;
-        let function = functions(&status).find(|f| f["name"] == name).ok_or("no such Function")?;
-        let id = function["instances"][0]["id"].as_str().ok_or("no instance")?;
+        let function = functions(&status)
+            .find(|f| f["name"] == name)
+            .ok_or("no such Function")?;
+        let id = function["instances"][0]["id"]
+            .as_str()
+            .ok_or("no instance")?;
         let owner = state::owner(&self.state)?;
         let user = rustix::process::geteuid().as_raw();
-        let roots = ["/run/faas".to_owned(), format!("/run/user/{user}/faas"), format!("/dev/shm/faas-{user}")];
-        let directories = roots.iter().map(|root| Path::new(root).join(&owner).join(id));
-        let mut files = directories.filter_map(|path| fs::read_dir(path).ok()).flatten().flatten();
+        let roots = [
+            "/run/faas".to_owned(),
+            format!("/run/user/{user}/faas"),
+            format!("/dev/shm/faas-{user}"),
+        ];
+        let directories = roots
+            .iter()
+            .map(|root| Path::new(root).join(&owner).join(id));
+        let mut files = directories
+            .filter_map(|path| fs::read_dir(path).ok())
+            .flatten()
+            .flatten();
         Ok(files.next().ok_or("the instance has no socket")?.path())
     }
 }
@@ -105,12 +133,18 @@ pub fn functions(status: &Value) -> impl Iterator<Item = &Value> {
 
 fn is_ready(function: &Value) -> bool {
     let conditions = function["conditions"].as_array();
-    let ready = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c["type"] == "Ready" && c["status"] == "True");
     ready && function["turns"].as_u64() > Some(0)
 }
 
 fn listening(stdout: &mut impl BufRead) -> Option<SocketAddr> {
-    stdout.lines().map_while(Result::ok).find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
+    stdout
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
 }
 
 impl Drop for Faas {
@@ -119,7 +153,9 @@ impl Drop for Faas {
         end(&mut self.child, Signal::INT);
         if let Ok(owner) = state::owner(&self.state) {
             let label = format!("label=faas.dev/owner={owner}");
-            let _ = Command::new("docker").args(["image", "prune", "--all", "--force", "--filter", &label]).output();
+            let _ = Command::new("docker")
+                .args(["image", "prune", "--all", "--force", "--filter", &label])
+                .output();
         }
     }
 }
@@ -149,7 +185,11 @@ impl Nginx {
         let began = Instant::now();
         while tokio::net::TcpStream::connect(address).await.is_err() {
             if began.elapsed() > PATIENCE {
-                return Err(format!("nginx does not listen: {}", fs::read_to_string(dir.join("error.log"))?).into());
+                return Err(format!(
+                    "nginx does not listen: {}",
+                    fs::read_to_string(dir.join("error.log"))?
+                )
+                .into());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -166,7 +206,11 @@ impl Drop for Nginx {
 /// Connections are closed after 1,000 requests unless told otherwise, which would not be fair to it.
 fn configuration(dir: &Path, socket: &Path, address: SocketAddr) -> String {
     let (dir, socket) = (dir.display(), socket.display());
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
+    };
     format!(
         "{user} daemon off; worker_processes 2; pid {dir}/pid;
         events {{ worker_connections 4096; }}

@@ -40,6 +40,10 @@ impl fmt::Display for Error {
 
 impl Config {
     /// Reads the arguments and the environment of this process.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place of this program that reads the environment"
+    )]
     pub fn from_process() -> Result<Self, Error> {
         Self::new(
             env::args_os().skip(1).collect(),

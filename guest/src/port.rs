@@ -58,7 +58,8 @@ fn reachable(address: IpAddr, v6_loopback: bool) -> IpAddr {
     }
 }
 
-#[cfg(all(test, target_endian = "little"))]
+#[cfg(test)]
+#[cfg(target_endian = "little")]
 mod tests {
     use super::*;
 

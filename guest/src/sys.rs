@@ -1,5 +1,5 @@
 //! Everything that only libc can do, one tiny function each; all unsafe code of the init is here.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "that is what this file is for")]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "address families and sizes are small constants"
@@ -87,7 +87,7 @@ pub fn unblock_signals(command: &mut Command) {
 
 /// The next pending signal, if there is one.
 pub fn next_signal(signals: &OwnedFd) -> Option<i32> {
-    let size = mem::size_of::<libc::signalfd_siginfo>();
+    let size = size_of::<libc::signalfd_siginfo>();
     // SAFETY: the buffer is a signalfd_siginfo of exactly `size` bytes, for which all-zero is a valid value.
     let (read, info) = unsafe {
         let mut info: libc::signalfd_siginfo = mem::zeroed();
@@ -156,7 +156,7 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 fn connect_to<T>(fd: RawFd, address: &T) -> libc::c_int {
-    let size = mem::size_of::<T>() as libc::socklen_t;
+    let size = size_of::<T>() as libc::socklen_t;
     // SAFETY: the address is valid for reads of its own size, and outlives the call.
     unsafe { libc::connect(fd, ptr::from_ref(address).cast(), size) }
 }

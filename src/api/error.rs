@@ -2,12 +2,17 @@
 
 use axum::{
     Json,
+    extract::rejection::BytesRejection,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
-use crate::{function::FunctionKey, ingress::reply::ERROR_HEADER, store::StoreError};
+use crate::{
+    function::{FunctionKey, manifest},
+    ingress::reply::ERROR_HEADER,
+    store::StoreError,
+};
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +36,10 @@ pub enum ApiError {
 impl ApiError {
     /// There is no such Function.
     pub fn no_function(key: &FunctionKey) -> Self {
-        Self::NotFound(format!("there is no function {:?}; `faas list` shows those that there are", key.to_string()))
+        Self::NotFound(format!(
+            "there is no function {:?}; `faas list` shows those that there are",
+            key.to_string()
+        ))
     }
 
     /// The word for programs.
@@ -53,9 +61,22 @@ impl ApiError {
             Self::NotFound(_) | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Store(StoreError::Managed { .. } | StoreError::Deleting { .. }) => StatusCode::CONFLICT,
+            Self::Store(StoreError::Managed { .. } | StoreError::Deleting { .. }) => {
+                StatusCode::CONFLICT
+            }
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge {
+                limit: manifest::MAX_SIZE,
+            },
+            _ => Self::BadRequest(rejection.body_text()),
         }
     }
 }

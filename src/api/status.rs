@@ -22,12 +22,23 @@ pub async fn status(State(api): State<Api>) -> Json<Value> {
 pub async fn ready(State(api): State<Api>) -> Response {
     match api.controller.engine().away() {
         None => (StatusCode::OK, "ready\n").into_response(),
-        Some(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")).into_response(),
+        Some(error) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {error}\n"),
+        )
+            .into_response(),
     }
 }
 
-/// The OpenMetrics text.
+/// The text for Prometheus.
 pub async fn metrics(State(api): State<Api>) -> Response {
     let text = api.metrics.render(&api.controller.snapshot());
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    (
+        [(
+            CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }

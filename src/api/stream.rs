@@ -2,14 +2,14 @@
 
 use axum::{
     body::Body,
-    extract::{Query, State},
+    extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
 use serde::Deserialize;
 
-use super::{Api, Key, error::ApiError};
+use super::{Api, Key, Params, error::ApiError};
 
 /// How a log is read.
 #[derive(Debug, Deserialize)]
@@ -26,25 +26,42 @@ fn default_tail() -> u32 {
 }
 
 /// What the instances of a Function wrote, each piece as it comes; with `follow`, new instances join in.
-pub async fn logs(State(api): State<Api>, Key(key): Key, Query(query): Query<LogQuery>) -> Result<Response, ApiError> {
-    api.store.get(&key).ok_or_else(|| ApiError::no_function(&key))?;
+pub async fn logs(
+    State(api): State<Api>,
+    Key(key): Key,
+    Params(query): Params<LogQuery>,
+) -> Result<Response, ApiError> {
+    api.store
+        .get(&key)
+        .ok_or_else(|| ApiError::no_function(&key))?;
     let pieces = api.controller.logs(key, query.tail, query.follow);
-    Ok(text(Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>))))
+    Ok(text(Body::from_stream(
+        pieces.map(Ok::<_, std::convert::Infallible>),
+    )))
 }
 
 /// What the last build of a Function said; with `follow`, until it ends.
 pub async fn build_log(
     State(api): State<Api>,
     Key(key): Key,
-    Query(query): Query<LogQuery>,
+    Params(query): Params<LogQuery>,
 ) -> Result<Response, ApiError> {
-    let function = api.store.get(&key).ok_or_else(|| ApiError::no_function(&key))?;
+    let function = api
+        .store
+        .get(&key)
+        .ok_or_else(|| ApiError::no_function(&key))?;
     let Some(log) = api.controller.build_log(&key) else {
         // Built before this server started: the tail in the status is what is left.
-        let tail = function.status.as_ref().and_then(|s| s.last_build.as_ref()).and_then(|b| b.log_tail.clone());
+        let tail = function
+            .status
+            .as_ref()
+            .and_then(|s| s.last_build.as_ref())
+            .and_then(|b| b.log_tail.clone());
         return Ok(text(Body::from(tail.unwrap_or_default())));
     };
-    let pieces = log.read(query.follow).map(Ok::<_, std::convert::Infallible>);
+    let pieces = log
+        .read(query.follow)
+        .map(Ok::<_, std::convert::Infallible>);
     Ok(text(Body::from_stream(pieces)))
 }
 

@@ -18,8 +18,10 @@ use serde_json::{Value, json};
 
 use super::Api;
 use crate::{
-    builder::archive::{Context, Limits},
-    function::{API_VERSION, Function, FunctionKey, KIND, crd::Language, manifest, validate::validate},
+    builder::archive::{ArchiveError, Context, Limits},
+    function::{
+        API_VERSION, Function, FunctionKey, KIND, crd::Language, manifest, validate::validate,
+    },
     ingress::reply::ERROR_HEADER,
     store::Manager,
 };
@@ -50,13 +52,26 @@ struct Failure {
 
 impl Failure {
     fn bad(code: &str, info: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: code.to_owned(), info: info.into() }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: code.to_owned(),
+            info: info.into(),
+        }
+    }
+
+    fn too_large(info: String) -> Self {
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: "BodyTooLarge".to_owned(),
+            info,
+        }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let body = json!({"message": "Failed to deploy function", "info": self.info, "code": self.code});
+        let body =
+            json!({"message": "Failed to deploy function", "info": self.info, "code": self.code});
         (self.status, [(ERROR_HEADER, self.code)], Json(body)).into_response()
     }
 }
@@ -65,33 +80,48 @@ impl IntoResponse for Failure {
 pub async fn deploy(State(api): State<Api>, request: Request) -> Response {
     let host = host(request.headers());
     match take_in(&api, request.into_body()).await {
-        Ok(key) => Json(json!({"invoke": format!("http://{host}/functions/{}", key.url_segment())})).into_response(),
+        Ok(key) => {
+            Json(json!({"invoke": format!("http://{host}/functions/{}", key.url_segment())}))
+                .into_response()
+        }
         Err(failure) => failure.into_response(),
     }
 }
 
 async fn take_in(api: &Api, body: Body) -> Result<FunctionKey, Failure> {
     let upload = read(body).await?;
-    let key: FunctionKey = upload.name.parse().map_err(|e: crate::function::KeyError| Failure::bad("InvalidSpec", e.to_string()))?;
+    let key: FunctionKey = upload
+        .name
+        .parse()
+        .map_err(|e: crate::function::KeyError| Failure::bad("InvalidSpec", e.to_string()))?;
     let sources = api.sources.clone();
     let (context, function) = tokio::task::spawn_blocking(move || {
         let context = unpack(&upload.file)?;
         sources.put(&context).map_err(|error| {
             let info = format!("the archive could not be stored: {error}");
-            Failure { status: StatusCode::INTERNAL_SERVER_ERROR, code: "SourceUnavailable".to_owned(), info }
+            Failure {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                code: "SourceUnavailable".to_owned(),
+                info,
+            }
         })?;
         Ok((context.digest().to_owned(), context))
     })
     .await
     .unwrap_or_else(|error| Err(Failure::bad("SourceUnavailable", error.to_string())))
-    .and_then(|(digest, context)| object(&key, &digest, &context).map(|function| (digest, function)))?;
+    .and_then(|(digest, context)| {
+        object(&key, &digest, &context).map(|function| (digest, function))
+    })?;
     tracing::debug!(function = %key, %context, "Archive stored");
     let before = api.controller.turns_of(&key);
-    api.store.apply(function, &Manager::Api, Timestamp::now()).await.map_err(|error| Failure {
-        status: StatusCode::BAD_REQUEST,
-        code: error.reason().to_owned(),
-        info: error.to_string(),
-    })?;
+    api.store
+        .apply(function, &Manager::Api, Timestamp::now())
+        .await
+        .map_err(|error| Failure {
+            status: StatusCode::BAD_REQUEST,
+            code: error.reason().to_owned(),
+            info: error.to_string(),
+        })?;
     api.controller.retry(&key);
     outcome(api, &key, before).await?;
     Ok(key)
@@ -107,8 +137,14 @@ async fn outcome(api: &Api, key: &FunctionKey, before: u64) -> Result<(), Failur
     });
     match tokio::time::timeout(PATIENCE, decided).await {
         Ok(Some(verdict)) => verdict,
-        Ok(None) => Err(Failure::bad("NotFound", "the function was deleted meanwhile")),
-        Err(_) => Err(Failure::bad("Timeout", "the function did not become ready in time; see `faas describe`")),
+        Ok(None) => Err(Failure::bad(
+            "NotFound",
+            "the function was deleted meanwhile",
+        )),
+        Err(_) => Err(Failure::bad(
+            "Timeout",
+            "the function did not become ready in time; see `faas describe`",
+        )),
     }
 }
 
@@ -119,7 +155,10 @@ fn verdict(function: &Function) -> Option<Result<(), Failure>> {
         return None;
     }
     let holds = |kind: &str| -> Option<&Condition> {
-        status.conditions.iter().find(|c| c.type_ == kind && c.status == "True")
+        status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == kind && c.status == "True")
     };
     if holds("Ready").is_some() {
         return Some(Ok(()));
@@ -128,27 +167,33 @@ fn verdict(function: &Function) -> Option<Result<(), Failure>> {
 }
 
 async fn read(body: Body) -> Result<Upload, Failure> {
-    let too_large = || Failure {
-        status: StatusCode::PAYLOAD_TOO_LARGE,
-        code: "BodyTooLarge".to_owned(),
-        info: format!("the archive is larger than {MAX_ARCHIVE} bytes"),
-    };
-    let bytes = axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
-        let limit = std::error::Error::source(&error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>());
-        if limit { too_large() } else { Failure::bad("BadRequest", error.to_string()) }
-    })?;
+    let bytes = axum::body::to_bytes(body, MAX_BODY)
+        .await
+        .map_err(|error| {
+            let error = error.into_inner();
+            if error.is::<http_body_util::LengthLimitError>() {
+                Failure::too_large(format!("the archive is larger than {MAX_ARCHIVE} bytes"))
+            } else {
+                Failure::bad("BadRequest", error.to_string())
+            }
+        })?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        let info = format!("the body must be {{\"name\": ..., \"file\": <a tar archive in base64>}}: {error}");
+        let info = format!(
+            "the body must be {{\"name\": ..., \"file\": <a tar archive in base64>}}: {error}"
+        );
         Failure::bad("BadRequest", info)
     })
 }
 
 /// Blocks for as long as it takes to read 64 MiB.
 fn unpack(file: &str) -> Result<Context, Failure> {
-    let tar = BASE64_STANDARD
-        .decode(file.trim())
-        .map_err(|error| Failure::bad("SourceInvalid", format!("\"file\" is not base64: {error}")))?;
-    Context::from_tar(&tar, &Limits::default()).map_err(|error| Failure::bad("SourceInvalid", error.to_string()))
+    let tar = BASE64_STANDARD.decode(file.trim()).map_err(|error| {
+        Failure::bad("SourceInvalid", format!("\"file\" is not base64: {error}"))
+    })?;
+    Context::from_tar(&tar, &Limits::default()).map_err(|error| match error {
+        ArchiveError::TooLarge { .. } => Failure::too_large(error.to_string()),
+        _ => Failure::bad("SourceInvalid", error.to_string()),
+    })
 }
 
 /// The object that an upload stands for. A `fn.yaml` in it may say more than the language: then it is a manifest.
@@ -171,7 +216,13 @@ fn object(key: &FunctionKey, digest: &str, context: &Context) -> Result<Function
         "spec": value,
     });
     validate(object).map_err(|errors| {
-        invalid(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        invalid(
+            errors
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
+        )
     })
 }
 
@@ -179,7 +230,9 @@ fn object(key: &FunctionKey, digest: &str, context: &Context) -> Result<Function
 fn settings(text: &[u8]) -> Result<Value, String> {
     let value = manifest::value(text).map_err(|error| error.to_string())?;
     match value {
-        Value::Object(mut map) if map.contains_key("kind") => Ok(map.remove("spec").unwrap_or_else(|| json!({}))),
+        Value::Object(mut map) if map.contains_key("kind") => {
+            Ok(map.remove("spec").unwrap_or_else(|| json!({})))
+        }
         Value::Object(map) => Ok(Value::Object(map)),
         Value::Null => Ok(json!({})),
         _ => Err("must be a mapping such as `language: node`".to_owned()),
@@ -188,5 +241,9 @@ fn settings(text: &[u8]) -> Result<Value, String> {
 
 /// Under which name the caller reached us.
 fn host(headers: &HeaderMap) -> String {
-    headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:5555").to_owned()
+    headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("localhost:5555")
+        .to_owned()
 }

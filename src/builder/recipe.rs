@@ -3,7 +3,7 @@
 
 mod dockerfile;
 mod error;
-mod node;
+pub mod node;
 
 use std::{collections::BTreeMap, str::FromStr};
 

@@ -1,34 +1,35 @@
 //! Carries plans out: the only place that builds, starts or stops anything. Whatever takes time is a task of its own,
 //! whose end asks for the Function's next turn.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+mod stop;
+
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
 use super::{
     Controller, View,
     entry::{Entry, Moving},
-    resolve::Served,
 };
 use crate::{
     builder::{BuildError, ImageName},
-    function::{Function, FunctionKey, FunctionStatus, Revision, status::Reason},
-    plan::{Failure, Manners, Phase, Plan, Stop, image::Desired},
+    function::{Function, FunctionKey, Revision, status::Reason},
+    plan::{Failure, Manners, Phase, Plan, image::Desired},
     pool::{LeaseError, Route},
     retry::BACKOFF,
     runtime::{InstanceId, InstanceSpec, Observed, RuntimeError},
-    store::{EventRecord, EventType, Fact},
+    store::Fact,
 };
-
-/// Between TERM and KILL for an instance that has no call any more.
-const GRACE: Duration = Duration::from_secs(2);
 
 impl Controller {
     /// Begins everything that the plan says.
-    pub(super) async fn apply(self: &Arc<Self>, key: &FunctionKey, function: &Function, plan: &Plan, view: &mut View) {
+    pub(super) async fn apply(
+        self: &Arc<Self>,
+        key: &FunctionKey,
+        function: &Function,
+        plan: &Plan,
+        view: &mut View,
+    ) {
         self.settle(key, &plan.settle).await;
         if let Some(revision) = &plan.serve {
             self.switch(key, function, revision).await;
@@ -47,10 +48,12 @@ impl Controller {
         }
         self.starve(key, plan.starved);
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(key) else { return };
-        if plan.forgive {
-            entry.failures.clear();
-        }
+        let Some(entry) = entries.get_mut(key) else {
+            return;
+        };
+        entry
+            .failures
+            .retain(|revision, _| !plan.forgive.contains(revision));
         if let Some(failure) = &plan.refuse {
             entry.pool.refuse(&LeaseError::Failing(failure.clone()));
         }
@@ -60,27 +63,42 @@ impl Controller {
     async fn switch(&self, key: &FunctionKey, function: &Function, revision: &Revision) {
         let uid = {
             let mut entries = self.entries();
-            let Some(entry) = entries.get_mut(key) else { return };
-            let Some(desired) = entry.desired().filter(|d| d.target.revision == *revision).cloned() else { return };
+            let Some(entry) = entries.get_mut(key) else {
+                return;
+            };
+            let Some(desired) = entry
+                .desired()
+                .filter(|d| d.target.revision == *revision)
+                .cloned()
+            else {
+                return;
+            };
             let before = entry.serving.replace(desired);
             entry.previous_image = before
                 .map(|b| b.target.image.clone())
-                .filter(|image| entry.serving.as_ref().is_some_and(|s| s.target.image != *image))
+                .filter(|image| {
+                    entry
+                        .serving
+                        .as_ref()
+                        .is_some_and(|s| s.target.image != *image)
+                })
                 .or_else(|| entry.previous_image.take());
             self.route(entry);
             entry.uid.clone()
         };
         tracing::info!(function = %key, %revision, "Revision serves");
-        let served = self.resolver.served(function);
-        if let Err(error) = self.keep_served(&uid, &served).await {
-            tracing::error!(function = %key, %error, "The serving revision could not be stored");
-        }
+        self.keep_served(key, &uid, function).await;
         self.collect.notify_one();
     }
 
-    async fn keep_served(&self, uid: &str, served: &Served) -> Result<(), crate::store::StoreError> {
-        let record = serde_json::to_string(served).expect("a spec is JSON");
-        self.ports.store.keep_served(uid, record).await
+    /// Stores what serves, for the time after a restart. Without it an older revision would not come back, so a failure is
+    /// loud, but no reason not to serve.
+    pub(super) async fn keep_served(&self, key: &FunctionKey, uid: &str, function: &Function) {
+        let served = self.resolver.served(function);
+        let record = serde_json::to_string(&served).expect("a spec is JSON");
+        if let Err(error) = self.ports.store.keep_served(uid, record).await {
+            tracing::error!(function = %key, %error, "The serving revision could not be stored");
+        }
     }
 
     /// Tells the pool where calls go and under which terms.
@@ -101,10 +119,14 @@ impl Controller {
         if stayed.is_empty() {
             return;
         }
-        let Some(serving) = self.entries().get(key).and_then(|e| e.serving.clone()) else { return };
+        let Some(serving) = self.entries().get(key).and_then(|e| e.serving.clone()) else {
+            return;
+        };
         self.learn(&serving.target.revision, Fact::Stays).await;
         let entries = self.entries();
-        let Some(entry) = entries.get(key) else { return };
+        let Some(entry) = entries.get(key) else {
+            return;
+        };
         self.route(entry);
         for id in stayed {
             entry.pool.settle(id);
@@ -113,15 +135,27 @@ impl Controller {
 
     /// Keeps what was seen of a revision. It would only have to be seen again if that failed.
     pub(super) async fn learn(&self, revision: &Revision, fact: Fact) {
-        if let Err(error) = self.ports.store.note(revision, fact, Timestamp::now()).await {
+        if let Err(error) = self
+            .ports
+            .store
+            .note(revision, fact, Timestamp::now())
+            .await
+        {
             tracing::error!(%revision, %error, "What was seen of a revision could not be stored");
         }
     }
 
     /// Builds or pulls an image, unless that is going on.
     fn build(self: &Arc<Self>, key: &FunctionKey, function: &Function, image: &ImageName) {
-        let Some(log) = self.images.begin(image, Timestamp::now()) else { return };
-        let (this, function, name, key) = (Arc::clone(self), function.clone(), image.clone(), key.clone());
+        let Some(log) = self.images.begin(image, Timestamp::now()) else {
+            return;
+        };
+        let (this, function, name, key) = (
+            Arc::clone(self),
+            function.clone(),
+            image.clone(),
+            key.clone(),
+        );
         let task = self.tasks.spawn(async move {
             tracing::info!(function = %key, image = %name, "Build begins");
             let outcome = this.make(&function, &name, log).await;
@@ -129,7 +163,12 @@ impl Controller {
             if let Err(error) = &outcome {
                 tracing::warn!(function = %key, image = %name, %error, "Build failed");
             }
-            for key in this.images.end(&name, outcome.as_ref().copied(), Instant::now(), Timestamp::now()) {
+            for key in this.images.end(
+                &name,
+                outcome.as_ref().copied(),
+                Instant::now(),
+                Timestamp::now(),
+            ) {
                 this.turns.request(&key);
             }
         });
@@ -142,22 +181,34 @@ impl Controller {
         image: &ImageName,
         log: Arc<super::log::LiveLog>,
     ) -> Result<(), BuildError> {
-        let _permit = self.builds.acquire().await.map_err(|e| BuildError::Engine(e.to_string()))?;
+        let _permit = self
+            .builds
+            .acquire()
+            .await
+            .map_err(|e| BuildError::Engine(e.to_string()))?;
         if function.spec.source.image.is_some() {
             return self.ports.builder.pull(image, log).await;
         }
-        let job = self.resolver.job(function).await.map_err(|blocked| BuildError::Failed {
-            step: "reading the source".to_owned(),
-            message: blocked.message,
-        })?;
+        let job = self
+            .resolver
+            .job(function)
+            .await
+            .map_err(|blocked| BuildError::Failed {
+                step: "reading the source".to_owned(),
+                message: blocked.message,
+            })?;
         self.ports.builder.build(&job, log).await
     }
 
     /// Begins an instance, if there is memory for it and nobody else tries its revision out at this moment.
     fn start(self: &Arc<Self>, key: &FunctionKey, revision: &Revision) {
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(key) else { return };
-        let Some(desired) = entry.revision(revision).cloned() else { return };
+        let Some(entry) = entries.get_mut(key) else {
+            return;
+        };
+        let Some(desired) = entry.revision(revision).cloned() else {
+            return;
+        };
         let id = new_id(key);
         if !self.capacity.take(&id, desired.limits.memory) {
             return;
@@ -168,7 +219,9 @@ impl Controller {
         }
         let spec = instance_spec(key, entry, &desired, &id);
         let (this, task_key) = (Arc::clone(self), key.clone());
-        let task = self.tasks.spawn(async move { this.bring_up(task_key, spec).await });
+        let task = self
+            .tasks
+            .spawn(async move { this.bring_up(task_key, spec).await });
         let moving = Moving {
             revision: revision.clone(),
             image: desired.target.image.clone(),
@@ -181,7 +234,9 @@ impl Controller {
 
     /// Starts an instance and takes it into service, or notes why that failed.
     async fn bring_up(self: Arc<Self>, key: FunctionKey, spec: InstanceSpec) {
-        let Ok(_permit) = self.starts.acquire().await else { return };
+        let Ok(_permit) = self.starts.acquire().await else {
+            return;
+        };
         let began = Instant::now();
         let outcome = self.ports.runtime.start(&spec).await;
         match outcome {
@@ -194,6 +249,7 @@ impl Controller {
                 tracing::warn!(function = %key, instance = %spec.id, %error, "Instance did not start");
                 self.metrics.error(reason(&error).into());
                 self.capacity.give_back(&spec.id);
+                self.feed_starving();
                 self.did_not_start(&key, &spec, &error);
             }
         }
@@ -207,17 +263,24 @@ impl Controller {
         if let Some(entry) = entries.get_mut(key)
             && entry.moving.remove(&observed.id).is_some()
         {
-            entry.pool.add(observed.id, observed.revision, observed.socket);
+            entry
+                .pool
+                .add(observed.id, observed.revision, observed.socket);
         }
     }
 
     fn did_not_start(&self, key: &FunctionKey, spec: &InstanceSpec, error: &RuntimeError) {
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(key) else { return };
+        let Some(entry) = entries.get_mut(key) else {
+            return;
+        };
         entry.moving.remove(&spec.id);
         if let RuntimeError::ImageMissing(image) = error {
             self.images.lost(image);
-            return;
+            if entry.desired().is_some_and(|d| d.target.image == *image) {
+                // The next turn builds it again.
+                return;
+            }
         }
         let now = Instant::now();
         let failure = Failure {
@@ -228,152 +291,6 @@ impl Controller {
         };
         entry.failed(&spec.revision, failure, now);
     }
-
-    /// Ends instances as the plan says.
-    pub(super) fn stop_all(self: &Arc<Self>, key: &FunctionKey, stops: &[Stop]) {
-        for stop in stops {
-            match stop {
-                Stop::WhenIdle(id) => {
-                    let idle = self.entries().get(key).is_some_and(|e| e.pool.retire(id));
-                    if idle {
-                        self.stop(key, id, GRACE);
-                    }
-                }
-                Stop::Drained(id) => self.stop(key, id, GRACE),
-                Stop::Kill(id) => self.stop(key, id, Duration::ZERO),
-            }
-        }
-    }
-
-    /// Takes an instance out of service and ends it, trying until the engine has confirmed.
-    pub(super) fn stop(self: &Arc<Self>, key: &FunctionKey, id: &InstanceId, grace: Duration) {
-        let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(key) else { return };
-        let starting = entry.moving.remove(id);
-        if let Some(task) = starting.as_ref().and_then(|m| m.task.as_ref()) {
-            task.abort();
-        }
-        let removed = entry.pool.remove(id);
-        let known = removed.as_ref().map(|r| r.instance.revision.clone()).or_else(|| starting.map(|m| m.revision));
-        let Some(revision) = known else { return };
-        let image = entry.revision(&revision).map(|d| d.target.image.clone()).unwrap_or_default();
-        let since = Instant::now();
-        let moving = Moving { revision: revision.clone(), image, phase: Phase::Stopping, since, task: None };
-        entry.moving.insert(id.clone(), moving);
-        drop(entries);
-        self.end_proof(key, &revision);
-        let (this, key, id) = (Arc::clone(self), key.clone(), id.clone());
-        self.tasks.spawn(async move {
-            this.end(&id, grace).await;
-            if let Some(removed) = removed {
-                removed.instance.gone.cancel();
-            }
-            if let Some(entry) = this.entries().get_mut(&key) {
-                entry.moving.remove(&id);
-            }
-            this.turns.request(&key);
-            this.feed_starving();
-        });
-    }
-
-    /// Ends an instance of whoever it is. Comes back when the engine has confirmed.
-    pub(super) async fn end(&self, id: &InstanceId, grace: Duration) {
-        let mut attempts = 0;
-        while let Err(error) = self.ports.runtime.stop(id, grace).await {
-            attempts += 1;
-            self.metrics.error(Reason::CleanupFailed.into());
-            tracing::warn!(instance = %id, %error, attempts, "Instance could not be ended; trying again");
-            let now = Instant::now();
-            let at = BACKOFF.next(attempts, now).unwrap_or(now);
-            tokio::time::sleep_until(at.into()).await;
-        }
-        self.capacity.give_back(id);
-        tracing::info!(instance = %id, "Instance is gone");
-    }
-
-    /// The server ends: so do all instances, and what only a running server needs. What is not gone in time is adopted or
-    /// ended at the next start.
-    pub async fn leave(&self) {
-        let instances: Vec<_> = self.pools.all().iter().flat_map(|pool| pool.look().0).collect();
-        let stops = instances.iter().map(|i| self.ports.runtime.stop(&i.id, GRACE));
-        for error in futures::future::join_all(stops).await.into_iter().filter_map(Result::err) {
-            tracing::warn!(%error, "Instance could not be ended");
-        }
-        self.ports.runtime.leave().await;
-    }
-
-    /// Whether this Function may try a revision out now; one that is proven anybody may start.
-    fn claims_proof(&self, key: &FunctionKey, revision: &Revision) -> bool {
-        if self.ports.store.knows(revision, Fact::Proven) {
-            return true;
-        }
-        self.proving().entry(revision.clone()).or_insert_with(|| key.clone()) == key
-    }
-
-    /// The trial is over; all who waited for its outcome look again.
-    fn end_proof(&self, key: &FunctionKey, revision: &Revision) {
-        let mine = {
-            let mut proving = self.proving();
-            let mine = proving.get(revision) == Some(key);
-            if mine {
-                proving.remove(revision);
-            }
-            mine
-        };
-        if mine {
-            self.request_all_of(revision);
-        }
-    }
-
-    fn request_all_of(&self, revision: &Revision) {
-        for (key, entry) in self.entries().iter() {
-            if entry.desired().is_some_and(|d| d.target.revision == *revision) {
-                self.turns.request(key);
-            }
-        }
-    }
-
-    /// Notes whether a Function lacks memory. While one does, idle instances of others leave.
-    fn starve(&self, key: &FunctionKey, starved: bool) {
-        let mut starving = self.starving();
-        let changed = if starved { starving.insert(key.clone()) } else { starving.remove(key) };
-        let pressure = !starving.is_empty();
-        drop(starving);
-        if changed && self.pressure.swap(pressure, Ordering::Relaxed) != pressure && pressure {
-            for pool in self.pools.all() {
-                self.turns.request(pool.key());
-            }
-        }
-        if let Some(entry) = self.entries().get(key) {
-            entry.pool.set_starved(starved);
-        }
-    }
-
-    /// Memory has become free.
-    fn feed_starving(&self) {
-        for key in self.starving().iter() {
-            self.turns.request(key);
-        }
-    }
-
-    /// Records what changed about a Function's readiness.
-    pub(super) async fn announce(
-        &self,
-        key: &FunctionKey,
-        uid: &str,
-        previous: &FunctionStatus,
-        status: &FunctionStatus,
-    ) -> Result<(), crate::store::StoreError> {
-        let ready = |s: &FunctionStatus| s.conditions.iter().find(|c| c.type_ == "Ready").cloned();
-        let (before, after) = (ready(previous), ready(status));
-        let Some(after) = after else { return Ok(()) };
-        if before.is_some_and(|b| b.reason == after.reason && b.message == after.message) {
-            return Ok(());
-        }
-        let kind = if after.status == "False" { EventType::Warning } else { EventType::Normal };
-        let event = EventRecord::new(kind, &after.reason, after.message, Timestamp::now());
-        self.ports.store.record(key, uid, event).await
-    }
 }
 
 /// `faas-<function>-<12 hex digits>`.
@@ -382,7 +299,12 @@ fn new_id(key: &FunctionKey) -> InstanceId {
     format!("faas-{}-{}", key.name(), &random[..12])
 }
 
-fn instance_spec(key: &FunctionKey, entry: &Entry, desired: &Desired, id: &InstanceId) -> InstanceSpec {
+fn instance_spec(
+    key: &FunctionKey,
+    entry: &Entry,
+    desired: &Desired,
+    id: &InstanceId,
+) -> InstanceSpec {
     InstanceSpec {
         id: id.clone(),
         function: key.clone(),
@@ -400,7 +322,10 @@ fn instance_spec(key: &FunctionKey, entry: &Entry, desired: &Desired, id: &Insta
 /// The reason of a failed start.
 fn reason(error: &RuntimeError) -> Reason {
     match error {
-        RuntimeError::Exited { out_of_memory: true, .. } => Reason::OomKilled,
+        RuntimeError::Exited {
+            out_of_memory: true,
+            ..
+        } => Reason::OomKilled,
         RuntimeError::Exited { .. } | RuntimeError::NotRunnable(_) => Reason::StartFailed,
         RuntimeError::NotListening { .. } => Reason::StartTimeout,
         RuntimeError::ImageMissing(_) => Reason::ImageNotFound,

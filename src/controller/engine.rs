@@ -110,14 +110,26 @@ impl Controller {
     async fn take_stock(self: &Arc<Self>) -> Result<(), StockError> {
         let began = Instant::now();
         let observed = self.ports.runtime.observe().await?;
-        let present: HashSet<_> = observed.iter().filter(|o| o.running).map(|o| o.id.clone()).collect();
+        let present: HashSet<_> = observed
+            .iter()
+            .filter(|o| o.running)
+            .map(|o| o.id.clone())
+            .collect();
         self.notice_missing(&present, began);
         for instance in observed {
             self.account_for(instance).await;
         }
-        let images = self.ports.builder.images().await?.into_iter().map(|image| image.name).collect();
+        let images = self
+            .ports
+            .builder
+            .images()
+            .await?
+            .into_iter()
+            .map(|image| image.name)
+            .collect();
         let prefix = image_prefix(&self.resolver.owner);
-        self.images.observed(&images, |name| name.starts_with(&prefix));
+        self.images
+            .observed(&images, |name| name.starts_with(&prefix));
         self.collect().await
     }
 
@@ -125,7 +137,10 @@ impl Controller {
     fn notice_missing(self: &Arc<Self>, present: &HashSet<String>, began: Instant) {
         for pool in self.pools.all() {
             for instance in pool.look().0 {
-                if instance.since < began && !present.contains(&instance.id) && pool.remove(&instance.id).is_some() {
+                if instance.since < began
+                    && !present.contains(&instance.id)
+                    && pool.remove(&instance.id).is_some()
+                {
                     tracing::warn!(instance = %instance.id, "Instance disappeared");
                     self.capacity.give_back(&instance.id);
                     self.turns.request(pool.key());
@@ -139,21 +154,28 @@ impl Controller {
         let known = {
             let entries = self.entries();
             entries.get(&observed.function).is_some_and(|entry| {
-                entry.moving.contains_key(&observed.id) || entry.pool.look().0.iter().any(|i| i.id == observed.id)
+                entry.moving.contains_key(&observed.id)
+                    || entry.pool.look().0.iter().any(|i| i.id == observed.id)
             })
         };
         if known {
             return;
         }
-        let wanted = self.ports.store.get(&observed.function).is_some_and(|function| {
-            function.metadata.uid.as_deref() == Some(&observed.uid) && function.metadata.deletion_timestamp.is_none()
-        });
+        let wanted = self
+            .ports
+            .store
+            .get(&observed.function)
+            .is_some_and(|function| {
+                function.metadata.uid.as_deref() == Some(&observed.uid)
+                    && function.metadata.deletion_timestamp.is_none()
+            });
         if wanted && observed.running && socket::connect(&observed.socket).await.is_ok() {
             self.adopt(observed);
         } else {
             tracing::info!(instance = %observed.id, "Ending an instance that nobody needs");
             let this = Arc::clone(self);
-            self.tasks.spawn(async move { this.end(&observed.id, Duration::ZERO).await });
+            self.tasks
+                .spawn(async move { this.end(&observed.id, Duration::ZERO).await });
         }
     }
 
@@ -162,19 +184,29 @@ impl Controller {
         self.capacity.note(&observed.id, observed.memory);
         let mut entries = self.entries();
         let entry = self.entry(&mut entries, &observed.function, &observed.uid);
-        entry.pool.add(observed.id, observed.revision, observed.socket);
+        entry
+            .pool
+            .add(observed.id, observed.revision, observed.socket);
     }
 
     /// An instance has ended by itself.
     async fn exited(self: &Arc<Self>, exit: Exit) {
-        let Some(pool) = self.pools.get(exit.function.namespace(), exit.function.name()) else { return };
-        let Some(removed) = pool.remove(&exit.id) else { return };
+        let Some(pool) = self
+            .pools
+            .get(exit.function.namespace(), exit.function.name())
+        else {
+            return;
+        };
+        let Some(removed) = pool.remove(&exit.id) else {
+            return;
+        };
         tracing::info!(function = %exit.function, instance = %exit.id, code = exit.code, "Instance exited");
         removed.instance.gone.cancel();
         self.judge(&exit, &removed).await;
         self.turns.request(&exit.function);
         let this = Arc::clone(self);
-        self.tasks.spawn(async move { this.end(&exit.id, Duration::ZERO).await });
+        self.tasks
+            .spawn(async move { this.end(&exit.id, Duration::ZERO).await });
     }
 
     /// A single-call program has done its work; another one has crashed.
@@ -182,7 +214,9 @@ impl Controller {
         let revision = &removed.instance.revision;
         let manners = {
             let entries = self.entries();
-            let known = entries.get(&exit.function).and_then(|e| e.revision(revision).cloned());
+            let known = entries
+                .get(&exit.function)
+                .and_then(|e| e.revision(revision).cloned());
             known.map(|d| self.manners(&d.target))
         };
         let Some(manners) = manners else { return };
@@ -197,14 +231,22 @@ impl Controller {
             return;
         }
         let (reason, cause) = if exit.out_of_memory {
-            (Reason::OomKilled, " (out of memory; see spec.resources.memory)")
+            (
+                Reason::OomKilled,
+                " (out of memory; see spec.resources.memory)",
+            )
         } else {
             (Reason::CrashLoop, "")
         };
         self.metrics.error(reason.into());
         let now = Instant::now();
         let message = format!("instance {} exited with code {}{cause}", exit.id, exit.code);
-        let failure = Failure { reason, message, attempts: 0, retry_at: Some(now) };
+        let failure = Failure {
+            reason,
+            message,
+            attempts: 0,
+            retry_at: Some(now),
+        };
         if let Some(entry) = self.entries().get_mut(&exit.function) {
             entry.crashed(revision, failure, now);
         }
@@ -212,7 +254,9 @@ impl Controller {
 
     /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.
     async fn collect(&self) -> Result<(), StockError> {
-        let Some(needed) = self.needed().await else { return Ok(()) };
+        let Some(needed) = self.needed().await else {
+            return Ok(());
+        };
         for image in self.ports.builder.images().await? {
             if !needed.images.contains(&image.name) {
                 tracing::info!(image = %image.name, "Removing an image that nobody needs");
@@ -221,9 +265,14 @@ impl Controller {
             }
         }
         self.collect_sources(&needed.sources);
-        let known: BTreeSet<_> =
-            [Fact::Proven, Fact::SingleCall, Fact::Stays].into_iter().flat_map(|f| self.ports.store.known(f)).collect();
-        let unneeded: Vec<_> = known.into_iter().filter(|r| !needed.revisions.contains(r.as_str())).collect();
+        let known: BTreeSet<_> = [Fact::Proven, Fact::SingleCall, Fact::Stays]
+            .into_iter()
+            .flat_map(|f| self.ports.store.known(f))
+            .collect();
+        let unneeded: Vec<_> = known
+            .into_iter()
+            .filter(|r| !needed.revisions.contains(r.as_str()))
+            .collect();
         if !unneeded.is_empty()
             && let Err(error) = self.ports.store.forget(unneeded).await
         {
@@ -251,16 +300,27 @@ impl Controller {
                 let entry = entries.get(&key)?;
                 entry.resolved.as_ref()?;
                 needed.images.extend(entry.images().cloned());
-                needed.images.extend(function.status.as_ref().and_then(|s| s.image.clone()));
-                let revisions = [entry.desired(), entry.serving.as_ref()].into_iter().flatten();
-                needed.revisions.extend(revisions.map(|d| d.target.revision.to_string()));
-                needed.sources.extend(resolve::source_of(function).map(bare));
+                needed
+                    .images
+                    .extend(function.status.as_ref().and_then(|s| s.image.clone()));
+                let revisions = [entry.desired(), entry.serving.as_ref()]
+                    .into_iter()
+                    .flatten();
+                needed
+                    .revisions
+                    .extend(revisions.map(|d| d.target.revision.to_string()));
+                needed
+                    .sources
+                    .extend(resolve::source_of(function).map(bare));
             }
         }
         for uid in functions.iter().filter_map(|f| f.metadata.uid.as_deref()) {
             let record = self.ports.store.served(uid).await.ok()?;
-            let served: Option<resolve::Served> = record.and_then(|r| serde_json::from_str(&r).ok());
-            needed.sources.extend(served.and_then(|s| s.source().map(str::to_owned)).map(bare));
+            let served: Option<resolve::Served> =
+                record.and_then(|r| serde_json::from_str(&r).ok());
+            needed
+                .sources
+                .extend(served.and_then(|s| s.source().map(str::to_owned)).map(bare));
         }
         Some(needed)
     }
@@ -268,7 +328,9 @@ impl Controller {
     /// Failures that were the engine's are over with it.
     fn forgive_engine(&self) {
         for entry in self.entries().values_mut() {
-            entry.failures.retain(|_, failure| failure.reason != Reason::EngineUnavailable);
+            entry
+                .failures
+                .retain(|_, failure| failure.reason != Reason::EngineUnavailable);
         }
     }
 
@@ -291,5 +353,8 @@ struct Needed {
 
 /// A digest without its algorithm.
 fn bare(digest: String) -> String {
-    digest.strip_prefix("sha256:").map(str::to_owned).unwrap_or(digest)
+    digest
+        .strip_prefix("sha256:")
+        .map(str::to_owned)
+        .unwrap_or(digest)
 }

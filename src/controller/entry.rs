@@ -21,8 +21,8 @@ pub struct Entry {
     /// `metadata.uid`: a Function of the same name that was deleted before is another.
     pub uid: String,
     pub pool: Arc<Pool>,
-    /// What the newest generation asks for, or why that is not known; with the stamp of what it was read from.
-    pub resolved: Option<(Stamp, Result<Arc<Desired>, Blocked>)>,
+    /// The newest generation.
+    pub resolved: Option<Resolved>,
     /// What calls go to.
     pub serving: Option<Arc<Desired>>,
     /// The image that served before: kept for going back.
@@ -33,6 +33,9 @@ pub struct Entry {
     pub failures: HashMap<Revision, Failure>,
     pub turn: Turn,
 }
+
+/// What a generation asks for, or why that is not known; with what it was read from.
+pub type Resolved = (Stamp, Result<Arc<Desired>, Blocked>);
 
 /// From what a generation was resolved; equal stamps resolve equally.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,12 +88,17 @@ impl Entry {
 
     /// What the newest generation asks for.
     pub fn desired(&self) -> Option<&Arc<Desired>> {
-        self.resolved.as_ref().and_then(|(_, outcome)| outcome.as_ref().ok())
+        self.resolved
+            .as_ref()
+            .and_then(|(_, outcome)| outcome.as_ref().ok())
     }
 
     /// The revision's details, if it is the newest or the serving one.
     pub fn revision(&self, revision: &Revision) -> Option<&Arc<Desired>> {
-        [self.desired(), self.serving.as_ref()].into_iter().flatten().find(|d| d.target.revision == *revision)
+        [self.desired(), self.serving.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|d| d.target.revision == *revision)
     }
 
     /// All instances, those on their way included, with callers waiting and the end of the last call.

@@ -80,15 +80,31 @@ impl Images {
             return None;
         }
         let log = Arc::new(LiveLog::default());
-        entry.build = Some(Build { began: now, ended: None, log: Arc::clone(&log), task: None });
+        entry.build = Some(Build {
+            began: now,
+            ended: None,
+            log: Arc::clone(&log),
+            task: None,
+        });
         entry.state = ImageState::Building;
         Some(log)
     }
 
+    /// Cancels all builds.
+    pub fn abandon(&self) {
+        let images = self.lock();
+        let builds = images.values().filter_map(|e| e.build.as_ref());
+        builds
+            .filter_map(|b| b.task.as_ref())
+            .for_each(AbortHandle::abort);
+    }
+
     /// The task that carries the build out, to be ended when nobody wants the image.
     pub fn carried_by(&self, name: &ImageName, task: AbortHandle) {
-        if let Some(build) = self.lock().get_mut(name).and_then(|e| e.build.as_mut()) {
-            build.task = Some(task);
+        match self.lock().get_mut(name).and_then(|e| e.build.as_mut()) {
+            Some(build) => build.task = Some(task),
+            // Nobody wants it any more already.
+            None => task.abort(),
         }
     }
 
@@ -101,13 +117,19 @@ impl Images {
         wall: Timestamp,
     ) -> Vec<FunctionKey> {
         let mut images = self.lock();
-        let Some(entry) = images.get_mut(name) else { return Vec::new() };
+        let Some(entry) = images.get_mut(name) else {
+            return Vec::new();
+        };
         if let Some(build) = &mut entry.build {
             build.ended = Some(wall);
             build.task = None;
             build.log.close();
         }
-        entry.attempts = if outcome.is_ok() { 0 } else { entry.attempts + 1 };
+        entry.attempts = if outcome.is_ok() {
+            0
+        } else {
+            entry.attempts + 1
+        };
         entry.state = match outcome {
             Ok(()) => ImageState::Ready,
             Err(error) => ImageState::Failed(failure(error, entry.attempts, now)),
@@ -117,8 +139,16 @@ impl Images {
 
     /// The image is not there, though it was believed to be.
     pub fn lost(&self, name: &ImageName) {
-        if let Some(entry) = self.lock().get_mut(name) {
-            entry.state = ImageState::Missing;
+        let mut images = self.lock();
+        let Some(entry) = images
+            .get_mut(name)
+            .filter(|e| e.state == ImageState::Ready)
+        else {
+            return;
+        };
+        entry.state = ImageState::Missing;
+        if entry.wanted_by.is_empty() {
+            images.remove(name);
         }
     }
 
@@ -136,19 +166,27 @@ impl Images {
     pub fn last_build(&self, name: &ImageName) -> Option<(LastBuild, Arc<LiveLog>)> {
         let images = self.lock();
         let build = images.get(name)?.build.as_ref()?;
-        let duration = build.ended.map(|ended| ended.duration_since(build.began).as_secs());
+        let duration = build
+            .ended
+            .map(|ended| ended.duration_since(build.began).as_secs());
         let last = LastBuild {
             start_time: Time(build.began),
             completion_time: build.ended.map(Time),
             duration_seconds: duration.and_then(|d| u32::try_from(d).ok()),
-            log_tail: build.ended.map(|_| build.log.tail()).filter(|tail| !tail.is_empty()),
+            log_tail: build
+                .ended
+                .map(|_| build.log.tail())
+                .filter(|tail| !tail.is_empty()),
         };
         Some((last, Arc::clone(&build.log)))
     }
 
     /// Builds that run now.
     pub fn building(&self) -> usize {
-        self.lock().values().filter(|e| e.state == ImageState::Building).count()
+        self.lock()
+            .values()
+            .filter(|e| e.state == ImageState::Building)
+            .count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ImageName, Entry>> {
@@ -158,7 +196,12 @@ impl Images {
 
 impl Entry {
     fn missing() -> Self {
-        Self { state: ImageState::Missing, wanted_by: HashSet::new(), attempts: 0, build: None }
+        Self {
+            state: ImageState::Missing,
+            wanted_by: HashSet::new(),
+            attempts: 0,
+            build: None,
+        }
     }
 
     /// Whether the entry is worth keeping once `key` does not want it; ends a build that nobody wants.
@@ -166,8 +209,11 @@ impl Entry {
         if !self.wanted_by.remove(key) || !self.wanted_by.is_empty() {
             return true;
         }
-        if let Some(task) = self.build.as_ref().and_then(|b| b.task.as_ref()) {
-            task.abort();
+        if let Some(build) = &self.build {
+            if let Some(task) = &build.task {
+                task.abort();
+            }
+            build.log.close();
         }
         self.state == ImageState::Ready
     }
@@ -175,16 +221,243 @@ impl Entry {
 
 fn failure(error: &BuildError, attempts: u32, now: Instant) -> Failure {
     let (reason, retry) = judge(error);
-    Failure { reason, message: error.to_string(), attempts, retry_at: retry.next(attempts, now) }
+    Failure {
+        reason,
+        message: error.to_string(),
+        attempts,
+        retry_at: retry.next(attempts, now),
+    }
 }
 
 /// The reason of a failed build and whether trying again may help.
 fn judge(error: &BuildError) -> (Reason, Retry) {
     match error {
-        BuildError::Failed { .. } | BuildError::Refused(_) => (Reason::BuildFailed, Retry::OnChange),
+        BuildError::Failed { .. } | BuildError::Refused(_) => {
+            (Reason::BuildFailed, Retry::OnChange)
+        }
         BuildError::Timeout { .. } => (Reason::BuildTimeout, Retry::OnChange),
         BuildError::Pull { .. } => (Reason::PullFailed, BACKOFF),
         BuildError::NoSpace(_) => (Reason::NoSpace, BACKOFF),
         BuildError::Engine(_) => (Reason::EngineUnavailable, BACKOFF),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::builder::BuildLog;
+
+    fn key(name: &str) -> FunctionKey {
+        name.parse().unwrap()
+    }
+
+    fn name(name: &str) -> ImageName {
+        name.to_owned()
+    }
+
+    fn set(names: &[&str]) -> HashSet<ImageName> {
+        names.iter().map(|n| name(n)).collect()
+    }
+
+    fn wall(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn end(
+        images: &Images,
+        outcome: Result<(), &BuildError>,
+        now: Instant,
+    ) -> HashSet<FunctionKey> {
+        images
+            .end(&name("i"), outcome, now, wall(9))
+            .into_iter()
+            .collect()
+    }
+
+    fn pull_error() -> BuildError {
+        BuildError::Pull {
+            image: name("i"),
+            message: "no such host".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_image_that_many_want_is_built_once() {
+        let images = Images::default();
+        assert_eq!(images.want(&name("i"), &key("a")), ImageState::Missing);
+        assert_eq!(images.want(&name("i"), &key("b")), ImageState::Missing);
+        assert!(images.begin(&name("i"), wall(1)).is_some());
+        assert!(
+            images.begin(&name("i"), wall(1)).is_none(),
+            "it is being built"
+        );
+        assert_eq!(images.want(&name("i"), &key("c")), ImageState::Building);
+        assert_eq!(images.building(), 1);
+        let waiting = end(&images, Ok(()), Instant::now());
+        assert_eq!(waiting, HashSet::from([key("a"), key("b"), key("c")]));
+        assert_eq!(images.want(&name("i"), &key("a")), ImageState::Ready);
+        assert!(images.begin(&name("i"), wall(1)).is_none(), "it is there");
+        assert!(
+            images.begin(&name("unknown"), wall(1)).is_none(),
+            "nobody wants it"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_build_that_nobody_wants_any_more_is_ended_with_its_log() {
+        let images = Images::default();
+        for function in ["a", "b"] {
+            images.want(&name("i"), &key(function));
+        }
+        let log = images.begin(&name("i"), wall(1)).unwrap();
+        let task = tokio::spawn(std::future::pending::<()>());
+        images.carried_by(&name("i"), task.abort_handle());
+        images.want(&name("other"), &key("a"));
+        assert_eq!(images.building(), 1, "b wants it still");
+        assert!(!task.is_finished());
+        images.forget(&key("b"));
+        assert_eq!(images.building(), 0);
+        assert!(task.await.unwrap_err().is_cancelled());
+        let followed: Vec<_> = futures::StreamExt::collect(log.read(true)).await;
+        assert_eq!(followed.len(), 0, "whoever follows the log is let go");
+    }
+
+    #[tokio::test]
+    async fn a_build_that_nobody_wants_before_it_has_a_task_is_ended_too() {
+        let images = Images::default();
+        images.want(&name("i"), &key("a"));
+        images.begin(&name("i"), wall(1)).unwrap();
+        images.forget(&key("a"));
+        let task = tokio::spawn(std::future::pending::<()>());
+        images.carried_by(&name("i"), task.abort_handle());
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    #[test]
+    fn failures_are_judged_and_tried_again_later_and_later() {
+        let now = Instant::now();
+        let images = Images::default();
+        images.want(&name("i"), &key("a"));
+        for (attempts, wait) in [(1, 1), (2, 2), (3, 4)] {
+            assert!(
+                images.begin(&name("i"), wall(1)).is_some(),
+                "a failed one may begin again"
+            );
+            end(&images, Err(&pull_error()), now);
+            let expected = Failure {
+                reason: Reason::PullFailed,
+                message: pull_error().to_string(),
+                attempts,
+                retry_at: Some(now + Duration::from_secs(wait)),
+            };
+            assert_eq!(
+                images.want(&name("i"), &key("a")),
+                ImageState::Failed(expected)
+            );
+        }
+        images.retry(&name("i"));
+        assert_eq!(
+            images.want(&name("i"), &key("a")),
+            ImageState::Missing,
+            "somebody asked for it"
+        );
+        for (error, reason, again) in [
+            (
+                BuildError::Refused("no FROM".to_owned()),
+                Reason::BuildFailed,
+                false,
+            ),
+            (
+                BuildError::NoSpace("disk full".to_owned()),
+                Reason::NoSpace,
+                true,
+            ),
+            (
+                BuildError::Engine("no socket".to_owned()),
+                Reason::EngineUnavailable,
+                true,
+            ),
+        ] {
+            images.begin(&name("i"), wall(1)).unwrap();
+            end(&images, Err(&error), now);
+            let ImageState::Failed(failure) = images.want(&name("i"), &key("a")) else {
+                panic!("{error}")
+            };
+            assert_eq!(
+                (failure.reason, failure.retry_at.is_some()),
+                (reason, again)
+            );
+        }
+    }
+
+    #[test]
+    fn the_engine_tells_what_is_there() {
+        let images = Images::default();
+        let ours = |name: &str| !name.starts_with("theirs");
+        images.observed(&set(&["i", "j", "theirs"]), ours);
+        for (image, function) in [("i", "a"), ("j", "b"), ("theirs", "c")] {
+            assert_eq!(
+                images.want(&name(image), &key(function)),
+                ImageState::Ready,
+                "{image}"
+            );
+        }
+        images.want(&name("k"), &key("d"));
+        images.begin(&name("k"), wall(1));
+        images.observed(&set(&["j"]), ours);
+        for (image, function, expected) in [
+            ("i", "a", ImageState::Missing),
+            ("j", "b", ImageState::Ready),
+            ("theirs", "c", ImageState::Ready),
+            ("k", "d", ImageState::Building),
+        ] {
+            assert_eq!(
+                images.want(&name(image), &key(function)),
+                expected,
+                "{image}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lost_image_is_missing_but_a_build_goes_on() {
+        let images = Images::default();
+        images.observed(&set(&["i"]), |_| true);
+        images.want(&name("i"), &key("a"));
+        images.lost(&name("i"));
+        assert_eq!(images.want(&name("i"), &key("a")), ImageState::Missing);
+        images.begin(&name("i"), wall(1)).unwrap();
+        images.lost(&name("i"));
+        assert_eq!(images.want(&name("i"), &key("a")), ImageState::Building);
+        images.observed(&set(&["unwanted"]), |_| true);
+        images.lost(&name("unwanted"));
+        assert_eq!(images.lock().len(), 1, "what nobody wants is forgotten");
+    }
+
+    #[test]
+    fn the_last_build_is_told() {
+        let images = Images::default();
+        images.want(&name("i"), &key("a"));
+        assert!(images.last_build(&name("i")).is_none());
+        let log = images.begin(&name("i"), wall(2)).unwrap();
+        log.write(b"step 1");
+        let last = |images: &Images| images.last_build(&name("i")).unwrap().0;
+        let running = LastBuild {
+            start_time: Time(wall(2)),
+            completion_time: None,
+            duration_seconds: None,
+            log_tail: None,
+        };
+        assert_eq!(last(&images), running);
+        end(&images, Ok(()), Instant::now());
+        let over = LastBuild {
+            completion_time: Some(Time(wall(9))),
+            duration_seconds: Some(7),
+            log_tail: Some("step 1".to_owned()),
+            ..running
+        };
+        assert_eq!(last(&images), over);
     }
 }

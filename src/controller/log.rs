@@ -31,7 +31,10 @@ struct Kept {
 
 impl Default for LiveLog {
     fn default() -> Self {
-        Self { kept: Mutex::default(), state: watch::Sender::new((0, true)) }
+        Self {
+            kept: Mutex::default(),
+            state: watch::Sender::new((0, true)),
+        }
     }
 }
 
@@ -53,11 +56,20 @@ impl LiveLog {
         self.state.send_modify(|state| state.1 = false);
     }
 
-    /// The end of it, as text.
+    /// The end of it, as text, from a character's beginning.
     pub fn tail(&self) -> String {
         let kept = self.lock();
         let from = kept.bytes.len().saturating_sub(TAIL);
-        String::from_utf8_lossy(&kept.bytes[from..]).into_owned()
+        let tail = &kept.bytes[from..];
+        let inside = if from > 0 {
+            tail.iter()
+                .take(3)
+                .take_while(|b| is_continuation(**b))
+                .count()
+        } else {
+            0
+        };
+        String::from_utf8_lossy(&tail[inside..]).into_owned()
     }
 
     /// What is kept, and with `follow` what comes until the build ends.
@@ -84,10 +96,125 @@ impl LiveLog {
         let kept = self.lock();
         let skip = usize::try_from(position.saturating_sub(kept.from)).unwrap_or(usize::MAX);
         let bytes = kept.bytes.get(skip..).unwrap_or_default();
-        (Bytes::copy_from_slice(bytes), kept.from + kept.bytes.len() as u64)
+        (
+            Bytes::copy_from_slice(bytes),
+            kept.from + kept.bytes.len() as u64,
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the byte stands within a character of UTF-8, after its first byte.
+fn is_continuation(byte: u8) -> bool {
+    byte & 0b1100_0000 == 0b1000_0000
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+
+    use super::*;
+
+    fn log(pieces: &[&str]) -> Arc<LiveLog> {
+        let log = Arc::new(LiveLog::default());
+        for piece in pieces {
+            log.write(piece.as_bytes());
+        }
+        log
+    }
+
+    async fn text(stream: impl Stream<Item = Bytes>) -> String {
+        let pieces: Vec<Bytes> = stream.collect().await;
+        String::from_utf8(pieces.concat()).unwrap()
+    }
+
+    #[test]
+    fn the_tail_begins_with_a_whole_character() {
+        for (what, pieces, expected) in [
+            ("nothing", vec![], String::new()),
+            (
+                "little",
+                vec!["step 1\n", "step 2\n"],
+                "step 1\nstep 2\n".to_owned(),
+            ),
+            (
+                "two bytes each",
+                vec!["a", &"ä".repeat(TAIL)],
+                "ä".repeat(TAIL / 2),
+            ),
+            (
+                "cut within two bytes",
+                vec!["a", &"ä".repeat(TAIL), "b"],
+                "ä".repeat(TAIL / 2 - 1) + "b",
+            ),
+            (
+                "cut within three bytes",
+                vec![&"€".repeat(TAIL)],
+                "€".repeat(TAIL / 3),
+            ),
+            (
+                "cut within four bytes",
+                vec![&"🦀".repeat(TAIL), "abc"],
+                "🦀".repeat(TAIL / 4 - 1) + "abc",
+            ),
+        ] {
+            assert_eq!(log(&pieces).tail(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_tail_of_no_text_is_shown_all_the_same() {
+        let log = LiveLog::default();
+        log.write(&vec![0b1000_0000; 2 * TAIL]);
+        assert_eq!(log.tail().chars().count(), TAIL - 3);
+    }
+
+    #[tokio::test]
+    async fn only_the_last_part_is_kept() {
+        let log = log(&["old", &"x".repeat(KEPT - 1), "new"]);
+        log.close();
+        let read = text(Arc::clone(&log).read(true)).await;
+        assert_eq!((read.len(), read.ends_with("xnew")), (KEPT, true));
+        assert!(log.tail().ends_with("xnew"));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_follow_ends_at_once() {
+        assert_eq!(text(log(&["a", "b"]).read(false)).await, "ab");
+        assert_eq!(text(log(&[]).read(false)).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_everything_once_and_ends_with_the_build() {
+        let log = log(&["before "]);
+        let mut follower = Box::pin(Arc::clone(&log).read(true));
+        assert_eq!(follower.next().await.unwrap(), "before ");
+        assert_eq!(follower.next().now_or_never(), None, "it waits for more");
+        log.write(b"between ");
+        assert_eq!(follower.next().await.unwrap(), "between ");
+        log.write(b"after");
+        log.close();
+        assert_eq!(follower.next().await.unwrap(), "after");
+        assert_eq!(follower.next().await, None);
+        assert_eq!(
+            text(log.read(true)).await,
+            "before between after",
+            "one that starts late"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_goes_on_with_what_is_kept() {
+        let log = log(&["first"]);
+        let mut follower = Box::pin(Arc::clone(&log).read(true));
+        assert_eq!(follower.next().await.unwrap(), "first");
+        log.write(&vec![b'x'; KEPT]);
+        log.write(b"last");
+        log.close();
+        let rest = text(follower).await;
+        assert_eq!((rest.len(), rest.ends_with("xlast")), (KEPT, true));
     }
 }

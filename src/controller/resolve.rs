@@ -52,8 +52,13 @@ impl Resolver {
             Ok(files) => Ok(self.digest(&files)),
             Err(blocked) => Err(blocked.message),
         };
-        let source = annotation(function, SOURCE_DIGEST).or_else(|| annotation(function, SOURCE_ERROR));
-        Stamp { generation: function.metadata.generation.unwrap_or_default(), source, secrets }
+        let source =
+            annotation(function, SOURCE_DIGEST).or_else(|| annotation(function, SOURCE_ERROR));
+        Stamp {
+            generation: function.metadata.generation.unwrap_or_default(),
+            source,
+            secrets,
+        }
     }
 
     /// What the newest generation asks for.
@@ -64,7 +69,8 @@ impl Resolver {
         if let Some(message) = annotation(function, SOURCE_ERROR) {
             return Err(blocked(Reason::SourceInvalid, message));
         }
-        self.desired(&function.spec, annotation(function, SOURCE_DIGEST)).await
+        self.desired(&function.spec, annotation(function, SOURCE_DIGEST))
+            .await
     }
 
     /// What to build for a Function whose image is missing.
@@ -72,12 +78,16 @@ impl Resolver {
     /// # Errors
     /// As [`Self::resolve`]: the source may have gone meanwhile.
     pub async fn job(&self, function: &Function) -> Result<BuildJob, Blocked> {
-        self.job_of(&function.spec, annotation(function, SOURCE_DIGEST)).await
+        self.job_of(&function.spec, annotation(function, SOURCE_DIGEST))
+            .await
     }
 
     /// What is to be kept of a Function whose newest generation begins to serve.
     pub fn served(&self, function: &Function) -> Served {
-        Served { spec: function.spec.clone(), source: annotation(function, SOURCE_DIGEST) }
+        Served {
+            spec: function.spec.clone(),
+            source: annotation(function, SOURCE_DIGEST),
+        }
     }
 
     /// The revision that served, if it can still be made.
@@ -85,7 +95,11 @@ impl Resolver {
         self.desired(&served.spec, served.source.clone()).await.ok()
     }
 
-    async fn desired(&self, spec: &FunctionSpec, source: Option<String>) -> Result<Desired, Blocked> {
+    async fn desired(
+        &self,
+        spec: &FunctionSpec,
+        source: Option<String>,
+    ) -> Result<Desired, Blocked> {
         let secrets = self.secrets(spec).await?;
         let digest = self.digest(&secrets);
         let image = match &spec.source.image {
@@ -95,7 +109,11 @@ impl Resolver {
         Ok(desired(spec, image, secrets, &digest))
     }
 
-    async fn job_of(&self, spec: &FunctionSpec, source: Option<String>) -> Result<BuildJob, Blocked> {
+    async fn job_of(
+        &self,
+        spec: &FunctionSpec,
+        source: Option<String>,
+    ) -> Result<BuildJob, Blocked> {
         let (this, spec) = (self.clone(), spec.clone());
         spawn_blocking(move || this.read_job(&spec, source))
             .await
@@ -112,7 +130,11 @@ impl Resolver {
         };
         let wishes = BuildSpec {
             base_image: build.base_image,
-            args: build.args.into_iter().map(|arg| (arg.name, arg.value)).collect(),
+            args: build
+                .args
+                .into_iter()
+                .map(|arg| (arg.name, arg.value))
+                .collect(),
         };
         let recipe = Recipe::new(language, &context, &wishes, &self.bases)
             .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()))?;
@@ -126,7 +148,9 @@ impl Resolver {
 
     fn context(&self, spec: &FunctionSpec, directory: Option<String>) -> Result<Context, Blocked> {
         if let Some(inline) = &spec.source.inline {
-            let files = inline.iter().map(|(path, text)| (path, 0o644, Bytes::copy_from_slice(text.as_bytes())));
+            let files = inline
+                .iter()
+                .map(|(path, text)| (path, 0o644, Bytes::copy_from_slice(text.as_bytes())));
             return Context::from_files(files, &Limits::default())
                 .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()));
         }
@@ -142,7 +166,8 @@ impl Resolver {
         match self.sources.get(&digest) {
             Ok(Some(context)) => Ok(context),
             Ok(None) => {
-                let message = format!("no upload sha256:{digest} is stored here; upload the archive again");
+                let message =
+                    format!("no upload sha256:{digest} is stored here; upload the archive again");
                 Err(blocked(Reason::SourceNotFound, message))
             }
             Err(error) => Err(blocked(Reason::SourceUnavailable, error.to_string())),
@@ -159,23 +184,36 @@ impl Resolver {
 
     async fn secret(&self, name: &str) -> Result<Vec<SecretFile>, Blocked> {
         let Some(root) = &self.secrets_dir else {
-            let message = format!("secret {name:?} is asked for, but `faas start` was given no --secrets-dir");
+            let message = format!(
+                "secret {name:?} is asked for, but `faas start` was given no --secrets-dir"
+            );
             return Err(blocked(Reason::SecretNotFound, message));
         };
         let dir = root.join(name);
         let missing = |error: io::Error| {
-            blocked(Reason::SecretNotFound, format!("secret {name:?}: {}: {error}", dir.display()))
+            blocked(
+                Reason::SecretNotFound,
+                format!("secret {name:?}: {}: {error}", dir.display()),
+            )
         };
         let mut files = Vec::new();
         let mut keys = tokio::fs::read_dir(&dir).await.map_err(missing)?;
         while let Some(key) = keys.next_entry().await.map_err(missing)? {
             let file_name = key.file_name().to_string_lossy().into_owned();
             // Kubernetes-style mounts keep their versions in dot directories.
-            if file_name.starts_with('.') || !tokio::fs::metadata(key.path()).await.map_err(missing)?.is_file() {
+            if file_name.starts_with('.')
+                || !tokio::fs::metadata(key.path())
+                    .await
+                    .map_err(missing)?
+                    .is_file()
+            {
                 continue;
             }
             let bytes = tokio::fs::read(key.path()).await.map_err(missing)?.into();
-            files.push(SecretFile { path: format!("{name}/{file_name}"), bytes });
+            files.push(SecretFile {
+                path: format!("{name}/{file_name}"),
+                bytes,
+            });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(files)
@@ -183,7 +221,8 @@ impl Resolver {
 
     /// A hash that tells nothing without the key, which stays on this machine.
     fn digest(&self, secrets: &[SecretFile]) -> Vec<u8> {
-        let mut hash = Hmac::<Sha256>::new_from_slice(&self.hash_key).expect("HMAC takes keys of any length");
+        let mut hash =
+            Hmac::<Sha256>::new_from_slice(&self.hash_key).expect("HMAC takes keys of any length");
         for file in secrets {
             for part in [file.path.as_bytes(), &file.bytes] {
                 hash.update(&(part.len() as u64).to_be_bytes());
@@ -197,13 +236,22 @@ impl Resolver {
 impl Served {
     /// Digest of the stored source that it needs, if it needs one.
     pub fn source(&self) -> Option<&str> {
-        self.spec.source.archive.as_deref().or(self.source.as_deref())
+        self.spec
+            .source
+            .archive
+            .as_deref()
+            .or(self.source.as_deref())
     }
 }
 
 /// Digest of the stored source that the object's newest generation needs, if it needs one.
 pub fn source_of(function: &Function) -> Option<String> {
-    function.spec.source.archive.clone().or_else(|| annotation(function, SOURCE_DIGEST))
+    function
+        .spec
+        .source
+        .archive
+        .clone()
+        .or_else(|| annotation(function, SOURCE_DIGEST))
 }
 
 fn annotation(function: &Function, name: &str) -> Option<String> {
@@ -211,5 +259,8 @@ fn annotation(function: &Function, name: &str) -> Option<String> {
 }
 
 fn blocked(reason: Reason, message: impl Into<String>) -> Blocked {
-    Blocked { reason, message: message.into() }
+    Blocked {
+        reason,
+        message: message.into(),
+    }
 }

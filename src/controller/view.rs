@@ -107,8 +107,14 @@ impl Controller {
 
     fn instances_of(&self, key: &FunctionKey) -> Vec<InstanceId> {
         let entries = self.entries();
-        let Some(entry) = entries.get(key) else { return Vec::new() };
-        let there = entry.instances().0.into_iter().filter(|i| !matches!(i.phase, Phase::Starting));
+        let Some(entry) = entries.get(key) else {
+            return Vec::new();
+        };
+        let there = entry
+            .instances()
+            .0
+            .into_iter()
+            .filter(|i| !matches!(i.phase, Phase::Starting));
         there.map(|i| i.id).collect()
     }
 
@@ -138,8 +144,16 @@ impl Controller {
 
     /// What `/metrics` counts afresh.
     pub fn snapshot(&self) -> Snapshot {
-        let mut instances: BTreeMap<&'static str, usize> =
-            ["starting", "ready", "probation", "draining", "condemned", "stopping"].map(|state| (state, 0)).into();
+        let mut instances: BTreeMap<&'static str, usize> = [
+            "starting",
+            "ready",
+            "probation",
+            "draining",
+            "condemned",
+            "stopping",
+        ]
+        .map(|state| (state, 0))
+        .into();
         let mut waiting = 0;
         let entries = self.entries();
         for entry in entries.values() {

@@ -1,4 +1,4 @@
-//! [pure] What the store must be told so that it says what the files say.
+//! (pure) What the store must be told so that it says what the files say.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

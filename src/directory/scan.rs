@@ -248,7 +248,8 @@ fn is_visible(name: &str) -> bool {
     !name.starts_with('.') && name != "node_modules"
 }
 
-fn is_manifest(name: &str) -> bool {
+/// Whether a file of this name is read as a manifest.
+pub fn is_manifest(name: &str) -> bool {
     let ends = Path::new(name)
         .extension()
         .is_some_and(|end| end == "yaml" || end == "yml");

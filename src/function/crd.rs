@@ -188,7 +188,7 @@ pub fn crd_yaml() -> String {
 }
 
 /// The schema of version v1alpha1, by which objects are judged.
-pub(super) fn open_api_schema() -> Value {
+pub(crate) fn open_api_schema() -> Value {
     let mut definition = definition_value();
     let schema = definition.pointer_mut("/spec/versions/0/schema/openAPIV3Schema");
     schema

@@ -12,7 +12,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::validate::{ErrorKind, FieldError, validate};
-use super::{DEFAULT_NAMESPACE, Function, FunctionKey, KIND};
+use super::{DEFAULT_NAMESPACE, Function, FunctionKey, KIND, RESERVED_PREFIX};
 
 /// Largest manifest file, in bytes.
 pub const MAX_SIZE: usize = 1024 * 1024;
@@ -64,6 +64,31 @@ pub struct Parsed {
 /// stand for themselves. One bad document does not hide the others.
 #[must_use]
 pub fn parse(text: &[u8]) -> Vec<Parsed> {
+    parse_with(text, judge)
+}
+
+/// The same for text that may have been read from a server: what only the platform writes is dropped, not refused.
+#[must_use]
+pub fn parse_read_back(text: &[u8]) -> Vec<Parsed> {
+    parse_with(text, |line, mut value| {
+        strip_ours(&mut value);
+        judge(line, value)
+    })
+}
+
+/// Drops the annotations and labels that only the platform sets: what a client read it may send back.
+pub fn strip_ours(value: &mut Value) {
+    for kind in ["annotations", "labels"] {
+        if let Some(Value::Object(map)) = value.pointer_mut(&format!("/metadata/{kind}")) {
+            map.retain(|name, _| !name.starts_with(RESERVED_PREFIX));
+        }
+    }
+}
+
+/// Gives the verdict on one value.
+type Judge = fn(usize, Value) -> Parsed;
+
+fn parse_with(text: &[u8], judge: Judge) -> Vec<Parsed> {
     match text_of(text) {
         Err(error) => vec![Parsed {
             line: 1,
@@ -72,7 +97,7 @@ pub fn parse(text: &[u8]) -> Vec<Parsed> {
         }],
         Ok(text) => yaml::split(text)
             .into_iter()
-            .flat_map(|(line, document)| parse_document(line, document))
+            .flat_map(|(line, document)| parse_document(line, document, judge))
             .collect(),
     }
 }
@@ -120,7 +145,7 @@ fn not_utf8(text: &[u8], valid: usize) -> ManifestError {
     }
 }
 
-fn parse_document(line: usize, document: &str) -> Vec<Parsed> {
+fn parse_document(line: usize, document: &str, judge: Judge) -> Vec<Parsed> {
     let value = if document.trim_start().starts_with('{') {
         json::read(document, line).or_else(|error| yaml::read_flow(document, line, error))
     } else {
@@ -133,12 +158,12 @@ fn parse_document(line: usize, document: &str) -> Vec<Parsed> {
             verdict: Err(error),
         }],
         Ok(Value::Null) => Vec::new(),
-        Ok(value) => expand(line, value),
+        Ok(value) => expand(line, value, judge),
     }
 }
 
 /// A `List` stands for its items; an object of another kind is named.
-fn expand(line: usize, mut value: Value) -> Vec<Parsed> {
+fn expand(line: usize, mut value: Value, judge: Judge) -> Vec<Parsed> {
     let kind = value
         .get("kind")
         .and_then(Value::as_str)
@@ -151,7 +176,7 @@ fn expand(line: usize, mut value: Value) -> Vec<Parsed> {
         return items
             .into_iter()
             .enumerate()
-            .map(|(index, item)| judge_item(line, index, item))
+            .map(|(index, item)| below_items(judge(line, item), index))
             .collect();
     }
     let message = format!("a {kind} needs a list of items");
@@ -168,8 +193,8 @@ fn expand(line: usize, mut value: Value) -> Vec<Parsed> {
     }]
 }
 
-fn judge_item(line: usize, index: usize, item: Value) -> Parsed {
-    let mut parsed = judge(line, item);
+/// Errors of an item say which one it is.
+fn below_items(mut parsed: Parsed, index: usize) -> Parsed {
     if let Err(ManifestError::Invalid(errors)) = &mut parsed.verdict {
         let parent = format!("items[{index}]");
         *errors = std::mem::take(errors)

@@ -44,11 +44,18 @@ impl Bounded {
         if body.size_hint().lower() > MAX_REQUEST {
             return Err(CallError::BodyTooLarge { limit: MAX_REQUEST });
         }
-        Ok(Self { ahead: VecDeque::new(), rest: body, left: MAX_REQUEST })
+        Ok(Self {
+            ahead: VecDeque::new(),
+            rest: body,
+            left: MAX_REQUEST,
+        })
     }
 
     /// Waits for `outcome` and reads ahead meanwhile, so that a caller who leaves is noticed.
-    pub async fn while_reading<T>(&mut self, outcome: impl Future<Output = T>) -> Result<T, CallError> {
+    pub async fn while_reading<T>(
+        &mut self,
+        outcome: impl Future<Output = T>,
+    ) -> Result<T, CallError> {
         tokio::pin!(outcome);
         let mut read = 0;
         while read < READ_AHEAD && !self.rest.is_end_stream() {
@@ -74,7 +81,10 @@ impl Body for Bounded {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(data) = self.ahead.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -119,7 +129,11 @@ pub struct Deadline {
 impl Deadline {
     /// Runs from now.
     pub fn new(limit: Duration) -> Self {
-        Self { began: Instant::now(), limit, sleep: Box::pin(tokio::time::sleep(limit)) }
+        Self {
+            began: Instant::now(),
+            limit,
+            sleep: Box::pin(tokio::time::sleep(limit)),
+        }
     }
 
     /// Comes when the time is over.
@@ -150,11 +164,26 @@ pub enum Cut {
 
 impl Answer {
     /// `connection` is where `body` comes from.
-    pub fn new(body: Incoming, connection: Connection, keep: bool, lease: Lease, deadline: Deadline) -> Self {
-        Self { body, connection: Some(connection), keep, lease, deadline }
+    pub fn new(
+        body: Incoming,
+        connection: Connection,
+        keep: bool,
+        lease: Lease,
+        deadline: Deadline,
+    ) -> Self {
+        Self {
+            body,
+            connection: Some(connection),
+            keep,
+            lease,
+            deadline,
+        }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         // Once to bring in what has come, and once more because taking it may let more come at once.
         for _ in 0..2 {
             if let Some(connection) = &mut self.connection {
@@ -172,7 +201,10 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self.poll_body(cx) {
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Cut::Broken(error)))),
             Poll::Ready(frame) => return Poll::Ready(frame.map(|f| f.map_err(Cut::Broken))),

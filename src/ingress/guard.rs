@@ -1,4 +1,4 @@
-//! Who may speak to a listener [pure]: programs on this machine, not web pages that a browser on it shows.
+//! Who may speak to a listener (pure): programs on this machine, not web pages that a browser on it shows.
 
 use std::net::IpAddr;
 
@@ -35,7 +35,9 @@ impl Refusal {
 /// rebinds its own DNS name to 127.0.0.1 still sends that name as `Host`.
 pub fn judge(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Refusal::Host) };
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err(Refusal::Host);
+    };
     let host = host.to_str().map_err(|_| Refusal::Host)?;
     if !is_local(host) {
         return Err(Refusal::ForeignHost(host.to_owned()));
@@ -67,7 +69,10 @@ fn is_local(host: &str) -> bool {
 
 fn is_same(origin: &HeaderValue, host: &str) -> bool {
     let origin = origin.to_str().unwrap_or_default();
-    origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host)
+    origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"))
+        == Some(host)
 }
 
 fn text(value: &HeaderValue) -> String {
@@ -88,20 +93,53 @@ mod tests {
 
     #[test]
     fn lets_programs_in_and_pages_out() {
-        for local in ["localhost:5555", "127.0.0.1", "127.9.9.9:1", "[::1]:5555", "faas.localhost", "LOCALHOST"] {
+        for local in [
+            "localhost:5555",
+            "127.0.0.1",
+            "127.9.9.9:1",
+            "[::1]:5555",
+            "faas.localhost",
+            "LOCALHOST",
+        ] {
             assert_eq!(verdict(&[("host", local)]), Ok(()), "{local}");
         }
-        for foreign in ["evil.example", "127.0.0.1.evil.example", "10.0.0.1:5555", "[::2]", "", "localhost.evil.example"] {
-            assert_eq!(verdict(&[("host", foreign)]), Err("ForeignHost"), "{foreign}");
+        for foreign in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1:5555",
+            "[::2]",
+            "",
+            "localhost.evil.example",
+        ] {
+            assert_eq!(
+                verdict(&[("host", foreign)]),
+                Err("ForeignHost"),
+                "{foreign}"
+            );
         }
         assert_eq!(verdict(&[]), Err("BadRequest"));
-        assert_eq!(verdict(&[("host", "localhost"), ("host", "localhost")]), Err("BadRequest"));
+        assert_eq!(
+            verdict(&[("host", "localhost"), ("host", "localhost")]),
+            Err("BadRequest")
+        );
         let host = ("host", "localhost:5555");
-        assert_eq!(verdict(&[host, ("origin", "http://localhost:5555")]), Ok(()));
-        assert_eq!(verdict(&[host, ("origin", "http://localhost:3000")]), Err("ForeignOrigin"));
+        assert_eq!(
+            verdict(&[host, ("origin", "http://localhost:5555")]),
+            Ok(())
+        );
+        assert_eq!(
+            verdict(&[host, ("origin", "http://localhost:3000")]),
+            Err("ForeignOrigin")
+        );
         assert_eq!(verdict(&[host, ("origin", "null")]), Err("ForeignOrigin"));
         assert_eq!(verdict(&[host, ("sec-fetch-site", "none")]), Ok(()));
-        assert_eq!(verdict(&[host, ("sec-fetch-site", "cross-site")]), Err("ForeignOrigin"));
-        assert_eq!(verdict(&[host, ("sec-fetch-site", "same-site")]), Err("ForeignOrigin"));
+        assert_eq!(
+            verdict(&[host, ("sec-fetch-site", "cross-site")]),
+            Err("ForeignOrigin")
+        );
+        assert_eq!(
+            verdict(&[host, ("sec-fetch-site", "same-site")]),
+            Err("ForeignOrigin")
+        );
     }
 }

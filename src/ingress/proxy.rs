@@ -35,7 +35,11 @@ const STOP_CONFIRMED: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 3;
 
 /// `POST /functions/:name`: the input in, `{"response": "..."}` out.
-pub async fn call(pools: &Pools, target: &Target, request: Request<Incoming>) -> Result<Response<Body>, CallError> {
+pub async fn call(
+    pools: &Pools,
+    target: &Target,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, CallError> {
     let (parts, body) = request.into_parts();
     let mut onward = Request::new(());
     *onward.method_mut() = Method::POST;
@@ -45,7 +49,9 @@ pub async fn call(pools: &Pools, target: &Target, request: Request<Incoming>) ->
             onward.headers_mut().insert(name, value.clone());
         }
     }
-    onward.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    onward
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let answer = send(pools, target, onward, body).await?;
     let (head, body) = answer.into_parts();
     let limit = usize::try_from(MAX_ENVELOPE).unwrap_or(usize::MAX);
@@ -58,18 +64,29 @@ pub async fn call(pools: &Pools, target: &Target, request: Request<Incoming>) ->
     }
     let message = reply::failure_message(&result, head.status);
     let bad_input = head.status == StatusCode::BAD_REQUEST
-        && head.headers.get(ERROR_HEADER).is_some_and(|code| code == "BadInput");
-    Err(if bad_input { CallError::BadInput(message) } else { CallError::FunctionFailed(message) })
+        && head
+            .headers
+            .get(ERROR_HEADER)
+            .is_some_and(|code| code == "BadInput");
+    Err(if bad_input {
+        CallError::BadInput(message)
+    } else {
+        CallError::FunctionFailed(message)
+    })
 }
 
 /// Why an answer could not be read to its end.
 fn cut_off(error: &(dyn std::error::Error + 'static)) -> CallError {
     match error.downcast_ref::<super::body::Cut>() {
-        Some(super::body::Cut::Timeout(limit)) => {
-            CallError::Timeout { limit: *limit, elapsed: *limit, stopped: true }
-        }
+        Some(super::body::Cut::Timeout(limit)) => CallError::Timeout {
+            limit: *limit,
+            elapsed: *limit,
+            stopped: true,
+        },
         Some(super::body::Cut::Broken(_)) => CallError::InstanceLost,
-        None => CallError::ResponseTooLarge { limit: MAX_ENVELOPE },
+        None => CallError::ResponseTooLarge {
+            limit: MAX_ENVELOPE,
+        },
     }
 }
 
@@ -81,7 +98,9 @@ pub async fn raw(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, CallError> {
     let (mut parts, body) = request.into_parts();
-    parts.uri = path.parse().map_err(|_| super::route::PathError::Ambiguous)?;
+    parts.uri = path
+        .parse()
+        .map_err(|_| super::route::PathError::Ambiguous)?;
     reply::strip_hop_by_hop(&mut parts.headers);
     let mut answer = send(pools, target, Request::from_parts(parts, ()), body).await?;
     reply::strip_hop_by_hop(answer.headers_mut());
@@ -100,7 +119,10 @@ async fn send(
         .ok_or_else(|| CallError::NotFound(target.name.clone()))?;
     let mut body = Bounded::new(body)?;
     let arrived = Instant::now();
-    let mut lease = body.while_reading(pool.lease()).await?.map_err(|e| CallError::lease(e, arrived.elapsed()))?;
+    let mut lease = body
+        .while_reading(pool.lease())
+        .await?
+        .map_err(|e| CallError::lease(e, arrived.elapsed()))?;
     let mut request = Box::new(with_body(head, body));
     for _ in 1..ATTEMPTS {
         match exchange(lease, request).await {
@@ -118,7 +140,9 @@ async fn send(
 }
 
 async fn again(pool: &Arc<Pool>, arrived: Instant) -> Result<Lease, CallError> {
-    pool.lease().await.map_err(|e| CallError::lease(e, arrived.elapsed()))
+    pool.lease()
+        .await
+        .map_err(|e| CallError::lease(e, arrived.elapsed()))
 }
 
 fn with_body(head: Request<()>, body: Bounded) -> Request<RequestBody> {
@@ -133,7 +157,10 @@ enum Unsent {
 }
 
 /// One try with one instance.
-async fn exchange(lease: Lease, mut request: Box<Request<RequestBody>>) -> Result<Response<Answer>, Unsent> {
+async fn exchange(
+    lease: Lease,
+    mut request: Box<Request<RequestBody>>,
+) -> Result<Response<Answer>, Unsent> {
     let mut deadline = Deadline::new(lease.route.timeout);
     let keep = lease.route.manners == Manners::Stays;
     set_connection(request.headers_mut(), keep);
@@ -162,12 +189,21 @@ async fn exchange(lease: Lease, mut request: Box<Request<RequestBody>>) -> Resul
                 return Ok(answer.map(|body| Answer::new(body, connection, keep, lease, deadline)));
             }
             // A kept connection that was closed in the meantime; a new one tells whether the instance lives.
-            Err(SendError { unsent: Some(unsent), .. }) if was_kept => request = unsent,
-            Err(SendError { unsent: Some(unsent), .. }) => {
+            Err(SendError {
+                unsent: Some(unsent),
+                ..
+            }) if was_kept => request = unsent,
+            Err(SendError {
+                unsent: Some(unsent),
+                ..
+            }) => {
                 lease.condemn();
                 return Err(Unsent::Again(unsent));
             }
-            Err(SendError { unsent: None, error }) => return Err(Unsent::Over(lost(&lease, &error))),
+            Err(SendError {
+                unsent: None,
+                error,
+            }) => return Err(Unsent::Over(lost(&lease, &error))),
         }
     }
 }
@@ -183,7 +219,9 @@ fn lost(lease: &Lease, error: &hyper::Error) -> CallError {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(current) = cause {
         if current.is::<TooLarge>() {
-            return CallError::BodyTooLarge { limit: super::body::MAX_REQUEST };
+            return CallError::BodyTooLarge {
+                limit: super::body::MAX_REQUEST,
+            };
         }
         cause = current.source();
     }
@@ -204,6 +242,13 @@ async fn timed_out(lease: Lease, deadline: &Deadline) -> CallError {
     let alone = lease.route.calls_at_a_time() == 1;
     lease.condemn();
     drop(lease);
-    let stopped = !alone || tokio::time::timeout(STOP_CONFIRMED, gone.cancelled()).await.is_ok();
-    CallError::Timeout { limit, elapsed: deadline.began.elapsed(), stopped }
+    let stopped = !alone
+        || tokio::time::timeout(STOP_CONFIRMED, gone.cancelled())
+            .await
+            .is_ok();
+    CallError::Timeout {
+        limit,
+        elapsed: deadline.began.elapsed(),
+        stopped,
+    }
 }

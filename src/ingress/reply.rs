@@ -1,4 +1,4 @@
-//! From what went wrong to what the caller reads [pure]: one table for all answers that the platform makes itself.
+//! From what went wrong to what the caller reads (pure): one table for all answers that the platform makes itself.
 
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,22 @@ pub enum CallError {
     #[error("there is no function {0:?}; `faas list` shows those that there are")]
     NotFound(String),
     #[error("{message}")]
-    Lease { message: String, error: LeaseError, waited: Duration },
+    Lease {
+        message: String,
+        error: LeaseError,
+        waited: Duration,
+    },
     #[error("the function did not answer within {}s (spec.timeoutSeconds); {:.1}s have passed", limit.as_secs(), elapsed.as_secs_f64())]
-    Timeout { limit: Duration, elapsed: Duration, stopped: bool },
+    Timeout {
+        limit: Duration,
+        elapsed: Duration,
+        stopped: bool,
+    },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
-    #[error("the answer is larger than the {limit} bytes that fit into an envelope; call /function/NAME to have it streamed")]
+    #[error(
+        "the answer is larger than the {limit} bytes that fit into an envelope; call /function/NAME to have it streamed"
+    )]
     ResponseTooLarge { limit: u64 },
     #[error("the instance ended before it answered; `faas logs` shows its last words")]
     InstanceLost,
@@ -62,17 +72,37 @@ impl CallError {
     /// Why there was no lease, with the time that the caller waited.
     pub fn lease(error: LeaseError, waited: Duration) -> Self {
         let message = format!("{error}; {:.1}s have passed", waited.as_secs_f64());
-        Self::Lease { message, error, waited }
+        Self::Lease {
+            message,
+            error,
+            waited,
+        }
     }
 
     /// The word for programs.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NotFound(_) | Self::Lease { error: LeaseError::Deleted, .. } => "NotFound",
-            Self::Lease { error: LeaseError::QueueFull, .. } => "QueueFull",
-            Self::Lease { error: LeaseError::NoInstance { .. }, .. } => "NoInstance",
-            Self::Lease { error: LeaseError::NoCapacity { .. }, .. } => "NoCapacity",
-            Self::Lease { error: LeaseError::Failing(failure), .. } => failure.reason.into(),
+            Self::NotFound(_)
+            | Self::Lease {
+                error: LeaseError::Deleted,
+                ..
+            } => "NotFound",
+            Self::Lease {
+                error: LeaseError::QueueFull,
+                ..
+            } => "QueueFull",
+            Self::Lease {
+                error: LeaseError::NoInstance { .. },
+                ..
+            } => "NoInstance",
+            Self::Lease {
+                error: LeaseError::NoCapacity { .. },
+                ..
+            } => "NoCapacity",
+            Self::Lease {
+                error: LeaseError::Failing(failure),
+                ..
+            } => failure.reason.into(),
             Self::Timeout { stopped: true, .. } => "Timeout",
             Self::Timeout { stopped: false, .. } => "InstanceNotStopped",
             Self::BodyTooLarge { .. } => "BodyTooLarge",
@@ -90,7 +120,11 @@ impl CallError {
 
     fn status(&self, style: Style) -> StatusCode {
         match self {
-            Self::NotFound(_) | Self::Lease { error: LeaseError::Deleted, .. } => match style {
+            Self::NotFound(_)
+            | Self::Lease {
+                error: LeaseError::Deleted,
+                ..
+            } => match style {
                 Style::Envelope => StatusCode::BAD_REQUEST,
                 Style::Raw => StatusCode::NOT_FOUND,
             },
@@ -99,13 +133,20 @@ impl CallError {
                 Style::Raw => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BadInput(_) | Self::Path(_) | Self::Refused(Refusal::Host) => StatusCode::BAD_REQUEST,
+            Self::BadInput(_) | Self::Path(_) | Self::Refused(Refusal::Host) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Refused(_) => StatusCode::FORBIDDEN,
-            Self::Lease { error: LeaseError::QueueFull, .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Lease {
+                error: LeaseError::QueueFull,
+                ..
+            } => StatusCode::TOO_MANY_REQUESTS,
             Self::Lease { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ResponseTooLarge { .. } | Self::InstanceLost | Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
+            Self::ResponseTooLarge { .. } | Self::InstanceLost | Self::BadResponse(_) => {
+                StatusCode::BAD_GATEWAY
+            }
             // nginx's code for it, since HTTP has none.
             Self::CallerGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
         }
@@ -114,11 +155,19 @@ impl CallError {
     /// After how many seconds trying again may help.
     fn retry_after(&self, now: Instant) -> Option<u64> {
         match self {
-            Self::Lease { error: LeaseError::Failing(failure), .. } => {
-                let wait = failure.retry_at.map(|at| at.saturating_duration_since(now).as_secs());
+            Self::Lease {
+                error: LeaseError::Failing(failure),
+                ..
+            } => {
+                let wait = failure
+                    .retry_at
+                    .map(|at| at.saturating_duration_since(now).as_secs());
                 Some(wait.unwrap_or(0).max(1))
             }
-            Self::Lease { error: LeaseError::Deleted, .. } => None,
+            Self::Lease {
+                error: LeaseError::Deleted,
+                ..
+            } => None,
             Self::Lease { .. } => Some(1),
             _ => None,
         }
@@ -152,7 +201,15 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"] {
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ] {
         headers.remove(name);
     }
 }
@@ -165,18 +222,26 @@ pub fn envelope(result: &[u8]) -> Response<Body> {
     serde_json::to_writer(&mut body, &text).expect("a string is JSON, and memory takes it");
     body.push(b'}');
     let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 /// What a failed function says about its failure: the message of its JSON, or its text.
 pub fn failure_message(body: &[u8], status: StatusCode) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let message = parsed.as_ref().and_then(|v| v["message"].as_str()).map(str::to_owned);
+    let message = parsed
+        .as_ref()
+        .and_then(|v| v["message"].as_str())
+        .map(str::to_owned);
     match message {
         Some(message) => message,
         None if body.is_empty() => format!("the function answered {status}"),
-        None => format!("the function answered {status}: {}", String::from_utf8_lossy(&body[..body.len().min(1024)])),
+        None => format!(
+            "the function answered {status}: {}",
+            String::from_utf8_lossy(&body[..body.len().min(1024)])
+        ),
     }
 }
 
@@ -191,23 +256,83 @@ mod tests {
         let limit = Duration::from_secs(20);
         for (error, envelope, raw, code, retry) in [
             (CallError::NotFound("x".into()), 400, 404, "NotFound", false),
-            (CallError::FunctionFailed("x".into()), 400, 500, "FunctionFailed", false),
+            (
+                CallError::FunctionFailed("x".into()),
+                400,
+                500,
+                "FunctionFailed",
+                false,
+            ),
             (CallError::BadInput("x".into()), 400, 400, "BadInput", false),
             (lease(LeaseError::QueueFull), 429, 429, "QueueFull", true),
-            (lease(LeaseError::NoInstance { limit }), 503, 503, "NoInstance", true),
-            (lease(LeaseError::NoCapacity { limit }), 503, 503, "NoCapacity", true),
-            (CallError::Timeout { limit, elapsed: limit, stopped: true }, 504, 504, "Timeout", false),
-            (CallError::Timeout { limit, elapsed: limit, stopped: false }, 504, 504, "InstanceNotStopped", false),
-            (CallError::BodyTooLarge { limit: 1 }, 413, 413, "BodyTooLarge", false),
-            (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
+            (
+                lease(LeaseError::NoInstance { limit }),
+                503,
+                503,
+                "NoInstance",
+                true,
+            ),
+            (
+                lease(LeaseError::NoCapacity { limit }),
+                503,
+                503,
+                "NoCapacity",
+                true,
+            ),
+            (
+                CallError::Timeout {
+                    limit,
+                    elapsed: limit,
+                    stopped: true,
+                },
+                504,
+                504,
+                "Timeout",
+                false,
+            ),
+            (
+                CallError::Timeout {
+                    limit,
+                    elapsed: limit,
+                    stopped: false,
+                },
+                504,
+                504,
+                "InstanceNotStopped",
+                false,
+            ),
+            (
+                CallError::BodyTooLarge { limit: 1 },
+                413,
+                413,
+                "BodyTooLarge",
+                false,
+            ),
+            (
+                CallError::ResponseTooLarge { limit: 1 },
+                502,
+                502,
+                "ResponseTooLarge",
+                false,
+            ),
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
-            (CallError::Refused(Refusal::ForeignHost("x".into())), 403, 403, "ForeignHost", false),
+            (
+                CallError::Refused(Refusal::ForeignHost("x".into())),
+                403,
+                403,
+                "ForeignHost",
+                false,
+            ),
         ] {
             for (style, status) in [(Style::Envelope, envelope), (Style::Raw, raw)] {
                 let response = error.response(style, now);
                 assert_eq!(response.status(), status, "{error:?} {style:?}");
                 assert_eq!(response.headers()[ERROR_HEADER], code);
-                assert_eq!(response.headers().contains_key(RETRY_AFTER), retry, "{error:?}");
+                assert_eq!(
+                    response.headers().contains_key(RETRY_AFTER),
+                    retry,
+                    "{error:?}"
+                );
             }
         }
     }
@@ -215,18 +340,32 @@ mod tests {
     #[test]
     fn connection_fields_stay_behind() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("connection", "close, x-mine"), ("x-mine", "1"), ("te", "trailers"), ("x-other", "2")] {
+        for (name, value) in [
+            ("connection", "close, x-mine"),
+            ("x-mine", "1"),
+            ("te", "trailers"),
+            ("x-other", "2"),
+        ] {
             headers.insert(name, value.parse().unwrap());
         }
         strip_hop_by_hop(&mut headers);
-        assert_eq!(headers.into_iter().collect::<Vec<_>>(), [(Some("x-other".parse().unwrap()), "2".parse().unwrap())]);
+        assert_eq!(
+            headers.into_iter().collect::<Vec<_>>(),
+            [(Some("x-other".parse().unwrap()), "2".parse().unwrap())]
+        );
     }
 
     #[test]
     fn failures_are_told_in_the_functions_words() {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         assert_eq!(failure_message(br#"{"message":"boom"}"#, status), "boom");
-        assert_eq!(failure_message(b"", status), "the function answered 500 Internal Server Error");
-        assert_eq!(failure_message(b"oops", status), "the function answered 500 Internal Server Error: oops");
+        assert_eq!(
+            failure_message(b"", status),
+            "the function answered 500 Internal Server Error"
+        );
+        assert_eq!(
+            failure_message(b"oops", status),
+            "the function answered 500 Internal Server Error: oops"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What a request's path means [pure]. Paths are compared as they were sent: nothing is decoded or tidied, and what could
+//! What a request's path means (pure). Paths are compared as they were sent: nothing is decoded or tidied, and what could
 //! be read in two ways is refused.
 
 use hyper::{Method, Uri};
@@ -31,7 +31,9 @@ const MAX_PATH: usize = 8 * 1024;
 pub enum PathError {
     #[error("the path is longer than {MAX_PATH} bytes")]
     TooLong,
-    #[error("a path must not have '.' or '..' segments, encoded slashes, backslashes or control characters")]
+    #[error(
+        "a path must not have '.' or '..' segments, encoded slashes, backslashes or control characters"
+    )]
     Ambiguous,
     #[error("the request must name a path only, not a whole URL")]
     AbsoluteForm,
@@ -64,8 +66,13 @@ pub fn parse(method: &Method, uri: &Uri) -> Result<Route, PathError> {
 
 /// `name` or `name.namespace`.
 fn target(segment: &str) -> Target {
-    let (name, namespace) = segment.split_once('.').unwrap_or((segment, DEFAULT_NAMESPACE));
-    Target { namespace: namespace.to_owned(), name: name.to_owned() }
+    let (name, namespace) = segment
+        .split_once('.')
+        .unwrap_or((segment, DEFAULT_NAMESPACE));
+    Target {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
 }
 
 /// What the function sees.
@@ -83,11 +90,17 @@ fn check(path: &str) -> Result<(), PathError> {
     }
     let encoded = path.contains('%') && {
         let lower = path.to_ascii_lowercase();
-        ["%2f", "%5c", "%2e", "%00"].iter().any(|bad| lower.contains(bad))
+        ["%2f", "%5c", "%2e", "%00"]
+            .iter()
+            .any(|bad| lower.contains(bad))
     };
     let control = path.bytes().any(|b| b == b'\\' || b.is_ascii_control());
     let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
-    if encoded || control || dots { Err(PathError::Ambiguous) } else { Ok(()) }
+    if encoded || control || dots {
+        Err(PathError::Ambiguous)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -95,28 +108,63 @@ mod tests {
     use super::*;
 
     fn at(name: &str, namespace: &str) -> Target {
-        Target { namespace: namespace.into(), name: name.into() }
+        Target {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     #[test]
     fn reads_paths_as_they_are() {
         let raw = |name, namespace, path: &str| Ok(Route::Raw(at(name, namespace), path.into()));
         for (method, uri, expected) in [
-            (Method::POST, "/functions/sum", Ok(Route::Call(at("sum", "default")))),
-            (Method::POST, "/functions/sum/", Ok(Route::Call(at("sum", "default")))),
-            (Method::POST, "/functions/sum.math", Ok(Route::Call(at("sum", "math")))),
+            (
+                Method::POST,
+                "/functions/sum",
+                Ok(Route::Call(at("sum", "default"))),
+            ),
+            (
+                Method::POST,
+                "/functions/sum/",
+                Ok(Route::Call(at("sum", "default"))),
+            ),
+            (
+                Method::POST,
+                "/functions/sum.math",
+                Ok(Route::Call(at("sum", "math"))),
+            ),
             (Method::POST, "/functions/", Ok(Route::Manage)),
             (Method::POST, "/functions", Ok(Route::Manage)),
             (Method::GET, "/functions/sum", Ok(Route::Manage)),
             (Method::POST, "/functions/sum/logs", Ok(Route::Manage)),
             (Method::GET, "/function/web", raw("web", "default", "/")),
-            (Method::PUT, "/function/web.shop/a/b?c=d", raw("web", "shop", "/a/b?c=d")),
-            (Method::GET, "/function/web//a", raw("web", "default", "//a")),
+            (
+                Method::PUT,
+                "/function/web.shop/a/b?c=d",
+                raw("web", "shop", "/a/b?c=d"),
+            ),
+            (
+                Method::GET,
+                "/function/web//a",
+                raw("web", "default", "//a"),
+            ),
             (Method::GET, "/function/", Ok(Route::Manage)),
-            (Method::GET, "/function/web/../etc", Err(PathError::Ambiguous)),
-            (Method::GET, "/function/web/%2E%2e/etc", Err(PathError::Ambiguous)),
+            (
+                Method::GET,
+                "/function/web/../etc",
+                Err(PathError::Ambiguous),
+            ),
+            (
+                Method::GET,
+                "/function/web/%2E%2e/etc",
+                Err(PathError::Ambiguous),
+            ),
             (Method::POST, "/functions/a%2Fb", Err(PathError::Ambiguous)),
-            (Method::GET, "http://other/function/web", Err(PathError::AbsoluteForm)),
+            (
+                Method::GET,
+                "http://other/function/web",
+                Err(PathError::AbsoluteForm),
+            ),
         ] {
             let parsed = parse(&method, &uri.parse().unwrap());
             assert_eq!(parsed, expected, "{method} {uri}");
@@ -125,7 +173,9 @@ mod tests {
 
     #[test]
     fn refuses_overlong_paths() {
-        let uri = format!("/function/web/{}", "a".repeat(MAX_PATH)).parse().unwrap();
+        let uri = format!("/function/web/{}", "a".repeat(MAX_PATH))
+            .parse()
+            .unwrap();
         assert_eq!(parse(&Method::GET, &uri), Err(PathError::TooLong));
     }
 }

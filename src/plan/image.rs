@@ -1,4 +1,4 @@
-//! From a spec to what runs it [pure]: the image's name, the revision, and what every instance is given.
+//! From a spec to what runs it (pure): the image's name, the revision, and what every instance is given.
 
 use std::time::Duration;
 
@@ -34,7 +34,11 @@ pub fn desired(
     secrets_digest: &[u8],
 ) -> Desired {
     let limits = limits(spec);
-    let env: Vec<_> = spec.env.iter().map(|e| (e.name.clone(), e.value.clone())).collect();
+    let env: Vec<_> = spec
+        .env
+        .iter()
+        .map(|e| (e.name.clone(), e.value.clone()))
+        .collect();
     let ready_made = spec.source.image.is_some();
     Desired {
         target: Target {
@@ -68,13 +72,19 @@ fn manners(spec: &FunctionSpec) -> Manners {
 fn revision(spec: &FunctionSpec, image: &str, limits: &Limits, secrets: &[u8]) -> Revision {
     let numbers = [limits.nano_cpus, limits.memory, limits.pids, limits.tmp]
         .into_iter()
-        .chain([spec.timeout_seconds.into(), spec.startup_timeout_seconds.into()])
+        .chain([
+            spec.timeout_seconds.into(),
+            spec.startup_timeout_seconds.into(),
+        ])
         .map(i64::to_be_bytes)
         .collect::<Vec<_>>()
         .concat();
     let network: &str = spec.network.into();
     let fixed = [image.as_bytes(), &numbers, network.as_bytes(), secrets];
-    let env = spec.env.iter().flat_map(|e| [e.name.as_bytes(), e.value.as_bytes()]);
+    let env = spec
+        .env
+        .iter()
+        .flat_map(|e| [e.name.as_bytes(), e.value.as_bytes()]);
     Revision::of(fixed.into_iter().chain(env))
 }
 

@@ -1,6 +1,4 @@
-//! What a turn tells people and programs [pure]: the status of a Function, computed anew each time from what is.
-
-use std::time::Instant;
+//! What a turn tells people and programs (pure): the status of a Function, computed anew each time from what is.
 
 use jiff::Timestamp;
 
@@ -30,37 +28,38 @@ pub struct Report<'a> {
 }
 
 /// The status to store, given the one that is stored.
-pub fn status(report: &Report<'_>, world: &World, previous: &FunctionStatus, now: Timestamp) -> FunctionStatus {
+pub fn status(
+    report: &Report<'_>,
+    world: &World,
+    previous: &FunctionStatus,
+    now: Timestamp,
+) -> FunctionStatus {
     let wanted = conditions(report, world);
     let alive = |i: &&Instance| i.phase != Phase::Stopping;
-    let ready = |i: &&Instance| matches!(i.phase, Phase::Ready | Phase::Probation(_));
     let desired = report.desired.ok();
     FunctionStatus {
         observed_generation: Some(report.generation),
-        revision: desired.map(|d| d.revision.to_string()).or_else(|| previous.revision.clone()),
+        revision: desired
+            .map(|d| d.revision.to_string())
+            .or_else(|| previous.revision.clone()),
         serving_revision: report.serving.map(|s| s.revision.to_string()),
-        image: desired.map(|d| d.image.clone()).or_else(|| previous.image.clone()),
+        image: desired
+            .map(|d| d.image.clone())
+            .or_else(|| previous.image.clone()),
         replicas: count(world.instances.iter().filter(alive).count()),
-        ready_replicas: count(world.instances.iter().filter(ready).count()),
+        ready_replicas: count(world.instances.iter().filter(|i| is_ready(i)).count()),
         selector: Some(format!(
             "faas.dev/namespace={},faas.dev/function={}",
             report.key.namespace(),
             report.key.name()
         )),
         url: Some(report.url.clone()),
-        last_build: report.last_build.clone().or_else(|| previous.last_build.clone()),
+        last_build: report
+            .last_build
+            .clone()
+            .or_else(|| previous.last_build.clone()),
         conditions: merge(&previous.conditions, wanted, report.generation, now),
     }
-}
-
-/// Whether only an edit, or a caller, makes the controller try again.
-pub fn is_final(failure: &Failure) -> bool {
-    failure.retry_at.is_none() || failure.attempts >= ATTEMPTS
-}
-
-/// Why a caller waits in vain, if it does.
-pub fn in_vain(failure: &Failure, now: Instant) -> bool {
-    failure.retry_at.is_none_or(|at| at > now)
 }
 
 fn conditions(report: &Report<'_>, world: &World) -> Vec<Wanted> {
@@ -80,49 +79,111 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
         Err(blocked) => return (Overall::Stalled, blocked.reason, blocked.message.clone()),
     };
     if let Some(error) = report.engine {
-        return (Overall::Retrying, Reason::EngineUnavailable, error.to_owned());
+        return (
+            Overall::Retrying,
+            Reason::EngineUnavailable,
+            error.to_owned(),
+        );
     }
     match &world.image {
         ImageState::Missing => return working(Reason::Queued, "The build is queued."),
         ImageState::Building => return working(Reason::Building, "The image is being built."),
-        ImageState::Failed(failure) => return failed(failure),
+        ImageState::Failed(failure) => return failed(failure, failure.retry_at.is_none()),
         ImageState::Ready => {}
     }
-    if let Some(failure) = &world.failure {
-        return failed(failure);
+    if let Some(failure) = standing_failure(report, world) {
+        return failed(failure, is_final(failure));
     }
-    let served = report.serving.is_some_and(|s| s.revision == desired.revision);
     if report.starved {
-        let message = "The machine's memory is taken: an instance waits for room (80 % is the bound).";
+        let message =
+            "The machine's memory is taken: an instance waits for room (80 % is the bound).";
         return (Overall::Retrying, Reason::NoCapacity, message.to_owned());
     }
-    let ready = world
-        .instances
-        .iter()
-        .filter(|i| i.revision == desired.revision && matches!(i.phase, Phase::Ready | Phase::Probation(_)))
-        .count();
-    if !served || count(ready) < desired.min {
+    let ready = ready(desired, world);
+    if !is_served(report, desired) || ready < desired.min {
         return working(Reason::Starting, "An instance is being started.");
     }
     if ready == 0 {
-        return (Overall::Current, Reason::Idle, "Ready; the first call starts an instance.".to_owned());
+        return (
+            Overall::Current,
+            Reason::Idle,
+            "Ready; the first call starts an instance.".to_owned(),
+        );
     }
-    (Overall::Current, Reason::Ready, "Calls are answered.".to_owned())
+    (
+        Overall::Current,
+        Reason::Ready,
+        "Calls are answered.".to_owned(),
+    )
+}
+
+/// The newest revision's failure, unless the revision serves, has been seen to work, and does what is asked of it in spite
+/// of one crash, or nobody asks anything of it until it is tried again.
+fn standing_failure<'a>(report: &Report<'_>, world: &'a World) -> Option<&'a Failure> {
+    let failure = world.failure.as_ref()?;
+    let desired = report.desired.ok()?;
+    let ready = ready(desired, world);
+    let asked = desired.min > 0 || world.waiting > 0;
+    let does_its_work = if ready > 0 {
+        failure.attempts == 1 && ready >= desired.min
+    } else {
+        !asked
+    };
+    let passes = is_served(report, desired) && world.proven && !is_final(failure) && does_its_work;
+    (!passes).then_some(failure)
+}
+
+/// Whether only an edit, or a caller, makes the controller start an instance again.
+fn is_final(failure: &Failure) -> bool {
+    failure.retry_at.is_none() || failure.attempts >= ATTEMPTS
+}
+
+fn is_served(report: &Report<'_>, desired: &Target) -> bool {
+    report
+        .serving
+        .is_some_and(|s| s.revision == desired.revision)
+}
+
+/// Instances of the newest revision that are ready.
+fn ready(desired: &Target, world: &World) -> u32 {
+    let of_desired = world
+        .instances
+        .iter()
+        .filter(|i| i.revision == desired.revision);
+    count(of_desired.filter(|i| is_ready(i)).count())
+}
+
+fn is_ready(instance: &Instance) -> bool {
+    matches!(instance.phase, Phase::Ready | Phase::Probation(_))
 }
 
 fn working(reason: Reason, message: &str) -> (Overall, Reason, String) {
     (Overall::Working, reason, message.to_owned())
 }
 
-fn failed(failure: &Failure) -> (Overall, Reason, String) {
-    let overall = if is_final(failure) { Overall::Stalled } else { Overall::Retrying };
+fn failed(failure: &Failure, is_final: bool) -> (Overall, Reason, String) {
+    let overall = if is_final {
+        Overall::Stalled
+    } else {
+        Overall::Retrying
+    };
     (overall, failure.reason, failure.message.clone())
 }
 
 fn source(report: &Report<'_>) -> Wanted {
     match report.desired {
-        Ok(_) => wanted(ConditionType::SourceReady, ConditionStatus::True, Reason::Ready, "The source can be read."),
-        Err(blocked) => wanted(ConditionType::SourceReady, ConditionStatus::False, blocked.reason, &blocked.message),
+        Ok(_) => wanted(
+            ConditionType::SourceReady,
+            ConditionStatus::True,
+            Reason::Ready,
+            "The source can be read.",
+        ),
+        Err(blocked) => wanted(
+            ConditionType::SourceReady,
+            ConditionStatus::False,
+            blocked.reason,
+            &blocked.message,
+        ),
     }
 }
 
@@ -130,19 +191,43 @@ fn built(report: &Report<'_>, world: &World) -> Option<Wanted> {
     report.desired.ok()?;
     let (status, reason, message) = match &world.image {
         ImageState::Ready => (ConditionStatus::True, Reason::Ready, "The image is there."),
-        ImageState::Missing => (ConditionStatus::Unknown, Reason::Queued, "The build is queued."),
-        ImageState::Building => (ConditionStatus::Unknown, Reason::Building, "The image is being built."),
-        ImageState::Failed(failure) => (ConditionStatus::False, failure.reason, failure.message.as_str()),
+        ImageState::Missing => (
+            ConditionStatus::Unknown,
+            Reason::Queued,
+            "The build is queued.",
+        ),
+        ImageState::Building => (
+            ConditionStatus::Unknown,
+            Reason::Building,
+            "The image is being built.",
+        ),
+        ImageState::Failed(failure) => (
+            ConditionStatus::False,
+            failure.reason,
+            failure.message.as_str(),
+        ),
     };
     Some(wanted(ConditionType::Built, status, reason, message))
 }
 
 fn deployed(report: &Report<'_>, world: &World) -> Option<Wanted> {
     report.desired.ok()?;
-    let (status, reason, message) = match &world.failure {
-        Some(failure) => (ConditionStatus::False, failure.reason, failure.message.as_str()),
-        None if world.proven => (ConditionStatus::True, Reason::Ready, "An instance of this revision has started."),
-        None => (ConditionStatus::Unknown, Reason::Starting, "No instance of this revision has started yet."),
+    let (status, reason, message) = match standing_failure(report, world) {
+        Some(failure) => (
+            ConditionStatus::False,
+            failure.reason,
+            failure.message.as_str(),
+        ),
+        None if world.proven => (
+            ConditionStatus::True,
+            Reason::Ready,
+            "An instance of this revision has started.",
+        ),
+        None => (
+            ConditionStatus::Unknown,
+            Reason::Starting,
+            "No instance of this revision has started yet.",
+        ),
     };
     Some(wanted(ConditionType::Deployed, status, reason, message))
 }
@@ -155,14 +240,27 @@ fn serving(report: &Report<'_>) -> Wanted {
             Reason::Ready,
             &format!("Revision {} answers.", serving.revision),
         ),
-        None => wanted(ConditionType::Serving, ConditionStatus::False, Reason::Starting, "No revision answers yet."),
+        None => wanted(
+            ConditionType::Serving,
+            ConditionStatus::False,
+            Reason::Starting,
+            "No revision answers yet.",
+        ),
     }
 }
 
-fn wanted(condition: ConditionType, status: ConditionStatus, reason: Reason, message: &str) -> Wanted {
+fn wanted(
+    condition: ConditionType,
+    status: ConditionStatus,
+    reason: Reason,
+    message: &str,
+) -> Wanted {
     Wanted::new(condition, status, reason, message)
 }
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,9 @@ impl Connections {
     }
 
     fn shelf(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.0[workers::current() % SHELVES].lock().unwrap_or_else(PoisonError::into_inner)
+        self.0[workers::current() % SHELVES]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,14 +91,20 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        Ok(Self { sender, driver: Some(driver) })
+        Ok(Self {
+            sender,
+            driver: Some(driver),
+        })
     }
 
     /// Sends a request and waits for the head of its answer.
     ///
     /// # Errors
     /// With the request itself when none of it was written.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let driver = &mut self.driver;
         poll_fn(|cx| {
@@ -123,8 +131,13 @@ impl Connection {
 }
 
 /// Polls the machinery; once it has ended it is gone.
-fn drive(driver: &mut Option<http1::Connection<TokioIo<UnixStream>, RequestBody>>, cx: &mut Context<'_>) {
-    let ended = driver.as_mut().is_some_and(|d| matches!(Pin::new(d).poll(cx), Poll::Ready(_)));
+fn drive(
+    driver: &mut Option<http1::Connection<TokioIo<UnixStream>, RequestBody>>,
+    cx: &mut Context<'_>,
+) {
+    let ended = driver
+        .as_mut()
+        .is_some_and(|d| matches!(Pin::new(d).poll(cx), Poll::Ready(_)));
     if ended {
         *driver = None;
     }

@@ -1,4 +1,4 @@
-//! Who is busy, who may take the next call, who waits [pure]: the counts of one function, decided under one lock.
+//! Who is busy, who may take the next call, who waits (pure): the counts of one function, decided under one lock.
 //!
 //! `I` is what a call gets (the instance), `W` is what a waiting caller left behind (where to send it).
 
@@ -18,7 +18,7 @@ pub const MAX_WAITING: usize = 1000;
 #[derive(Debug)]
 pub struct Slots<I, W> {
     route: Option<Arc<Route>>,
-    slots: Vec<Slot<I>>,
+    all: Vec<Slot<I>>,
     waiting: VecDeque<(Ticket, W)>,
     next_ticket: Ticket,
     last_call: Option<Instant>,
@@ -74,7 +74,7 @@ impl<I, W> Default for Slots<I, W> {
     fn default() -> Self {
         Self {
             route: None,
-            slots: Vec::new(),
+            all: Vec::new(),
             waiting: VecDeque::new(),
             next_ticket: 0,
             last_call: None,
@@ -119,8 +119,14 @@ impl<I, W> Slots<I, W> {
     }
 
     /// A new instance is ready.
-    pub fn add(&mut self, id: InstanceId, revision: Revision, instance: Arc<I>, now: Instant) -> Vec<Grant<I, W>> {
-        self.slots.push(Slot {
+    pub fn add(
+        &mut self,
+        id: InstanceId,
+        revision: Revision,
+        instance: Arc<I>,
+        now: Instant,
+    ) -> Vec<Grant<I, W>> {
+        self.all.push(Slot {
             id,
             revision,
             instance,
@@ -133,15 +139,19 @@ impl<I, W> Slots<I, W> {
         self.grants()
     }
 
-    /// Calls go to this revision from now on; instances of others take no more. `None` ends the service.
+    /// Calls go to this revision from now on; instances of the one before take no more. `None` ends the service.
     pub fn serve(&mut self, route: Option<Arc<Route>>) -> Vec<Grant<I, W>> {
-        self.route = route;
-        let revision = self.route.as_ref().map(|r| r.revision.clone());
-        for slot in &mut self.slots {
-            if Some(&slot.revision) != revision.as_ref()
-                && matches!(slot.phase, Phase::Ready | Phase::Probation(_))
+        let before = std::mem::replace(&mut self.route, route);
+        let now = self.route.as_ref().map(|r| &r.revision);
+        if let Some(before) = before.filter(|b| Some(&b.revision) != now) {
+            for slot in self
+                .all
+                .iter_mut()
+                .filter(|s| s.revision == before.revision)
             {
-                slot.phase = Phase::Draining;
+                if matches!(slot.phase, Phase::Ready | Phase::Probation(_)) {
+                    slot.phase = Phase::Draining;
+                }
             }
         }
         self.grants()
@@ -165,8 +175,9 @@ impl<I, W> Slots<I, W> {
         self.last_call = Some(now);
         let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
         let mut turn = false;
-        if let Some(slot) = self.slots.iter_mut().find(|s| s.id == id) {
-            slot.in_flight -= 1;
+        if let Some(slot) = self.all.iter_mut().find(|s| s.id == id) {
+            // Zero already where an instance disappeared with its calls and was found again.
+            slot.in_flight = slot.in_flight.saturating_sub(1);
             if slot.in_flight == 0 {
                 slot.idle_since = now;
             }
@@ -175,14 +186,17 @@ impl<I, W> Slots<I, W> {
             }
             turn = slot.phase != Phase::Ready && slot.in_flight == 0;
         }
-        Ended { grants: self.grants(), turn }
+        Ended {
+            grants: self.grants(),
+            turn,
+        }
     }
 
-    /// Takes an instance out of service if it has no call. Says whether it did.
+    /// Takes an instance out of service if it has no call. Says whether it is out of service without one now.
     pub fn retire(&mut self, id: &str) -> bool {
         self.change(id, |slot| {
-            let idle = slot.in_flight == 0 && slot.phase == Phase::Ready;
-            if idle {
+            let idle = slot.in_flight == 0;
+            if idle && slot.phase != Phase::Condemned {
                 slot.phase = Phase::Draining;
             }
             idle
@@ -210,9 +224,13 @@ impl<I, W> Slots<I, W> {
 
     /// An instance is gone.
     pub fn remove(&mut self, id: &str) -> Option<Removed<I>> {
-        let at = self.slots.iter().position(|s| s.id == id)?;
-        let slot = self.slots.remove(at);
-        Some(Removed { instance: slot.instance, phase: slot.phase, answered: slot.answered > 0 })
+        let at = self.all.iter().position(|s| s.id == id)?;
+        let slot = self.all.remove(at);
+        Some(Removed {
+            instance: slot.instance,
+            phase: slot.phase,
+            answered: slot.answered > 0,
+        })
     }
 
     /// How many callers wait.
@@ -227,7 +245,7 @@ impl<I, W> Slots<I, W> {
 
     /// The instances as the plan sees them, the oldest first.
     pub fn instances(&self) -> impl Iterator<Item = plan::Instance> + '_ {
-        self.slots.iter().map(|slot| plan::Instance {
+        self.all.iter().map(|slot| plan::Instance {
             id: slot.id.clone(),
             revision: slot.revision.clone(),
             phase: slot.phase,
@@ -238,16 +256,15 @@ impl<I, W> Slots<I, W> {
     }
 
     fn change(&mut self, id: &str, change: impl FnOnce(&mut Slot<I>) -> bool) -> bool {
-        self.slots.iter_mut().find(|s| s.id == id).is_some_and(change)
+        self.all.iter_mut().find(|s| s.id == id).is_some_and(change)
     }
 
     fn lease(&mut self) -> Option<(Arc<I>, Arc<Route>)> {
         let route = self.route.as_ref()?;
         let most = route.calls_at_a_time();
-        let slot = self
-            .slots
-            .iter_mut()
-            .find(|s| s.phase == Phase::Ready && s.in_flight < most && s.revision == route.revision)?;
+        let slot = self.all.iter_mut().find(|s| {
+            s.phase == Phase::Ready && s.in_flight < most && s.revision == route.revision
+        })?;
         slot.in_flight += 1;
         Some((Arc::clone(&slot.instance), Arc::clone(route)))
     }
@@ -255,9 +272,17 @@ impl<I, W> Slots<I, W> {
     fn grants(&mut self) -> Vec<Grant<I, W>> {
         let mut grants = Vec::new();
         while !self.waiting.is_empty() {
-            let Some((instance, route)) = self.lease() else { break };
-            let Some((_, waiter)) = self.waiting.pop_front() else { break };
-            grants.push(Grant { waiter, instance, route });
+            let Some((instance, route)) = self.lease() else {
+                break;
+            };
+            let Some((_, waiter)) = self.waiting.pop_front() else {
+                break;
+            };
+            grants.push(Grant {
+                waiter,
+                instance,
+                route,
+            });
         }
         grants
     }
@@ -270,3 +295,6 @@ fn after_answer(manners: Manners, now: Instant) -> Phase {
         Manners::Single => Phase::Draining,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ mod start;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -67,6 +67,11 @@ struct Inner {
     internet: InternetNetwork,
     /// Instances whose end was told: the engine lists them as running for a moment more.
     ended: Arc<Mutex<HashSet<InstanceId>>>,
+}
+
+/// What people want to know about the engine behind a socket; see [`Runtime::facts`].
+pub async fn engine_facts(socket: &Path) -> Result<BTreeMap<String, String>, RuntimeError> {
+    facts::facts(&Engine::new(socket)).await
 }
 
 impl DockerRuntime {

@@ -1,5 +1,13 @@
 //! What the tests run below the init: one small behaviour for each first argument.
 
+#![allow(
+    unsafe_code,
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "it behaves as badly as the tests need"
+)]
+
 use std::env;
 use std::fs;
 use std::io::{self, Read, Write};

@@ -1,3 +1,5 @@
+//! Directories and uploads: what is taken, what is refused, and that order and time do not count.
+
 use std::{fs, os::unix::fs::symlink};
 
 use proptest::prelude::*;

@@ -72,6 +72,7 @@ pub(super) fn is_lost(message: &str) -> bool {
         "unrecognized image ID",
         "unknown parent image",
         "layer does not exist",
+        "unable to find image \"sha256:",
     ];
     marks.iter().any(|mark| message.contains(mark))
 }

@@ -5,10 +5,6 @@
 pub enum RecipeError {
     #[error("language {0:?} is not known: use node or dockerfile")]
     UnknownLanguage(String),
-    #[error(
-        "no base image for language {0:?}: start with --base-image {0}=REF, or set spec.build.baseImage"
-    )]
-    NoBaseImage(&'static str),
     #[error("spec.build.baseImage {0:?} is no image reference")]
     BadBaseImage(String),
     #[error(

@@ -14,6 +14,9 @@ use super::{
 /// Calls the handler; embedded, so that a binary alone can build.
 pub const SHIM: &str = include_str!("../../../languages/node/shim.js");
 
+/// What functions are based on unless the server or the Function says otherwise.
+pub const DEFAULT_BASE: &str = "node:22-slim";
+
 /// Scripts of a package that `npm` runs when it installs: they may need all of the code.
 const INSTALL_SCRIPTS: [&str; 6] = [
     "preinstall",
@@ -96,7 +99,7 @@ fn base<'a>(spec: &'a BuildSpec, bases: &'a BaseImages) -> Result<&'a str, Recip
         .base_image
         .as_deref()
         .or_else(|| bases.0.get("node").map(String::as_str))
-        .ok_or(RecipeError::NoBaseImage("node"))?;
+        .unwrap_or(DEFAULT_BASE);
     // It becomes a word of a Dockerfile; anything else there would be an instruction of its own.
     if base.is_empty() || !base.bytes().all(|b| b.is_ascii_graphic() && b != b'$') {
         return Err(RecipeError::BadBaseImage(base.into()));

@@ -1,3 +1,5 @@
+//! Recipes: the Dockerfiles that they write, and what they refuse.
+
 use super::{super::archive::Limits, *};
 
 type Files<'a> = &'a [(&'a str, &'a str)];
@@ -172,13 +174,18 @@ fn base_images_and_arguments_are_words() {
             Err(RecipeError::BadArgument(name.into()))
         );
     }
-    let none = Recipe::new(
+}
+
+#[test]
+fn node_has_a_base_without_anyone_naming_one() {
+    let recipe = Recipe::new(
         Language::Node,
         &context(&[INDEX]),
         &BuildSpec::default(),
         &BaseImages::default(),
     );
-    assert_eq!(none, Err(RecipeError::NoBaseImage("node")));
+    let first = format!("FROM {}", node::DEFAULT_BASE);
+    assert_eq!(recipe.unwrap().dockerfile.lines().next(), Some(&*first));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The mount and the directories of sockets, against the real kernel.
+
 use std::os::unix::net::UnixListener;
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! [pure] What an API server does to an object's metadata when the object is created, changed, deleted and released.
+//! (pure) What an API server does to an object's metadata when the object is created, changed, deleted and released.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -1,3 +1,5 @@
+//! What a container is made with.
+
 use std::{path::PathBuf, time::Duration};
 
 use super::*;

@@ -1,0 +1,162 @@
+//! What `/status` says, as tables need it. Fields that are not shown are not read.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{client::ClientError, table::Table};
+
+/// The whole of it.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    pub server: Server,
+    #[serde(rename = "loop")]
+    pub turns: Loop,
+    pub functions: Vec<Turns>,
+    pub problems: Vec<Problem>,
+}
+
+/// What the server is made of.
+#[derive(Debug, Deserialize)]
+pub struct Server {
+    pub version: String,
+    pub runtime: String,
+}
+
+/// How the loop goes.
+#[derive(Debug, Deserialize)]
+pub struct Loop {
+    pub queue: u64,
+    pub building: u64,
+    pub engine: Engine,
+}
+
+/// Whether the engine answers.
+#[derive(Debug, Deserialize)]
+pub struct Engine {
+    pub reachable: bool,
+    pub error: Option<String>,
+}
+
+/// How it goes for one Function.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Turns {
+    pub name: String,
+    pub namespace: String,
+    pub generation: Option<i64>,
+    pub observed_generation: Option<i64>,
+    pub conditions: Vec<Condition>,
+    #[serde(rename = "turns")]
+    pub count: u64,
+    pub attempts: u32,
+    pub last_error: Option<String>,
+    pub last_turn: Option<Timestamp>,
+    pub next_turn: Option<Timestamp>,
+    pub instances: Vec<Instance>,
+}
+
+/// One instance.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    pub id: String,
+    pub revision: String,
+    pub state: String,
+    pub in_flight: u32,
+}
+
+/// Something in a watched directory that does not work.
+#[derive(Debug, Deserialize)]
+pub struct Problem {
+    pub file: PathBuf,
+    pub line: Option<usize>,
+    pub column: Option<usize>,
+    pub message: String,
+}
+
+impl Report {
+    /// Reads it from the answer.
+    pub fn new(value: Value, server: &str) -> Result<Self, ClientError> {
+        serde_json::from_value(value).map_err(|error| ClientError::Stranger {
+            server: server.to_owned(),
+            what: error.to_string(),
+        })
+    }
+
+    /// The problems of the watched directories, for below a table; nothing when there are none.
+    pub fn problem_lines(&self) -> String {
+        if self.problems.is_empty() {
+            return String::new();
+        }
+        let lines = self
+            .problems
+            .iter()
+            .map(|problem| format!("  {}\n", problem.line()));
+        format!(
+            "\nProblems in the watched directories:\n{}",
+            lines.collect::<String>()
+        )
+    }
+}
+
+impl Problem {
+    fn line(&self) -> String {
+        let place = [self.line, self.column]
+            .into_iter()
+            .flatten()
+            .map(|n| format!(":{n}"))
+            .collect::<String>();
+        format!(
+            "{}{place}: {}",
+            self.file.display(),
+            self.message.replace('\n', "\n    ")
+        )
+    }
+}
+
+impl Turns {
+    /// The instances as a table.
+    pub fn instances(&self, indent: &str) -> String {
+        let mut table = Table::new(["ID", "STATE", "REVISION", "CALLS"]);
+        for instance in &self.instances {
+            let Instance {
+                id,
+                revision,
+                state,
+                in_flight,
+            } = instance;
+            table.row([
+                id.clone(),
+                state.clone(),
+                revision.clone(),
+                in_flight.to_string(),
+            ]);
+        }
+        table.render(indent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_name_their_place_as_far_as_it_is_known() {
+        let problem = |line, column| Problem {
+            file: "a.yaml".into(),
+            line,
+            column,
+            message: "bad\nworse".into(),
+        };
+        assert_eq!(
+            problem(Some(3), Some(7)).line(),
+            "a.yaml:3:7: bad\n    worse"
+        );
+        assert_eq!(problem(Some(3), None).line(), "a.yaml:3: bad\n    worse");
+        assert_eq!(problem(None, None).line(), "a.yaml: bad\n    worse");
+    }
+}

@@ -1,0 +1,134 @@
+//! The ends of instances: as a plan says, and all of them when the server ends.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use tokio::task::AbortHandle;
+
+use crate::{
+    controller::{Controller, entry::Moving},
+    function::{FunctionKey, status::Reason},
+    plan::{Phase, Stop},
+    retry::BACKOFF,
+    runtime::InstanceId,
+};
+
+/// Between TERM and KILL for an instance that has no call any more.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a server that ends waits for what it has begun.
+const LEAVE: Duration = Duration::from_secs(10);
+
+impl Controller {
+    /// Ends instances as the plan says.
+    pub(in crate::controller) fn stop_all(self: &Arc<Self>, key: &FunctionKey, stops: &[Stop]) {
+        for stop in stops {
+            match stop {
+                Stop::WhenIdle(id) => {
+                    let idle = self.entries().get(key).is_some_and(|e| e.pool.retire(id));
+                    if idle {
+                        self.stop(key, id, GRACE);
+                    }
+                }
+                Stop::Drained(id) => self.stop(key, id, GRACE),
+                Stop::Kill(id) => self.stop(key, id, Duration::ZERO),
+            }
+        }
+    }
+
+    /// Takes an instance out of service and ends it, trying until the engine has confirmed.
+    pub(in crate::controller) fn stop(
+        self: &Arc<Self>,
+        key: &FunctionKey,
+        id: &InstanceId,
+        grace: Duration,
+    ) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else {
+            return;
+        };
+        let starting = entry.moving.remove(id);
+        if let Some(task) = starting.as_ref().and_then(|m| m.task.as_ref()) {
+            task.abort();
+        }
+        let removed = entry.pool.remove(id);
+        let known = removed
+            .as_ref()
+            .map(|r| r.instance.revision.clone())
+            .or_else(|| starting.map(|m| m.revision));
+        let Some(revision) = known else { return };
+        let image = entry
+            .revision(&revision)
+            .map(|d| d.target.image.clone())
+            .unwrap_or_default();
+        let since = Instant::now();
+        let moving = Moving {
+            revision: revision.clone(),
+            image,
+            phase: Phase::Stopping,
+            since,
+            task: None,
+        };
+        entry.moving.insert(id.clone(), moving);
+        drop(entries);
+        self.end_proof(key, &revision);
+        let (this, key, id) = (Arc::clone(self), key.clone(), id.clone());
+        self.tasks.spawn(async move {
+            this.end(&id, grace).await;
+            if let Some(removed) = removed {
+                removed.instance.gone.cancel();
+            }
+            if let Some(entry) = this.entries().get_mut(&key) {
+                entry.moving.remove(&id);
+            }
+            this.turns.request(&key);
+        });
+    }
+
+    /// Ends an instance of whoever it is. Comes back when the engine has confirmed.
+    pub(in crate::controller) async fn end(&self, id: &InstanceId, grace: Duration) {
+        let mut attempts = 0;
+        while let Err(error) = self.ports.runtime.stop(id, grace).await {
+            attempts += 1;
+            self.metrics.error(Reason::CleanupFailed.into());
+            tracing::warn!(instance = %id, %error, attempts, "Instance could not be ended; trying again");
+            let now = Instant::now();
+            let at = BACKOFF.next(attempts, now).unwrap_or(now);
+            tokio::time::sleep_until(at.into()).await;
+        }
+        self.capacity.give_back(id);
+        self.feed_starving();
+        tracing::info!(instance = %id, "Instance is gone");
+    }
+
+    /// The server ends, and with it all instances and what only a running server needs. What is not gone in time is
+    /// adopted or ended at the next start.
+    pub async fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        for entry in self.entries().values() {
+            entry
+                .moving
+                .values()
+                .filter_map(|m| m.task.as_ref())
+                .for_each(AbortHandle::abort);
+        }
+        self.images.abandon();
+        self.tasks.close();
+        let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
+        let left = self.ports.runtime.observe().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "Instances stay until the next start");
+            Vec::new()
+        });
+        let stops = left
+            .iter()
+            .map(|instance| self.ports.runtime.stop(&instance.id, GRACE));
+        for error in join_all(stops).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "Instance could not be ended");
+        }
+        // Their exits were noticed, and whoever noticed one may be removing what is left of it.
+        let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
+        self.ports.runtime.leave().await;
+    }
+}

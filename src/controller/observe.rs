@@ -1,0 +1,128 @@
+//! The first part of a turn: what the newest generation asks for and what is there, as the plan wants it.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{Controller, View};
+use crate::{
+    function::{Function, FunctionKey, Revision},
+    plan::{self, Manners, Target, World, image::Desired},
+    store::Fact,
+};
+
+impl Controller {
+    /// Brings the memory of what the newest generation asks for up to date.
+    pub(super) async fn resolve(&self, key: &FunctionKey, uid: &str, function: &Function) {
+        let stamp = self.resolver.stamp(function).await;
+        let known = {
+            let mut entries = self.entries();
+            let entry = self.entry(&mut entries, key, uid);
+            entry
+                .resolved
+                .as_ref()
+                .is_some_and(|(before, _)| *before == stamp)
+        };
+        if known {
+            return;
+        }
+        let outcome = self.resolver.resolve(function).await.map(Arc::new);
+        let restored = self.restore(uid).await;
+        let mut entries = self.entries();
+        let entry = self.entry(&mut entries, key, uid);
+        if entry.resolved.is_some() {
+            // An edit is a reason to try again.
+            entry.failures.clear();
+        } else if entry.serving.is_none() {
+            entry.serving = restored.map(Arc::new);
+            self.route(entry);
+        }
+        if let Ok(desired) = &outcome {
+            entry.pool.set_patience(desired.startup_timeout);
+        }
+        entry.resolved = Some((stamp, outcome));
+    }
+
+    /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
+    async fn restore(&self, uid: &str) -> Option<Desired> {
+        let record = match self.ports.store.served(uid).await {
+            Ok(record) => record?,
+            Err(error) => {
+                tracing::error!(%uid, %error, "The revision that served before cannot be read");
+                return None;
+            }
+        };
+        self.resolver
+            .restore(&serde_json::from_str(&record).ok()?)
+            .await
+    }
+
+    /// What is there, as the plan wants it.
+    pub(super) fn observe(&self, key: &FunctionKey) -> Option<(View, World)> {
+        let engine = self.engine.borrow().away().map(str::to_owned);
+        let entries = self.entries();
+        let entry = entries.get(key)?;
+        let (_, outcome) = entry.resolved.as_ref()?;
+        let desired = outcome
+            .as_ref()
+            .map(|d| self.target(d))
+            .map_err(Clone::clone);
+        let serving = entry.serving.as_ref().map(|s| self.target(s));
+        let (instances, waiting, last_call) = entry.instances();
+        let newest = desired.as_ref().ok();
+        let memory = entry
+            .desired()
+            .or(entry.serving.as_ref())
+            .map_or(1, |d| d.limits.memory);
+        let failure = |target: Option<&Target>| {
+            target
+                .and_then(|t| entry.failures.get(&t.revision))
+                .cloned()
+        };
+        let world = World {
+            image: newest.map_or(plan::ImageState::Missing, |d| {
+                self.images.want(&d.image, key)
+            }),
+            instances,
+            proven: newest.is_some_and(|d| self.ports.store.knows(&d.revision, Fact::Proven)),
+            proving_elsewhere: newest.is_some_and(|d| self.is_proving_elsewhere(&d.revision, key)),
+            failure: failure(newest),
+            serving_failure: failure(serving.as_ref()),
+            waiting,
+            last_call,
+            room: self.capacity.room(memory),
+            pressure: self.pressure.load(Ordering::Relaxed),
+        };
+        Some((
+            View {
+                desired,
+                serving,
+                engine,
+            },
+            world,
+        ))
+    }
+
+    /// A revision's numbers with what is known of its manners by now.
+    pub(super) fn target(&self, desired: &Desired) -> Target {
+        let mut target = desired.target.clone();
+        target.manners = self.manners(&target);
+        if target.manners == Manners::Single {
+            target.concurrency = 1;
+        }
+        target
+    }
+
+    pub(super) fn manners(&self, target: &Target) -> Manners {
+        let knows = |fact| self.ports.store.knows(&target.revision, fact);
+        match target.manners {
+            Manners::Unknown if knows(Fact::SingleCall) => Manners::Single,
+            Manners::Unknown if knows(Fact::Stays) => Manners::Stays,
+            manners => manners,
+        }
+    }
+
+    fn is_proving_elsewhere(&self, revision: &Revision, key: &FunctionKey) -> bool {
+        self.proving()
+            .get(revision)
+            .is_some_and(|prover| prover != key)
+    }
+}

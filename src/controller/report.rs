@@ -1,0 +1,74 @@
+//! The last part of a turn: the status, and an event where readiness changed.
+
+use jiff::Timestamp;
+
+use super::{Controller, TurnError, View};
+use crate::{
+    function::{Function, FunctionKey, FunctionStatus},
+    plan::{self, report},
+    store::{EventRecord, EventType},
+};
+
+impl Controller {
+    /// Writes the status, if it differs.
+    pub(super) async fn report(
+        &self,
+        key: &FunctionKey,
+        function: &Function,
+        plan: &plan::Plan,
+        view: &View,
+    ) -> Result<(), TurnError> {
+        let uid = function.metadata.uid.as_deref().unwrap_or_default();
+        let Some((_, world)) = self.observe(key) else {
+            return Ok(());
+        };
+        let last_build = view
+            .desired
+            .as_ref()
+            .ok()
+            .and_then(|d| self.images.last_build(&d.image));
+        let report = report::Report {
+            key,
+            generation: function.metadata.generation.unwrap_or_default(),
+            desired: view.desired.as_ref(),
+            serving: view.serving.as_ref(),
+            url: format!("{}/functions/{}", self.base_url, key.url_segment()),
+            last_build: last_build.map(|(last, _)| last),
+            engine: view.engine.as_deref(),
+            starved: plan.starved,
+        };
+        let previous = self
+            .ports
+            .store
+            .get(key)
+            .and_then(|f| f.status.clone())
+            .unwrap_or_default();
+        let status = report::status(&report, &world, &previous, Timestamp::now());
+        self.announce(key, uid, &previous, &status).await?;
+        self.ports.store.write_status(key, uid, status).await?;
+        Ok(())
+    }
+
+    /// Records what changed about a Function's readiness.
+    async fn announce(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        previous: &FunctionStatus,
+        status: &FunctionStatus,
+    ) -> Result<(), crate::store::StoreError> {
+        let ready = |s: &FunctionStatus| s.conditions.iter().find(|c| c.type_ == "Ready").cloned();
+        let (before, after) = (ready(previous), ready(status));
+        let Some(after) = after else { return Ok(()) };
+        if before.is_some_and(|b| b.reason == after.reason && b.message == after.message) {
+            return Ok(());
+        }
+        let kind = if after.status == "False" {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        };
+        let event = EventRecord::new(kind, &after.reason, after.message, Timestamp::now());
+        self.ports.store.record(key, uid, event).await
+    }
+}

@@ -1,0 +1,216 @@
+//! Time on a connection: a request's head must follow its first byte soon, but between requests a connection may rest
+//! longer than callers keep theirs, so that no request is sent into one that is just being closed.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::Response;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+/// Longest time for a request's head, from its first byte; for the first one, from the beginning of the connection.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Longest rest of a connection. Common clients keep theirs for up to two minutes.
+pub const IDLE_TIME: Duration = Duration::from_secs(180);
+
+const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nX-Faas-Error: HeadTimeout\r\n\
+    Connection: close\r\nContent-Length: 77\r\n\r\n\
+    {\"message\":\"the request's head did not come within 10s\",\"code\":\"HeadTimeout\"}";
+
+/// A connection that is closed when a head takes too long.
+#[derive(Debug)]
+pub struct Timed {
+    stream: TcpStream,
+    requests: Requests,
+    /// Requests begun when bytes were last read.
+    seen: u64,
+    /// A part of a head was read.
+    partial: bool,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// The requests of one connection, counted by those who answer them.
+#[derive(Clone, Debug, Default)]
+pub struct Requests(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Timed {
+    /// `requests` are those that come from `stream`.
+    pub fn new(stream: TcpStream, requests: Requests) -> Self {
+        Self {
+            stream,
+            requests,
+            seen: 0,
+            partial: true,
+            sleep: None,
+        }
+    }
+
+    /// Nothing more is there to be read at this moment. Fails when it should be.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.partial {
+            return Poll::Pending;
+        }
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(HEAD_TIME)));
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        // A caller who is that late may not even read this.
+        let _ = self.stream.try_write(LATE);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let (begun, running) = self.requests.look();
+        if begun != self.seen {
+            self.seen = begun;
+            self.partial = false;
+            self.sleep = None;
+        }
+        match read {
+            Poll::Ready(outcome) => {
+                self.partial |= !running && buf.filled().len() > before;
+                Poll::Ready(outcome)
+            }
+            Poll::Pending if running => Poll::Pending,
+            Poll::Pending => self.wait(cx),
+        }
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Requests {
+    /// A head was read; the request runs until its answer's body is dropped.
+    pub fn begin(&self) -> Running {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        Running(self.clone())
+    }
+
+    /// How many have begun, and whether one runs.
+    fn look(&self) -> (u64, bool) {
+        let begun = self.0.begun.load(Ordering::Relaxed);
+        (begun, begun != self.0.ended.load(Ordering::Relaxed))
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub struct Running(Requests);
+
+impl Running {
+    /// The request runs until this answer is through.
+    pub fn until(self, answer: Response<Body>) -> Response<Answering> {
+        answer.map(|body| Answering {
+            body,
+            _running: self,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body, whose end is the request's.
+#[derive(Debug)]
+pub struct Answering {
+    body: Body,
+    _running: Running,
+}
+
+impl http_body::Body for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(LATE).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("Content-Length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+        assert!(body.contains(&format!("{}s", HEAD_TIME.as_secs())));
+        serde_json::from_str::<serde_json::Value>(body).unwrap();
+    }
+}

@@ -1,0 +1,226 @@
+//! Commands that need no server, and what happens where one is needed and none is there.
+
+use std::{fs, path::Path, process::Stdio};
+
+use tempfile::TempDir;
+
+use crate::harness::{NOWHERE, Outcome, faas, run};
+
+fn typed(dir: &Path, words: &[&str]) -> Outcome {
+    run(faas(dir, NOWHERE, words), "")
+}
+
+fn here(words: &[&str]) -> Outcome {
+    typed(Path::new(env!("CARGO_MANIFEST_DIR")), words)
+}
+
+#[test]
+fn help_names_every_command() {
+    let help = here(&["--help"]).good();
+    for command in [
+        "start",
+        "init",
+        "build",
+        "invoke",
+        "apply",
+        "list",
+        "describe",
+        "logs",
+        "delete",
+        "status",
+        "validate",
+        "crd",
+        "doctor",
+        "completions",
+    ] {
+        assert!(
+            help.lines()
+                .any(|line| line.trim_start().starts_with(command)),
+            "{command} is not in\n{help}"
+        );
+        here(&[command, "--help"]).good();
+    }
+}
+
+#[test]
+fn a_wrong_call_exits_with_2() {
+    for words in [
+        &["lst"][..],
+        &[],
+        &["invoke"],
+        &["invoke", "No_Name"],
+        &["list", "--colour"],
+        &["list", "-o", "xml"],
+        &["list", "-n", "a.b"],
+        &["list", "-A", "-n", "a"],
+        &["invoke", "a", "-d", "f", "--data", "{}"],
+        &["apply"],
+        &["validate"],
+        &["delete"],
+        &["completions", "cmd"],
+        &["start", "--base-image", "node"],
+    ] {
+        let outcome = here(words);
+        assert_eq!(outcome.code, Some(2), "{words:?}: {outcome:#?}");
+        assert!(outcome.stderr.contains("--help"), "{words:?}: {outcome:#?}");
+    }
+}
+
+#[test]
+fn init_begins_a_function_and_overwrites_nothing() {
+    let dir = TempDir::new().unwrap();
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    fs::write(dir.path().join("index.js"), "mine").unwrap();
+
+    let said = typed(dir.path(), &["init"]).good();
+    assert!(
+        said.contains("Wrote fn.yaml\n") && said.contains("Kept index.js"),
+        "{said}"
+    );
+    assert_eq!(read("index.js"), "mine");
+    assert_eq!(read("fn.yaml").lines().next(), Some("language: node"));
+
+    let said = typed(dir.path(), &["init"]).bad();
+    assert!(said.contains("--force"), "{said}");
+    assert_eq!(read("index.js"), "mine");
+
+    let said = typed(dir.path(), &["init", "--force"]).good();
+    assert!(
+        said.contains("Wrote fn.yaml and index.js\n") && said.contains("faas build"),
+        "{said}"
+    );
+    assert!(read("index.js").contains("module.exports = (context, cb) =>"));
+}
+
+#[test]
+fn validate_judges_every_file_of_the_corpus() {
+    let good = here(&["validate", "tests/corpus/good"]).good();
+    let files = fs::read_dir("tests/corpus/good").unwrap().count();
+    assert!(
+        good.lines().count() >= files && good.lines().all(|line| line.ends_with(" valid")),
+        "{good}"
+    );
+
+    let wrong = here(&["validate", "tests/corpus/bad", "tests/corpus/yaml"]).bad();
+    for dir in ["tests/corpus/bad", "tests/corpus/yaml"] {
+        for entry in fs::read_dir(dir).unwrap() {
+            let begin = format!("{}:", entry.unwrap().path().display());
+            assert!(
+                wrong.lines().any(|line| line.starts_with(&begin)),
+                "{begin} is not in\n{wrong}"
+            );
+        }
+    }
+}
+
+#[test]
+fn validate_reads_standard_input_and_tells_all_errors() {
+    let text = "apiVersion: faas.dev/v1alpha1\nkind: Function\nmetadata: {name: a}\nspec: {source: {}, timeoutSeconds: 0}\n";
+    let outcome = run(faas(Path::new("."), NOWHERE, &["validate", "-"]), text);
+    let wrong = outcome.bad();
+    for begin in ["-:1: a: spec.source: ", "-:1: a: spec.timeoutSeconds: "] {
+        assert!(
+            wrong.lines().any(|line| line.starts_with(begin)),
+            "{begin} is not in\n{wrong}"
+        );
+    }
+}
+
+#[test]
+fn validate_names_what_it_cannot_read() {
+    let dir = TempDir::new().unwrap();
+    for (path, words) in [
+        ("missing.yaml", "cannot read missing.yaml"),
+        (".", "no *.yaml"),
+    ] {
+        let said = typed(dir.path(), &["validate", path]).bad();
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn crd_prints_the_committed_definition() {
+    assert_eq!(
+        here(&["crd"]).good(),
+        fs::read_to_string("crds/function.yaml").unwrap()
+    );
+}
+
+#[test]
+fn completions_are_made_for_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            here(&["completions", shell]).good().contains("describe"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn doctor_says_what_to_do_without_an_engine() {
+    let mut command = faas(Path::new("."), NOWHERE, &["doctor"]);
+    command.env("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let outcome = run(command, "");
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    let first = outcome.stdout.lines().next().unwrap();
+    assert!(
+        first.starts_with("fail  engine") && first.contains("/nowhere/docker.sock"),
+        "{outcome:#?}"
+    );
+    assert!(
+        outcome.stdout.contains("apt-get install docker.io"),
+        "{outcome:#?}"
+    );
+}
+
+#[test]
+fn without_a_server_every_command_says_how_to_start_one() {
+    let dir = TempDir::new().unwrap();
+    typed(dir.path(), &["init"]).good();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/inline.yaml");
+    for words in [
+        &["build", "--name", "a"][..],
+        &["invoke", "a"],
+        &["apply", "-f", manifest],
+        &["list"],
+        &["describe", "a"],
+        &["logs", "a"],
+        &["delete", "a"],
+        &["status"],
+    ] {
+        let said = typed(dir.path(), words).bad();
+        assert!(
+            said.contains(NOWHERE) && said.contains("`faas start`"),
+            "{words:?}: {said}"
+        );
+    }
+    let said = typed(dir.path(), &["list", "--server", "https://example.com"]).bad();
+    assert!(said.contains("https is not spoken"), "{said}");
+}
+
+#[test]
+fn a_reader_who_leaves_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = faas(Path::new("."), NOWHERE, &["crd"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn build_wants_a_function_and_a_name() {
+    let dir = TempDir::new().unwrap();
+    let said = typed(dir.path(), &["build", "--name", "a"]).bad();
+    assert!(said.contains("faas init"), "{said}");
+    let nameless = dir.path().join("...x...").join("___");
+    fs::create_dir_all(&nameless).unwrap();
+    let said = typed(&nameless, &["build"]).bad();
+    assert!(said.contains("--name"), "{said}");
+}

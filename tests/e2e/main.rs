@@ -1,0 +1,17 @@
+//! The binary from outside, on a real Docker engine: what its users were promised.
+//!
+//! Tests of a file share a server where they can. Each works with a Function of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of it is tests, helpers included"
+)]
+
+mod answer;
+mod operate;
+mod restart;
+mod rollout;
+mod scale;
+mod seed;
+mod support;

@@ -1,0 +1,241 @@
+//! Ends and beginnings: what a crash leaves is adopted, what an orderly end leaves is nothing, and others are left alone.
+
+use std::{fs, sync::Arc};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Home, SOON, Server, Start, docker, has_docker, node, wait_until};
+
+/// Tells which container it is; takes `ms` for it.
+const WHO: &str =
+    "module.exports = (context, cb) => setTimeout(() => cb(process.env.HOSTNAME), context.ms || 0)";
+
+fn warm() -> Value {
+    node(WHO, json!({"scale": {"min": 1}}))
+}
+
+/// The engine's id of a container, of which the host name of its programs is the beginning.
+fn id_of(container: &str) -> String {
+    docker(&["inspect", "--format", "{{.Id}}", container])
+}
+
+#[tokio::test]
+async fn after_a_crash_instances_are_adopted_and_deleted_files_are_pruned() {
+    if !has_docker("e2e crash") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let manifest = |name| crate::support::function(name, warm()).to_string();
+    let server = Start::default().watching(&home).at(&home).await;
+    for name in ["stays", "goes"] {
+        home.write(&format!("{name}.yaml"), &manifest(name));
+        wait_until("the function is known", SOON, async || {
+            server.object(name).await
+        })
+        .await;
+        server.ready(name).await;
+    }
+    server.deploy("posted", warm()).await;
+    let before = containers(&home);
+    assert_eq!(before.len(), 3, "{before:?}");
+    let uid = server.object("stays").await.unwrap()["metadata"]["uid"].clone();
+
+    server.signal(Signal::KILL);
+    server.end().await;
+    drop(server);
+    assert_eq!(containers(&home), before, "a crash ends no container");
+    home.remove("goes.yaml");
+
+    let server = Start::default().watching(&home).at(&home).await;
+    for name in ["stays", "posted"] {
+        let who = server.call(name, json!({})).await.response();
+        let adopted = before
+            .iter()
+            .find(|c| c.starts_with(&format!("faas-{name}-")))
+            .unwrap();
+        assert!(
+            id_of(adopted).starts_with(who.as_str().unwrap()),
+            "{name}: {who}"
+        );
+        server.ready(name).await;
+    }
+    assert_eq!(
+        server.object("stays").await.unwrap()["metadata"]["uid"],
+        uid
+    );
+    wait_until("the function whose file went is gone", SOON, async || {
+        server.object("goes").await.is_none().then_some(())
+    })
+    .await;
+    let mut expected = before;
+    expected.retain(|name| !name.starts_with("faas-goes-"));
+    wait_until(
+        "its container is gone, and no other came",
+        SOON,
+        async || (containers(&home) == expected).then_some(()),
+    )
+    .await;
+}
+
+fn containers(home: &Home) -> Vec<String> {
+    let mut containers = home.containers();
+    containers.sort();
+    containers
+}
+
+#[tokio::test]
+async fn a_broken_generation_and_a_crash_leave_the_old_revision_serving() {
+    if !has_docker("e2e crash while broken") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().at(&home).await;
+    server.deploy("old", warm()).await;
+    let before = server.instances("old", "ready").await;
+    server
+        .apply(
+            "old",
+            node("module.exports = (", json!({"scale": {"min": 1}})),
+        )
+        .await;
+    server.fails("old", "StartFailed").await;
+    server.signal(Signal::KILL);
+    server.end().await;
+    drop(server);
+
+    let server = Start::default().at(&home).await;
+    let who = server.call("old", json!({})).await.response();
+    assert!(id_of(&before[0]).starts_with(who.as_str().unwrap()));
+    server.fails("old", "StartFailed").await;
+}
+
+#[tokio::test]
+async fn a_state_directory_has_one_server() {
+    if !has_docker("e2e lock") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().at(&home).await;
+    let second = Start::default().command(&home).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        words.contains(&format!("process {}", server.pid())),
+        "{words}"
+    );
+    assert!(
+        words.contains(&home.state().display().to_string()),
+        "{words}"
+    );
+    server.get("/healthz").await.expect(200);
+}
+
+#[tokio::test]
+async fn an_orderly_end_answers_the_calls_that_run_and_leaves_nothing() {
+    if !has_docker("e2e drain") {
+        return;
+    }
+    for signal in [Signal::INT, Signal::TERM] {
+        let home = Arc::new(Home::new());
+        let server = Start::default().at(&home).await;
+        server.deploy("patient", warm()).await;
+        let call = server.call("patient", json!({"ms": 2000}));
+        let end = async {
+            busy(&server, "patient").await;
+            server.signal(signal);
+            wait_until("nobody is let in any more", SOON, async || {
+                let connected = tokio::net::TcpStream::connect(server.address).await;
+                connected.is_err().then_some(())
+            })
+            .await;
+        };
+        let (reply, ()) = tokio::join!(call, end);
+        reply.response();
+        assert!(server.end().await.success());
+        assert!(server.said().contains("Draining"), "{}", server.said());
+        assert_eq!(home.containers(), [""; 0]);
+        assert_eq!(mounts(&home), [""; 0]);
+    }
+}
+
+/// Mounts of the installation that exist.
+fn mounts(home: &Home) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let owner = home.owner().unwrap();
+    let ours = mounts.lines().filter(|line| line.contains(&owner));
+    ours.map(str::to_owned).collect()
+}
+
+async fn busy(server: &Server, name: &str) {
+    wait_until("a call runs", SOON, async || {
+        let status = server.status(name).await;
+        let instances = status["instances"].as_array()?.clone();
+        instances.iter().any(|i| i["inFlight"] == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_signal_leaves_at_once_and_the_next_start_adopts() {
+    if !has_docker("e2e two signals") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().at(&home).await;
+    server.deploy("long", warm()).await;
+    let before = home.containers();
+    let request = server.request(reqwest::Method::POST, "/functions/long");
+    let call = tokio::spawn(request.json(&json!({"ms": 20_000})).send());
+    busy(&server, "long").await;
+    server.signal(Signal::INT);
+    wait_until("it drains", SOON, async || {
+        server.said().contains("Draining").then_some(())
+    })
+    .await;
+    assert!(server.ended().is_none(), "a call runs, so it waits");
+    server.signal(Signal::INT);
+    server.end().await;
+    assert!(
+        !call.is_finished() || call.await.unwrap().is_err(),
+        "the call was cut off"
+    );
+    assert_eq!(home.containers(), before, "adopted at the next start");
+    drop(server);
+
+    let server = Start::default().at(&home).await;
+    server.call("long", json!({})).await.expect(200);
+    assert_eq!(home.containers(), before);
+}
+
+#[tokio::test]
+async fn containers_of_another_installation_are_left_alone() {
+    if !has_docker("e2e two owners") {
+        return;
+    }
+    let homes = [Arc::new(Home::new()), Arc::new(Home::new())];
+    let servers = [
+        Start::default().at(&homes[0]).await,
+        Start::default().at(&homes[1]).await,
+    ];
+    for server in &servers {
+        server.deploy("same", warm()).await;
+    }
+    let [first, second] = servers;
+    let theirs = homes[1].containers();
+    let who = second.call("same", json!({})).await.response();
+
+    // A start takes stock and collects; a deletion and an end clear away.
+    drop(first);
+    let first = Start::default().at(&homes[0]).await;
+    first.ready("same").await;
+    first.delete("/functions/same").await.expect(202);
+    wait_until("its own is gone", SOON, async || {
+        first.object("same").await.is_none().then_some(())
+    })
+    .await;
+    drop(first);
+    assert_eq!(homes[1].containers(), theirs);
+    assert_eq!(second.call("same", json!({})).await.response(), who);
+    assert!(!crate::support::images(&homes[1].owner().unwrap()).is_empty());
+}

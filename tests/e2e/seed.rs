@@ -1,0 +1,283 @@
+//! What the first users were promised: an upload becomes a function that answers, or an error that says why not.
+
+use std::sync::Arc;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+use tar::{Builder, EntryType, Header};
+
+use crate::support::{Home, Reply, SOON, Server, Shared, Start, has_docker, wait_until};
+
+/// The request from the document that the first users have, as it is.
+const ADD: &str = include_str!("data/add-function.json");
+
+static SERVER: Shared = Shared::new();
+
+async fn server() -> Arc<Server> {
+    SERVER
+        .get(async || Start::default().at(&Arc::new(Home::new())).await)
+        .await
+}
+
+fn hello() -> Value {
+    json!({"response": r#"{"hello":"world"}"#})
+}
+
+#[tokio::test]
+async fn the_documents_own_request_deploys_and_answers_again_and_again() {
+    if !has_docker("e2e seed") {
+        return;
+    }
+    let server = server().await;
+    for path in ["/functions/", "/functions"] {
+        let request = server.request(reqwest::Method::POST, path).body(ADD);
+        let reply = Reply::of(request.send().await.unwrap()).await.expect(200);
+        let invoke = format!("http://{}/functions/add", server.address);
+        assert_eq!(reply.json(), json!({"invoke": invoke}));
+    }
+
+    for _ in 0..5 {
+        let reply = server
+            .call("add", json!({"numbers": [7, 33, 12, 18]}))
+            .await;
+        assert_eq!(reply.expect(200).json(), hello());
+    }
+    let input = json!({});
+    let calls = std::array::from_fn::<_, 4, _>(|_| server.call("add", input.clone()));
+    for reply in futures::future::join_all(calls).await {
+        assert_eq!(reply.expect(200).json(), hello());
+    }
+
+    // Its server stops after each call, so the next container waits for the next caller.
+    wait_until("a spare instance", SOON, async || {
+        let ready = server.instances("add", "ready").await;
+        (ready.len() == 1).then_some(())
+    })
+    .await;
+    let spare = server.instances("add", "ready").await;
+    assert_eq!(
+        server.call("add", json!({})).await.expect(200).json(),
+        hello()
+    );
+    wait_until(
+        "the spare took the call, and another waits",
+        SOON,
+        async || {
+            let ready = server.instances("add", "ready").await;
+            (ready.len() == 1 && ready != spare).then_some(())
+        },
+    )
+    .await;
+    let status = server.status("add").await;
+    assert_eq!(
+        status["failures"],
+        json!([]),
+        "an end after the answer is no crash"
+    );
+}
+
+#[tokio::test]
+async fn an_upload_without_a_dockerfile_is_node_and_a_second_one_replaces_it() {
+    if !has_docker("e2e uploads") {
+        return;
+    }
+    let server = server().await;
+    for answer in ["first", "second"] {
+        let code = format!("module.exports = (context, cb) => cb('{answer}')");
+        let tar = tar_of(&[("fn.yaml", "language: node\n"), ("index.js", &code)]);
+        upload(&server, "plain", &tar).await.expect(200);
+        assert_eq!(server.call("plain", json!({})).await.response(), answer);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_deployed_says_why() {
+    if !has_docker("e2e upload errors") {
+        return;
+    }
+    let server = server().await;
+    let good = tar_of(&[("index.js", "module.exports = () => 1")]);
+    for (what, name, file, code, why) in [
+        ("base64", "bad", "%%%".to_owned(), "SourceInvalid", "base64"),
+        ("tar", "bad", encoded(&[7; 2048]), "SourceInvalid", "tar"),
+        (
+            "gzip",
+            "bad",
+            encoded(&[0x1f, 0x8b, 8, 0]),
+            "SourceInvalid",
+            "gzip",
+        ),
+        (
+            "climbing",
+            "bad",
+            encoded(&climbing()),
+            "SourceInvalid",
+            "../../etc/x",
+        ),
+        (
+            "link",
+            "bad",
+            encoded(&special(EntryType::Symlink)),
+            "SourceInvalid",
+            "symbolic link",
+        ),
+        (
+            "device",
+            "bad",
+            encoded(&special(EntryType::Char)),
+            "SourceInvalid",
+            "device",
+        ),
+        (
+            "empty",
+            "bad",
+            encoded(&tar_of(&[])),
+            "SourceInvalid",
+            "no file",
+        ),
+        (
+            "name",
+            "Not_A_Label",
+            encoded(&good),
+            "InvalidSpec",
+            "Not_A_Label",
+        ),
+        (
+            "field",
+            "bad",
+            encoded(&tar_of(&[("fn.yaml", "lenguage: node")])),
+            "InvalidSpec",
+            "lenguage",
+        ),
+        (
+            "index.js",
+            "bad",
+            encoded(&tar_of(&[("main.js", "1")])),
+            "SourceInvalid",
+            "index.js",
+        ),
+    ] {
+        let reply = server
+            .post("/functions", &json!({"name": name, "file": file}))
+            .await;
+        let reply = reply.refused(400, code);
+        assert_eq!(
+            reply.json()["message"],
+            "Failed to deploy function",
+            "{what}"
+        );
+        let info = reply.json()["info"].as_str().unwrap().to_owned();
+        assert!(info.contains(why), "{what}: {info}");
+    }
+    for body in [
+        json!({"name": "bad"}),
+        json!([]),
+        json!({"name": 1, "file": ""}),
+    ] {
+        let reply = server
+            .post("/functions/", &body)
+            .await
+            .refused(400, "BadRequest");
+        assert_eq!(reply.json()["message"], "Failed to deploy function");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_build_tells_its_step_and_last_words() {
+    if !has_docker("e2e failing build") {
+        return;
+    }
+    let server = server().await;
+    let dockerfile = "FROM busybox:1\nRUN echo the last words && exit 3\nCMD [\"true\"]\n";
+    let reply = upload(
+        &server,
+        "unbuildable",
+        &tar_of(&[("Dockerfile", dockerfile)]),
+    )
+    .await;
+    let info = reply.refused(400, "BuildFailed").json()["info"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(info.contains("exit 3"), "the step: {info}");
+    let object = server.object("unbuildable").await.unwrap();
+    let tail = object["status"]["lastBuild"]["logTail"].as_str().unwrap();
+    assert!(tail.contains("the last words"), "{tail}");
+    let log = server
+        .get("/functions/unbuildable/build-log")
+        .await
+        .expect(200)
+        .text;
+    assert!(log.contains("the last words"), "{log}");
+    server
+        .call("unbuildable", json!({}))
+        .await
+        .refused(503, "BuildFailed");
+}
+
+#[tokio::test]
+async fn an_upload_over_the_limit_is_413() {
+    if !has_docker("e2e upload limit") {
+        return;
+    }
+    let server = server().await;
+    let file = "A".repeat(90 << 20);
+    let reply = server
+        .post("/functions", &json!({"name": "big", "file": file}))
+        .await;
+    let reply = reply.refused(413, "BodyTooLarge");
+    assert_eq!(reply.json()["message"], "Failed to deploy function");
+
+    // Unpacked it is over the limit, though the upload as such is not.
+    let mut huge = Header::new_ustar();
+    huge.set_path("index.js").unwrap();
+    huge.set_size(1 << 40);
+    huge.set_cksum();
+    upload(&server, "big", huge.as_bytes())
+        .await
+        .refused(413, "BodyTooLarge");
+}
+
+async fn upload(server: &Server, name: &str, tar: &[u8]) -> Reply {
+    let body = json!({"name": name, "file": encoded(tar)});
+    server.post("/functions", &body).await
+}
+
+fn encoded(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(bytes)
+}
+
+fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut tar = Builder::new(Vec::new());
+    for (path, text) in files {
+        let mut header = Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// The crate that writes tars refuses such a path, so it is written by hand.
+fn climbing() -> Vec<u8> {
+    let path = b"../../etc/x";
+    let mut header = Header::new_ustar();
+    header.as_mut_bytes()[..path.len()].copy_from_slice(path);
+    header.set_size(0);
+    header.set_cksum();
+    let mut tar = Builder::new(Vec::new());
+    tar.append(&header, &b""[..]).unwrap();
+    tar.into_inner().unwrap()
+}
+
+fn special(kind: EntryType) -> Vec<u8> {
+    let mut header = Header::new_ustar();
+    header.set_path("index.js").unwrap();
+    header.set_entry_type(kind);
+    header.set_link_name("/etc/passwd").unwrap();
+    header.set_size(0);
+    header.set_cksum();
+    let mut tar = Builder::new(Vec::new());
+    tar.append(&header, &b""[..]).unwrap();
+    tar.into_inner().unwrap()
+}

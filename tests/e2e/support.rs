@@ -1,0 +1,65 @@
+//! What the tests stand on: a home, servers in it, calls, and waiting for what must come true.
+
+mod engine;
+mod home;
+mod http;
+mod server;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+pub use self::{
+    engine::{containers, docker, has_docker, images},
+    home::{Home, save},
+    http::{Reply, Streaming, client, exchange},
+    server::{Server, Shared, Start},
+};
+
+/// Longest wait for what must come: generous, for slow and busy machines.
+pub const SOON: Duration = Duration::from_secs(60);
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(40);
+
+/// Looks until there is something to see, and fails naming it when it does not come.
+pub async fn wait_until<T>(
+    what: &str,
+    within: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let end = Instant::now() + within;
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(Instant::now() < end, "not within {within:?}: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// A Function as JSON.
+pub fn function(name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "faas.dev/v1alpha1", "kind": "Function", "metadata": {"name": name}, "spec": spec,
+    })
+}
+
+/// A spec with the code in it, and more fields.
+pub fn node(code: &str, more: Value) -> Value {
+    inline("node", json!({"index.js": code}), more)
+}
+
+/// A spec of any language with these files.
+pub fn inline(language: &str, files: Value, more: Value) -> Value {
+    let mut spec = json!({"language": language, "source": {"inline": files}});
+    let Value::Object(more) = more else {
+        panic!("more fields must be an object")
+    };
+    spec.as_object_mut().unwrap().extend(more);
+    spec
+}
+
+/// A text that no other run has.
+pub fn fresh() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}

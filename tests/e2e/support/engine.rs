@@ -1,0 +1,53 @@
+//! The Docker engine seen from beside the server.
+
+use std::{fs::OpenOptions, io::Write, path::Path, process::Command};
+
+const ENGINE: &str = "/var/run/docker.sock";
+
+/// Whether tests that need an engine can run; a test that cannot is noted by name.
+pub fn has_docker(test: &str) -> bool {
+    if Path::new(ENGINE).exists() {
+        return true;
+    }
+    let note = format!("skipped: {test}: no Docker engine at {ENGINE}");
+    eprintln!("{note}");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "scripts/test names the file this way"
+    )]
+    let file = std::env::var_os("FAAS_TEST_SKIPS");
+    if let Some(file) = file {
+        let mut file = OpenOptions::new().append(true).open(file).unwrap();
+        writeln!(file, "{note}").unwrap();
+    }
+    false
+}
+
+/// What a docker command prints; an error is no output.
+pub fn docker(args: &[&str]) -> String {
+    let output = Command::new("docker").args(args).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Names of all containers of an owner, exited ones too.
+pub fn containers(owner: &str) -> Vec<String> {
+    let filter = format!("label=faas.dev/owner={owner}");
+    words(&docker(&[
+        "ps",
+        "--all",
+        "--format",
+        "{{.Names}}",
+        "--filter",
+        &filter,
+    ]))
+}
+
+/// Ids of all images of an owner.
+pub fn images(owner: &str) -> Vec<String> {
+    let filter = format!("label=faas.dev/owner={owner}");
+    words(&docker(&["images", "--quiet", "--filter", &filter]))
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}

@@ -1,0 +1,87 @@
+//! Where servers live: directories for state, manifests and secrets, and what is tidied up in the end.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{containers, docker, images};
+
+/// Temporary directories of one installation. Whatever a test leaves in the engine goes with it.
+pub struct Home(tempfile::TempDir);
+
+impl Home {
+    pub fn new() -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
+        for dir in [home.functions(), home.secrets()] {
+            fs::create_dir(dir).unwrap();
+        }
+        home
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.0.path().join("state")
+    }
+
+    /// The watched directory.
+    pub fn functions(&self) -> PathBuf {
+        self.0.path().join("functions")
+    }
+
+    pub fn secrets(&self) -> PathBuf {
+        self.0.path().join("secrets")
+    }
+
+    /// Writes a file as an editor does: beside, then in its place.
+    pub fn write(&self, path: &str, text: &str) {
+        save(&self.functions().join(path), text);
+    }
+
+    pub fn remove(&self, path: &str) {
+        fs::remove_file(self.functions().join(path)).unwrap();
+    }
+
+    /// The identity of the installation; there is none before its first start.
+    pub fn owner(&self) -> Option<String> {
+        match fs::read_to_string(self.state().join("owner")) {
+            Ok(owner) => Some(owner.trim().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Names of the containers that exist.
+    pub fn containers(&self) -> Vec<String> {
+        self.owner()
+            .map(|owner| containers(&owner))
+            .unwrap_or_default()
+    }
+}
+
+/// Replaces a file whole, and makes its directory.
+pub fn save(path: &Path, text: &str) {
+    let dir = path.parent().unwrap();
+    fs::create_dir_all(dir).unwrap();
+    let name = path.file_name().unwrap().to_string_lossy();
+    let beside = dir.join(format!(".{name}.swp"));
+    fs::write(&beside, text).unwrap();
+    fs::rename(beside, path).unwrap();
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for container in self.containers() {
+            docker(&["rm", "--force", &container]);
+        }
+        let Some(owner) = self.owner() else { return };
+        for image in images(&owner) {
+            docker(&["rmi", "--force", &image]);
+        }
+        // Instances of a failed test leave their mounts behind.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|point| point.contains(&owner)) {
+            let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
