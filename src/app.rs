@@ -103,7 +103,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         problems,
         facts: Arc::new(facts),
     };
-    let ingress = Ingress::new(pools, api::router(api), metrics);
+    let ingress = Ingress::new(pools, api::router(api), metrics).map_err(AppError::Threads)?;
 
     let mut tasks = Tasks::default();
     tasks.spawn("controller", Arc::clone(&controller).run(keys));

@@ -35,9 +35,10 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tower::ServiceExt;
 
 use self::{
@@ -45,7 +46,7 @@ use self::{
     route::Route,
     timed::{Answering, IDLE_TIME, Requests, Timed},
 };
-use crate::{pool::Pools, telemetry::Metrics};
+use crate::{pool::Pools, telemetry::Metrics, workers::Workers};
 
 /// Largest head of a request.
 const MAX_HEAD: usize = 64 << 10;
@@ -69,6 +70,10 @@ pub enum Scope {
 pub struct Ingress {
     pools: Arc<Pools>,
     management: Router,
+    /// Where management runs, so that it holds up no call.
+    control: Handle,
+    /// Where connections live.
+    workers: Workers,
     metrics: Arc<Metrics>,
     /// First half of the request ids of this process.
     id_prefix: u32,
@@ -76,16 +81,24 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    /// `management` answers what is not a call.
-    pub fn new(pools: Arc<Pools>, management: Router, metrics: Arc<Metrics>) -> Arc<Self> {
-        let id_prefix = uuid::Uuid::new_v4().as_fields().0;
-        Arc::new(Self {
+    /// `management` answers what is not a call, on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn new(
+        pools: Arc<Pools>,
+        management: Router,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
             pools,
             management,
+            control: Handle::current(),
+            workers: Workers::start()?,
             metrics,
-            id_prefix,
+            id_prefix: uuid::Uuid::new_v4().as_fields().0,
             calls: AtomicU64::new(0),
-        })
+        }))
     }
 
     /// Accepts connections until `stop`, then lets requests finish. Ends when all have; the caller sets the deadline.
@@ -118,9 +131,13 @@ impl Ingress {
                     Err(_) => continue,
                 },
             };
+            let worker = self.workers.next();
+            let Ok(stream) = hand_over(stream, worker) else {
+                continue;
+            };
             let connection = Arc::clone(&self).connection(stream, peer, scope, full);
             let connection = graceful.watch(connection);
-            tokio::spawn(async move {
+            worker.spawn(async move {
                 let _permit: OwnedSemaphorePermit = permit;
                 if let Err(error) = connection.await {
                     tracing::debug!(%peer, %error, "Connection ended");
@@ -205,14 +222,17 @@ impl Ingress {
     }
 
     async fn manage(&self, request: Request<Incoming>) -> Response<Body> {
-        let outcome: Result<_, Infallible> = self
-            .management
-            .clone()
-            .oneshot(request.map(Body::new))
-            .await;
+        let answer = self.management.clone().oneshot(request.map(Body::new));
+        let outcome: Result<Result<_, Infallible>, _> =
+            AbortOnDropHandle::new(self.control.spawn(answer)).await;
         match outcome {
-            Ok(response) => response,
-            Err(never) => match never {},
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(error) => {
+                tracing::error!(%error, "Management request failed");
+                self.metrics.error("Internal");
+                CallError::Internal.response(Style::Raw, Instant::now())
+            }
         }
     }
 
@@ -289,6 +309,13 @@ impl Drop for Busy<'_> {
         self.metrics.in_flight.dec();
         self.metrics.called(self.code, self.began.elapsed());
     }
+}
+
+/// Takes a connection from this thread's event queue to that of a worker.
+fn hand_over(stream: TcpStream, worker: &Handle) -> io::Result<TcpStream> {
+    let stream = stream.into_std()?;
+    let _there = worker.enter();
+    TcpStream::from_std(stream)
 }
 
 /// Out of descriptors, accepting fails at once again and again; anything else is the peer's trouble.

@@ -15,3 +15,4 @@ pub mod retry;
 pub mod runtime;
 pub mod store;
 pub mod telemetry;
+pub mod workers;

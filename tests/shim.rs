@@ -380,18 +380,22 @@ fn other_requests_go_to_http_or_nowhere() {
             client.send(method, path, "");
             let answer = client.receive();
             assert!(
-                answer.says(404, "NotFound", "POST /invoke only"),
+                answer.says(404, "NotFound", "POST / and POST /invoke only"),
                 "{answer:?}"
             );
         }
+        client.send("POST", "/", "");
+        assert!(client.receive().says(200, "", "1"));
         let code = "module.exports = (c, cb) => cb(1); module.exports.http = (req, res) => {
             if (req.url === '/throw') throw new Error('thrown')
             res.setHeader('Content-Length', '4'); res.write('pa'); req.on('data', () => res.end('rt')) }";
         let rich = Function::start(node, code);
         let mut client = rich.connect();
-        client.send("PUT", "/any?q=1", "x");
-        let answer = client.receive();
-        assert!(answer.says(200, "", "part"), "{answer:?}");
+        for (method, path) in [("PUT", "/any?q=1"), ("POST", "/")] {
+            client.send(method, path, "x");
+            let answer = client.receive();
+            assert!(answer.says(200, "", "part"), "{answer:?}");
+        }
         client.send("GET", "/throw", "");
         let answer = client.receive();
         assert!(answer.says(500, "FunctionFailed", "thrown"), "{answer:?}");

@@ -2,6 +2,7 @@
 // Calls a function's handler over HTTP. Listens on the unix socket FAAS_SOCKET, else on the TCP port PORT.
 //
 //   POST /invoke   JSON in, the handler's result as JSON out
+//   POST /         the same, unless there is module.exports.http
 //   anything else  goes to module.exports.http(req, res) when there is one
 //
 // `node shim.js [DIRECTORY]`: the code lies in DIRECTORY, else in /function. Works from Node 12 on, needs no package.
@@ -117,13 +118,16 @@ function pass (other, req, res) {
 
 function notFound (res) {
   open.add(res)
-  answer(res, 404, 'NotFound', JSON.stringify({ message: 'this function answers POST /invoke only' }))
+  answer(res, 404, 'NotFound', JSON.stringify({ message: 'this function answers POST / and POST /invoke only' }))
 }
 
 function serve (handler) {
+  const calls = typeof handler === 'function'
+  const other = typeof handler.http === 'function' ? handler.http : null
   const server = http.createServer((req, res) => {
-    if (req.method === 'POST' && req.url === '/invoke' && typeof handler === 'function') invoke(handler, req, res)
-    else if (typeof handler.http === 'function') pass(handler.http, req, res)
+    const isCall = calls && req.method === 'POST' && (req.url === '/invoke' || (req.url === '/' && !other))
+    if (isCall) invoke(handler, req, res)
+    else if (other) pass(other, req, res)
     else notFound(res)
   })
   // The platform owns its connections and every time limit.

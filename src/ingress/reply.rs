@@ -57,6 +57,8 @@ pub enum CallError {
     BadInput(String),
     #[error("{0}")]
     FunctionFailed(String),
+    #[error("the request failed within faas; its log says why")]
+    Internal,
     #[error(transparent)]
     Path(#[from] PathError),
     #[error(transparent)]
@@ -109,6 +111,7 @@ impl CallError {
             Self::BadResponse(_) => "BadResponse",
             Self::BadInput(_) => "BadInput",
             Self::FunctionFailed(_) => "FunctionFailed",
+            Self::Internal => "Internal",
             Self::Path(_) => "BadPath",
             Self::Refused(refusal) => refusal.code(),
             Self::CallerGone => "CallerGone",
@@ -129,6 +132,7 @@ impl CallError {
                 Style::Envelope => StatusCode::BAD_REQUEST,
                 Style::Raw => StatusCode::INTERNAL_SERVER_ERROR,
             },
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadInput(_) | Self::Path(_) | Self::Refused(Refusal::Host) => {
                 StatusCode::BAD_REQUEST
             }
@@ -212,7 +216,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// `{"response": "..."}` around what the function answered.
 pub fn envelope(result: &[u8]) -> Response<Body> {
-    let body = json!({"response": String::from_utf8_lossy(result)}).to_string();
+    let text = String::from_utf8_lossy(result);
+    let mut body = Vec::with_capacity(text.len() + 32);
+    body.extend_from_slice(br#"{"response":"#);
+    serde_json::to_writer(&mut body, &text).expect("a string is JSON, and memory takes it");
+    body.push(b'}');
     let mut response = Response::new(Body::from(body));
     response
         .headers_mut()

@@ -88,10 +88,12 @@ fn check(path: &str) -> Result<(), PathError> {
     if path.len() > MAX_PATH {
         return Err(PathError::TooLong);
     }
-    let lower = path.to_ascii_lowercase();
-    let encoded = ["%2f", "%5c", "%2e", "%00"]
-        .iter()
-        .any(|bad| lower.contains(bad));
+    let encoded = path.contains('%') && {
+        let lower = path.to_ascii_lowercase();
+        ["%2f", "%5c", "%2e", "%00"]
+            .iter()
+            .any(|bad| lower.contains(bad))
+    };
     let control = path.bytes().any(|b| b == b'\\' || b.is_ascii_control());
     let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
     if encoded || control || dots {

@@ -1,12 +1,12 @@
-//! Connections to one instance, kept and owned by it. A connection is driven by the call that uses it: no task of its own,
-//! no hand-over between threads.
+//! Connections to one instance, kept and owned by it. A connection is driven by the call that uses it, on the worker that
+//! opened it: no task of its own, no hand-over between threads.
 
 use std::{
     future::{Future, poll_fn},
     io,
     path::Path,
     pin::{Pin, pin},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
@@ -20,7 +20,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::runtime::socket;
+use crate::{runtime::socket, workers};
 
 /// Body of a request on its way to an instance.
 pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -30,19 +30,18 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Most fields of an answer's head.
 const MAX_FIELDS: usize = 200;
 
-/// The idle connections of one instance.
+/// More workers than this share a shelf with others.
+const SHELVES: usize = 16;
+
+/// The idle connections of one instance, on a shelf for each worker: a connection wakes the thread that it was opened on.
 #[derive(Debug, Default)]
-pub struct Connections(Mutex<Vec<Connection>>);
+pub struct Connections([Mutex<Vec<Connection>>; SHELVES]);
 
 impl Connections {
     /// An idle connection that the instance has not closed, if there is one.
     pub fn take(&self) -> Option<Connection> {
         loop {
-            let mut connection = self
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop()?;
+            let mut connection = self.shelf().pop()?;
             if connection.is_ready() {
                 return Some(connection);
             }
@@ -52,11 +51,14 @@ impl Connections {
     /// Keeps a connection for the next call if it is in a state to serve one.
     pub fn put(&self, mut connection: Connection) {
         if connection.is_ready() {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(connection);
+            self.shelf().push(connection);
         }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.0[workers::current() % SHELVES]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
