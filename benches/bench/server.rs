@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use crate::Args;
 
+/// Between two looks at `/status`, whose answer is work for the server.
+const LOOK: Duration = Duration::from_millis(200);
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -95,7 +97,7 @@ impl Faas {
                 let some = functions(&status).find(|f| !is_ready(f));
                 return Err(format!("{complaint} after {PATIENCE:?}: {some:?}").into());
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
