@@ -18,7 +18,7 @@ use axum::{
     routing::get,
 };
 use jiff::Timestamp;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -116,20 +116,34 @@ struct ListQuery {
     namespace: Option<String>,
 }
 
-async fn list(State(api): State<Api>, Params(query): Params<ListQuery>) -> Json<Value> {
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Value,
+    items: Vec<&'a Function>,
+}
+
+async fn list(State(api): State<Api>, Params(query): Params<ListQuery>) -> Response {
     let wanted =
         |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
     let functions = api.store.list();
-    let items: Vec<_> = functions.iter().filter(wanted).map(|f| &**f).collect();
-    Json(json!({"apiVersion": API_VERSION, "kind": "FunctionList", "metadata": {}, "items": items}))
+    let list = List {
+        api_version: API_VERSION,
+        kind: "FunctionList",
+        metadata: json!({}),
+        items: functions.iter().filter(wanted).map(|f| &**f).collect(),
+    };
+    Json(list).into_response()
 }
 
-async fn read(State(api): State<Api>, Key(key): Key) -> Result<Json<Function>, ApiError> {
+async fn read(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {
     let function = api
         .store
         .get(&key)
         .ok_or_else(|| ApiError::no_function(&key))?;
-    Ok(Json(Function::clone(&function)))
+    Ok(Json(&*function).into_response())
 }
 
 async fn apply(
@@ -168,7 +182,7 @@ async fn apply(
         header::HeaderName::from_static("x-faas-applied"),
         applied.to_string(),
     )];
-    Ok((status, headers, Json(Function::clone(&function))).into_response())
+    Ok((status, headers, Json(&*function)).into_response())
 }
 
 async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {

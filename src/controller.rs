@@ -49,7 +49,7 @@ use crate::{
     pool::Pools,
     retry::BACKOFF,
     runtime::Runtime,
-    store::{StoreError, embedded::EmbeddedStore},
+    store::{Object, StoreError, embedded::EmbeddedStore},
     telemetry::Metrics,
 };
 
@@ -141,7 +141,7 @@ impl Controller {
     /// Runs turns until the keys end, then lets those that have begun finish. Waits for the engine's first answer before
     /// the first turn, so that what survived a crash is adopted and not started again.
     pub async fn run(self: Arc<Self>, keys: impl Stream<Item = FunctionKey> + Send + 'static) {
-        let writer = reflector::store::Writer::<Function>::default();
+        let writer = reflector::store::Writer::<Object>::default();
         let store = writer.as_reader();
         let watching = tokio::spawn(Arc::clone(&self).watch(writer));
         // Fails only if the sender is gone, and we hold it.
@@ -153,7 +153,7 @@ impl Controller {
         let queue = keys.map(|key| Ok::<_, std::convert::Infallible>(reference(&key)));
         kube::runtime::applier(
             |function, controller: Arc<Self>| {
-                Box::pin(async move { controller.turn(function).await })
+                Box::pin(async move { controller.turn(&function).await })
             },
             |function, error, controller| controller.after_error(&function, error),
             Arc::clone(&self),
@@ -186,13 +186,13 @@ impl Controller {
     }
 
     /// Turns the store's changes into turns.
-    async fn watch(self: Arc<Self>, mut writer: reflector::store::Writer<Function>) {
+    async fn watch(self: Arc<Self>, mut writer: reflector::store::Writer<Object>) {
         let mut changes = self.ports.store.watch();
         while let Some(event) = changes.next().await {
             writer.apply_watcher_event(&event);
             match event {
                 Event::Apply(function) | Event::InitApply(function) => {
-                    if let Ok(key) = FunctionKey::try_from(&function) {
+                    if let Ok(key) = FunctionKey::try_from(&*function) {
                         if function.metadata.deletion_timestamp.is_none() {
                             self.pools.ensure(&key);
                         }
@@ -200,7 +200,7 @@ impl Controller {
                     }
                 }
                 Event::Delete(function) => {
-                    if let Ok(key) = FunctionKey::try_from(&function) {
+                    if let Ok(key) = FunctionKey::try_from(&*function) {
                         self.forget(&key, function.metadata.uid.as_deref());
                     }
                 }
@@ -210,8 +210,8 @@ impl Controller {
     }
 
     /// One turn of one Function.
-    async fn turn(self: Arc<Self>, function: Arc<Function>) -> Result<Action, TurnError> {
-        let Ok(key) = FunctionKey::try_from(&*function) else {
+    async fn turn(self: Arc<Self>, function: &Function) -> Result<Action, TurnError> {
+        let Ok(key) = FunctionKey::try_from(function) else {
             return Ok(Action::await_change());
         };
         self.turns.begin(&key);
@@ -225,7 +225,7 @@ impl Controller {
         }
 
         // 1. observe
-        self.resolve(&key, &uid, &function).await;
+        self.resolve(&key, &uid, function).await;
         let now = Instant::now();
         let Some((mut view, world)) = self.observe(&key) else {
             return Ok(Action::await_change());
@@ -239,11 +239,11 @@ impl Controller {
         };
 
         // 3. apply
-        self.apply(&key, &function, &plan, &mut view).await;
+        self.apply(&key, function, &plan, &mut view).await;
 
         // 4. report
-        self.report(&key, &function, &plan, &view).await?;
-        Ok(self.next_turn(&key, &function, plan.wake, now))
+        self.report(&key, function, &plan, &view).await?;
+        Ok(self.next_turn(&key, function, plan.wake, now))
     }
 
     /// A Function that is being deleted: its calls end, its instances go, then the object.
@@ -384,6 +384,6 @@ impl TurnError {
     }
 }
 
-fn reference(key: &FunctionKey) -> ObjectRef<Function> {
+fn reference(key: &FunctionKey) -> ObjectRef<Object> {
     ObjectRef::new(key.name()).within(key.namespace())
 }

@@ -40,7 +40,7 @@ pub use self::{plan::is_watched, scan::is_manifest};
 use crate::{
     builder::{archive::Limits, sources::Sources},
     function::{Function, FunctionKey, manifest::ManifestError},
-    store::{Applied, Manager, StoreError, embedded::EmbeddedStore},
+    store::{Applied, Manager, Object, StoreError, embedded::EmbeddedStore},
 };
 
 /// Time after which doubtful news is looked at again.
@@ -134,7 +134,7 @@ impl Directory {
 
     /// Takes turns until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let is_delete = |event: &Event<Function>| ready(matches!(event, Event::Delete(_)));
+        let is_delete = |event: &Event<Object>| ready(matches!(event, Event::Delete(_)));
         let mut gone = self.store.watch().filter(is_delete);
         let turns = async {
             loop {
@@ -152,7 +152,7 @@ impl Directory {
     async fn wait(
         &self,
         again: Option<Duration>,
-        gone: &mut (impl Stream<Item = Event<Function>> + Unpin),
+        gone: &mut (impl Stream<Item = Event<Object>> + Unpin),
     ) {
         let pause = async {
             match again {
@@ -174,14 +174,15 @@ impl Directory {
         let objects = self.store.list();
         let scan = self.scan(objects.clone()).await;
         let is_unwatched = self.eyes.look_at(&scan.directories);
-        let plan = plan::plan(&scan, &objects, &self.roots, &self.doubts);
+        let is_partial = scan.is_partial;
+        let plan = plan::plan(scan, &objects, &self.roots, &self.doubts);
         let is_doubtful = !plan.doubts.is_subset(&self.doubts);
         self.doubts.clone_from(&plan.doubts);
         let has_failed = self.carry_out(plan).await;
         if is_unwatched || is_doubtful {
             return Some(RECHECK);
         }
-        (has_failed || scan.is_partial || self.eyes.trouble().is_some()).then_some(POLL)
+        (has_failed || is_partial || self.eyes.trouble().is_some()).then_some(POLL)
     }
 
     async fn scan(&self, objects: Vec<Arc<Function>>) -> Scan {

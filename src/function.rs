@@ -95,6 +95,12 @@ impl FunctionKey {
         &self.name
     }
 
+    /// Namespace and name, for maps that are copied often.
+    #[must_use]
+    pub fn shared(&self) -> (Arc<str>, Arc<str>) {
+        (Arc::clone(&self.namespace), Arc::clone(&self.name))
+    }
+
     /// As URLs write it: `name`, or `name.namespace` outside the default namespace.
     #[must_use]
     pub fn url_segment(&self) -> String {

@@ -9,6 +9,8 @@ pub mod scale;
 
 use std::time::{Duration, Instant};
 
+use strum::IntoStaticStr;
+
 use self::scale::Scaler;
 use crate::{
     builder::ImageName,
@@ -79,7 +81,8 @@ pub enum ImageState {
 }
 
 /// Where an instance is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(IntoStaticStr, Clone, Copy, Debug, PartialEq, Eq)]
+#[strum(serialize_all = "lowercase")]
 pub enum Phase {
     Starting,
     /// It takes calls when its revision serves.

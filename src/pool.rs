@@ -291,9 +291,11 @@ impl Pool {
     }
 }
 
+type ByName = HashMap<Arc<str>, Arc<Pool>>;
+
 /// All functions that can be called. Reading takes no lock; only a function's coming and going writes.
 pub struct Pools {
-    by_namespace: ArcSwap<HashMap<String, HashMap<String, Arc<Pool>>>>,
+    by_namespace: ArcSwap<HashMap<Arc<str>, ByName>>,
     turns: Turns,
 }
 
@@ -319,9 +321,10 @@ impl Pools {
         let pool = Pool::new(key.clone(), self.turns.clone());
         self.by_namespace.rcu(|old| {
             let mut new = HashMap::clone(old);
-            new.entry(key.namespace().to_owned())
+            let (namespace, name) = key.shared();
+            new.entry(namespace)
                 .or_default()
-                .entry(key.name().to_owned())
+                .entry(name)
                 .or_insert_with(|| Arc::clone(&pool));
             new
         });

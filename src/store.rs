@@ -4,6 +4,7 @@
 //! This file holds the words that every store and every writer of one share.
 
 pub mod embedded;
+mod object;
 pub mod state;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub use self::object::Object;
 use crate::function::{
     FILE, Function, FunctionKey, KeyError, MANAGED_BY, SOURCE_DIGEST, SOURCE_ERROR,
 };

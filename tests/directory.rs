@@ -193,7 +193,7 @@ fn finalize_what_is_deleted(store: EmbeddedStore) {
             if let Event::Apply(function) | Event::InitApply(function) = event
                 && function.metadata.deletion_timestamp.is_some()
             {
-                let key = FunctionKey::try_from(&function).unwrap();
+                let key = FunctionKey::try_from(&*function).unwrap();
                 store
                     .finalize(&key, function.metadata.uid.as_deref().unwrap())
                     .await

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 use faas::{
     function::{Function, FunctionKey, FunctionStatus, Revision},
     store::{
-        Applied, EventRecord, EventType, FINALIZER, Fact, Manager, StoreError,
+        Applied, EventRecord, EventType, FINALIZER, Fact, Manager, Object, StoreError,
         embedded::EmbeddedStore, state,
     },
 };
@@ -62,8 +62,8 @@ fn store() -> (TempDir, EmbeddedStore) {
 }
 
 /// What a watcher saw, in words.
-async fn next(watch: &mut (impl Stream<Item = Event<Function>> + Unpin)) -> String {
-    let name = |function: Function| function.metadata.name.unwrap();
+async fn next(watch: &mut (impl Stream<Item = Event<Object>> + Unpin)) -> String {
+    let name = |object: Object| object.metadata.name.clone().unwrap();
     match tokio::time::timeout(DEADLINE, watch.next())
         .await
         .expect("an event in time")

@@ -1,9 +1,16 @@
 //! `faas start`: the server.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, time::Duration};
+
+use tokio::runtime::Builder;
 
 use super::error::CliError;
 use crate::{app, config, config::StartArgs};
+
+/// Threads for what waits for the disk. More would wait for the same disk.
+const BLOCKING_THREADS: usize = 16;
+/// How long one of them stays without work: its memory is worth more to others.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// Runs the server until a signal ends it.
 pub fn run(args: StartArgs) -> Result<(), CliError> {
@@ -13,6 +20,11 @@ pub fn run(args: StartArgs) -> Result<(), CliError> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let config = args.resolve()?;
-    let runtime = tokio::runtime::Runtime::new().map_err(CliError::Threads)?;
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(KEEP_ALIVE)
+        .build()
+        .map_err(CliError::Threads)?;
     Ok(runtime.block_on(app::run(config))?)
 }

@@ -6,15 +6,39 @@ use async_stream::stream;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::SelectAll};
 use kube::runtime::watcher::Event;
-use serde_json::{Value, json};
 
-use super::{Controller, log::LiveLog};
+use super::{
+    Controller,
+    entry::{Entry, Turn},
+    log::LiveLog,
+};
 use crate::{
-    function::{Function, FunctionKey},
-    plan::Phase,
+    function::{Function, FunctionKey, Revision},
+    plan::{Failure, Instance, Phase},
     runtime::{InstanceId, LogPiece},
     telemetry::Snapshot,
 };
+
+/// The loop at one moment.
+#[derive(Debug)]
+pub struct Status {
+    /// Functions whose turn was asked for and has not begun.
+    pub queue: usize,
+    /// Builds that run.
+    pub building: usize,
+    /// Why the engine does not answer, if it does not.
+    pub unreachable: Option<String>,
+    pub functions: Vec<Seen>,
+}
+
+/// One Function at that moment. The object is shared with the store: a list of a thousand costs little.
+#[derive(Debug)]
+pub struct Seen {
+    pub function: Arc<Function>,
+    pub turn: Turn,
+    pub failures: Vec<(Revision, Failure)>,
+    pub instances: Vec<Instance>,
+}
 
 impl Controller {
     /// How many turns a Function has had.
@@ -118,28 +142,27 @@ impl Controller {
         there.map(|i| i.id).collect()
     }
 
-    /// What `/status` says.
-    pub fn status(&self) -> Value {
-        let functions: Vec<Value> = {
+    /// What `/status` says of the loop.
+    pub fn status(&self) -> Status {
+        let functions = {
             let entries = self.entries();
-            let functions = self.ports.store.list();
-            functions
-                .iter()
-                .filter_map(|function| {
-                    let key = FunctionKey::try_from(&**function).ok()?;
-                    Some(function_status(&key, function, entries.get(&key)))
-                })
+            let seen = |function: Arc<Function>| {
+                let key = FunctionKey::try_from(&*function).ok()?;
+                Some(Seen::new(function, entries.get(&key)))
+            };
+            self.ports
+                .store
+                .list()
+                .into_iter()
+                .filter_map(seen)
                 .collect()
         };
-        let engine = self.engine();
-        json!({
-            "loop": {
-                "queue": self.turns.depth(),
-                "building": self.images.building(),
-                "engine": {"reachable": engine.away().is_none(), "error": engine.away()},
-            },
-            "functions": functions,
-        })
+        Status {
+            queue: self.turns.depth(),
+            building: self.images.building(),
+            unreachable: self.engine().away().map(str::to_owned),
+            functions,
+        }
     }
 
     /// What `/metrics` counts afresh.
@@ -160,7 +183,7 @@ impl Controller {
             let (present, waits, _) = entry.instances();
             waiting += waits;
             for instance in present {
-                *instances.entry(phase(instance.phase)).or_default() += 1;
+                *instances.entry(instance.phase.into()).or_default() += 1;
             }
         }
         Snapshot {
@@ -174,48 +197,15 @@ impl Controller {
     }
 }
 
-fn function_status(key: &FunctionKey, function: &Function, entry: Option<&super::Entry>) -> Value {
-    let status = function.status.clone().unwrap_or_default();
-    let turn = entry.map(|e| e.turn.clone()).unwrap_or_default();
-    let failures: Vec<Value> = entry
-        .into_iter()
-        .flat_map(|e| e.failures.iter())
-        .map(|(revision, failure)| {
-            let reason: &str = failure.reason.into();
-            json!({"revision": revision, "reason": reason, "message": failure.message, "attempts": failure.attempts})
-        })
-        .collect();
-    let instances: Vec<Value> = entry
-        .map(|e| e.instances().0)
-        .into_iter()
-        .flatten()
-        .map(|i| json!({"id": i.id, "revision": i.revision, "state": phase(i.phase), "inFlight": i.in_flight}))
-        .collect();
-    json!({
-        "name": key.name(),
-        "namespace": key.namespace(),
-        "generation": function.metadata.generation,
-        "observedGeneration": status.observed_generation,
-        "revision": status.revision,
-        "servingRevision": status.serving_revision,
-        "conditions": status.conditions,
-        "turns": turn.count,
-        "attempts": turn.attempts,
-        "lastError": turn.last_error,
-        "lastTurn": turn.last,
-        "nextTurn": turn.next,
-        "failures": failures,
-        "instances": instances,
-    })
-}
-
-fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Starting => "starting",
-        Phase::Ready => "ready",
-        Phase::Probation(_) => "probation",
-        Phase::Draining => "draining",
-        Phase::Condemned => "condemned",
-        Phase::Stopping => "stopping",
+impl Seen {
+    /// `entry` is what the controller remembers of it, if its first turn has come.
+    fn new(function: Arc<Function>, entry: Option<&Entry>) -> Self {
+        let failures = entry.map(|e| e.failures.clone()).unwrap_or_default();
+        Self {
+            function,
+            turn: entry.map(|e| e.turn.clone()).unwrap_or_default(),
+            failures: failures.into_iter().collect(),
+            instances: entry.map(|e| e.instances().0).unwrap_or_default(),
+        }
     }
 }

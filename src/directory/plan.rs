@@ -36,7 +36,7 @@ pub struct Plan {
 /// * Objects of directories that are not watched are left as they are, and reported: a forgotten `--dir` must not end what
 ///   it held.
 pub fn plan(
-    scan: &Scan,
+    scan: Scan,
     objects: &[Arc<Function>],
     roots: &[PathBuf],
     doubts: &BTreeSet<FunctionKey>,
@@ -46,19 +46,20 @@ pub fn plan(
             .iter()
             .filter_map(|object| Some((FunctionKey::try_from(&**object).ok()?, &**object)))
             .collect(),
-        scan,
+        unknown: &scan.unknown,
         doubts,
         plan: Plan {
-            problems: scan.problems.clone(),
+            problems: scan.problems,
             ..Plan::default()
         },
     };
     let mut serving: BTreeMap<FunctionKey, PathBuf> = BTreeMap::new();
-    for definition in &scan.definitions {
-        if let Some(first) = serving.get(&definition.key) {
-            planner.duplicate(definition, first);
+    for definition in scan.definitions {
+        let key = definition.key.clone();
+        if let Some(first) = serving.get(&key) {
+            planner.duplicate(&definition, first);
         } else if let Some(file) = planner.define(definition) {
-            serving.insert(definition.key.clone(), file);
+            serving.insert(key, file);
         }
     }
     planner.prune(&serving, roots);
@@ -73,14 +74,14 @@ pub fn is_watched(roots: &[PathBuf], file: &Path) -> bool {
 
 struct Planner<'a> {
     objects: BTreeMap<FunctionKey, &'a Function>,
-    scan: &'a Scan,
+    unknown: &'a BTreeSet<PathBuf>,
     doubts: &'a BTreeSet<FunctionKey>,
     plan: Plan,
 }
 
 impl Planner<'_> {
     /// Plans a definition, and answers which file serves the name; none when this definition cannot.
-    fn define(&mut self, definition: &Definition) -> Option<PathBuf> {
+    fn define(&mut self, definition: Definition) -> Option<PathBuf> {
         let current = self.objects.get(&definition.key).copied();
         match current.map(Manager::of) {
             Some(Manager::Api) => {
@@ -88,30 +89,30 @@ impl Planner<'_> {
                     "function {} exists and is managed by the API: `faas delete` it first, or name this one differently",
                     definition.key
                 );
-                self.problem(definition, message);
+                self.problem(&definition, message);
                 return None;
             }
             Some(Manager::Directory { file })
                 if file != definition.file && self.is_unknown(&file) =>
             {
-                self.duplicate(definition, &file);
+                self.duplicate(&definition, &file);
                 return Some(file);
             }
             _ => {}
         }
         // While the old one goes away there is nothing to apply to; its end brings the next scan.
+        let file = definition.file.clone();
         if current.is_none_or(|object| object.metadata.deletion_timestamp.is_none()) {
             let function = self.with_source(definition, current);
-            self.plan.applies.push((function, definition.file.clone()));
+            self.plan.applies.push((function, file.clone()));
         }
-        Some(definition.file.clone())
+        Some(file)
     }
 
     /// The Function with what became of its directory in its annotations.
-    fn with_source(&mut self, definition: &Definition, current: Option<&Function>) -> Function {
-        let mut function = definition.function.clone();
+    fn with_source(&mut self, definition: Definition, current: Option<&Function>) -> Function {
         let (name, value) = match &definition.source {
-            None => return function,
+            None => return definition.function,
             Some(Ok(digest)) => (SOURCE_DIGEST, digest.clone()),
             Some(Err(error)) => match self.last_digest(&definition.key, current) {
                 Some(digest) => (SOURCE_DIGEST, digest),
@@ -119,8 +120,9 @@ impl Planner<'_> {
             },
         };
         if let Some(Err(error)) = &definition.source {
-            self.problem(definition, format!("source.directory: {error}"));
+            self.problem(&definition, format!("source.directory: {error}"));
         }
+        let mut function = definition.function;
         function
             .metadata
             .annotations
@@ -164,8 +166,7 @@ impl Planner<'_> {
     }
 
     fn is_unknown(&self, file: &Path) -> bool {
-        file.ancestors()
-            .any(|path| self.scan.unknown.contains(path))
+        file.ancestors().any(|path| self.unknown.contains(path))
     }
 
     fn duplicate(&mut self, definition: &Definition, first: &Path) {

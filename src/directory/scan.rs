@@ -62,7 +62,7 @@ const MANIFESTS: Interest = Interest {
 pub struct Scanner {
     roots: Vec<PathBuf>,
     sources: SourceCache,
-    manifests: Memory<Arc<[Parsed]>>,
+    manifests: Memory<Arc<[Kept]>>,
 }
 
 impl Scanner {
@@ -144,21 +144,27 @@ impl Reader<'_> {
             }
         }
         for (path, documents) in parsed {
-            self.take(&path, &documents);
+            self.take(&path, documents);
         }
     }
 
-    fn read(&mut self, entry: &Entry) -> Arc<[Parsed]> {
-        let parse = || read_bounded(&entry.real).map(|text| manifest::parse(&text).into());
+    fn read(&mut self, entry: &Entry) -> Vec<Parsed> {
+        let parse = || {
+            let text = read_bounded(&entry.real)?;
+            Ok::<_, io::Error>(manifest::parse(&text).into_iter().map(Kept::from).collect())
+        };
         let documents =
             self.scanner
                 .manifests
                 .recall(&entry.path, slice::from_ref(entry), |_| true, parse);
-        documents.unwrap_or_else(|error| {
-            self.scan
-                .unknown(&entry.path, format!("the file cannot be read: {error}"));
-            Arc::default()
-        })
+        match documents {
+            Ok(documents) => documents.iter().map(Parsed::from).collect(),
+            Err(error) => {
+                self.scan
+                    .unknown(&entry.path, format!("the file cannot be read: {error}"));
+                Vec::new()
+            }
+        }
     }
 
     /// The source directories of a manifest; also those that it had before it became unreadable.
@@ -178,7 +184,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn take(&mut self, file: &Path, documents: &[Parsed]) {
+    fn take(&mut self, file: &Path, documents: Vec<Parsed>) {
         let is_cut = documents
             .iter()
             .any(|parsed| matches!(parsed.verdict, Err(ManifestError::Syntax { .. })));
@@ -186,31 +192,61 @@ impl Reader<'_> {
             match (verdict, key) {
                 // A file that is only half there changes nothing.
                 (Ok(_), _) if is_cut => {}
-                (Ok(function), Some(key)) => self.define(file, *line, key, function),
+                (Ok(function), Some(key)) => self.define(file, line, key, function),
                 (Ok(_), None) => {}
                 (Err(error), _) => {
                     self.scan
                         .problems
-                        .push(Problem::of_manifest(file, *line, error));
+                        .push(Problem::of_manifest(file, line, &error));
                     self.scan.unknown.insert(file.to_owned());
                 }
             }
         }
     }
 
-    fn define(&mut self, file: &Path, line: usize, key: &FunctionKey, function: &Function) {
-        let source = Code::of(file, function).map(|code| {
+    fn define(&mut self, file: &Path, line: usize, key: FunctionKey, function: Function) {
+        let source = Code::of(file, &function).map(|code| {
             let (digest, directories) = self.scanner.sources.keep(self.root, &code.directory);
             self.scan.directories.extend(directories);
             digest
         });
         self.scan.definitions.push(Definition {
-            key: key.clone(),
-            function: function.clone(),
+            key,
+            function,
             file: file.to_owned(),
             line,
             source,
         });
+    }
+}
+
+/// One object of a file as it is remembered, in JSON: that is a quarter of what a [`Function`] takes.
+struct Kept {
+    line: usize,
+    key: Option<FunctionKey>,
+    verdict: Result<Box<str>, ManifestError>,
+}
+
+impl From<Parsed> for Kept {
+    fn from(parsed: Parsed) -> Self {
+        let json =
+            |function| serde_json::to_string(&function).expect("a Function can be written as JSON");
+        Self {
+            line: parsed.line,
+            key: parsed.key,
+            verdict: parsed.verdict.map(|function| json(function).into()),
+        }
+    }
+}
+
+impl From<&Kept> for Parsed {
+    fn from(kept: &Kept) -> Self {
+        let function = |json| serde_json::from_str(json).expect("what was written can be read");
+        Self {
+            line: kept.line,
+            key: kept.key.clone(),
+            verdict: kept.verdict.as_deref().map(function).map_err(Clone::clone),
+        }
     }
 }
 

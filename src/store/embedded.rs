@@ -20,7 +20,7 @@ use self::{
     file::{Durability, File},
     memory::Memory,
 };
-use super::{Applied, EventRecord, Fact, Manager, StoreError, state};
+use super::{Applied, EventRecord, Fact, Manager, Object, StoreError, state};
 use crate::function::{Function, FunctionKey, FunctionStatus, Revision};
 
 /// A handle of the store; clones are the same store.
@@ -73,7 +73,7 @@ impl EmbeddedStore {
 
     /// `Init`, every object as `InitApply`, `InitDone`, and then each change in order; nothing is lost however slow the
     /// reader is. An object that is being deleted comes as `Apply`; `Delete` comes when its finalizer has gone.
-    pub fn watch(&self) -> impl Stream<Item = Event<Function>> + Send + Unpin + use<> {
+    pub fn watch(&self) -> impl Stream<Item = Event<Object>> + Send + Unpin + use<> {
         UnboundedReceiverStream::new(self.memory.watch())
     }
 
@@ -309,7 +309,7 @@ impl Writer {
             return Ok(false);
         };
         self.file.remove(key, &mut last)?;
-        self.memory.remove(key, &last);
+        self.memory.remove(key, last);
         Ok(true)
     }
 

@@ -53,7 +53,7 @@ fn settle(scan: &Scan, objects: &[Arc<Function>]) -> (BTreeMap<FunctionKey, Path
     let mut doubts = BTreeSet::new();
     for _ in 0..3 {
         let objects: Vec<_> = held.values().cloned().map(Arc::new).collect();
-        let plan = plan(scan, &objects, &roots(), &doubts);
+        let plan = plan(scan.clone(), &objects, &roots(), &doubts);
         for (function, file) in &plan.applies {
             let key = FunctionKey::try_from(function).unwrap();
             held.insert(key.clone(), self::function(key.name(), file.to_str()));
@@ -71,15 +71,18 @@ fn settle(scan: &Scan, objects: &[Arc<Function>]) -> (BTreeMap<FunctionKey, Path
         };
         (key.clone(), file)
     });
-    (files.collect(), plan(scan, &objects, &roots(), &doubts))
+    (
+        files.collect(),
+        plan(scan.clone(), &objects, &roots(), &doubts),
+    )
 }
 
 #[test]
 fn a_name_that_went_is_deleted_when_it_is_missed_twice() {
     let objects = [Arc::new(function("one", Some(FILES[0])))];
-    let first = plan(&Scan::default(), &objects, &roots(), &BTreeSet::new());
+    let first = plan(Scan::default(), &objects, &roots(), &BTreeSet::new());
     assert_eq!((first.deletes.len(), first.doubts.len()), (0, 1));
-    let second = plan(&Scan::default(), &objects, &roots(), &first.doubts);
+    let second = plan(Scan::default(), &objects, &roots(), &first.doubts);
     assert_eq!(
         second.deletes,
         [("one".parse().unwrap(), PathBuf::from(FILES[0]))]
@@ -89,7 +92,7 @@ fn a_name_that_went_is_deleted_when_it_is_missed_twice() {
         ..Scan::default()
     };
     assert_eq!(
-        plan(&back, &objects, &roots(), &first.doubts).doubts,
+        plan(back, &objects, &roots(), &first.doubts).doubts,
         BTreeSet::new()
     );
 }
@@ -118,12 +121,12 @@ fn a_broken_source_keeps_its_digest_until_it_is_broken_twice() {
             .get(name)
             .cloned()
     };
-    let first = plan(&scan, &objects, &roots(), &BTreeSet::new());
+    let first = plan(scan.clone(), &objects, &roots(), &BTreeSet::new());
     assert_eq!(annotation(&first, SOURCE_DIGEST), Some("old".into()));
-    let second = plan(&scan, &objects, &roots(), &first.doubts);
+    let second = plan(scan.clone(), &objects, &roots(), &first.doubts);
     assert_eq!(annotation(&second, SOURCE_DIGEST), None);
     assert_eq!(annotation(&second, SOURCE_ERROR), Some("gone".into()));
-    let new = plan(&scan, &[], &roots(), &BTreeSet::new());
+    let new = plan(scan.clone(), &[], &roots(), &BTreeSet::new());
     assert_eq!(
         annotation(&new, SOURCE_ERROR),
         Some("gone".into()),
@@ -169,6 +172,6 @@ proptest! {
 
     #[test]
     fn nothing_is_deleted_on_the_first_sight((objects, scan) in world()) {
-        prop_assert!(plan(&scan, &objects, &roots(), &BTreeSet::new()).deletes.is_empty());
+        prop_assert!(plan(scan.clone(), &objects, &roots(), &BTreeSet::new()).deletes.is_empty());
     }
 }

@@ -39,14 +39,24 @@ pub fn configured(
         });
     }
     let desired = declared(desired, manager);
-    let mut function = current.clone();
-    if function.spec != desired.spec {
-        function.spec = desired.spec;
+    let (before, after) = (&current.metadata, &desired.metadata);
+    let is_same_spec = current.spec == desired.spec;
+    if is_same_spec && before.labels == after.labels && before.annotations == after.annotations {
+        return Ok(None);
+    }
+    let mut function = Function {
+        metadata: ObjectMeta {
+            labels: desired.metadata.labels,
+            annotations: desired.metadata.annotations,
+            ..current.metadata.clone()
+        },
+        spec: desired.spec,
+        status: current.status.clone(),
+    };
+    if !is_same_spec {
         next_generation(&mut function);
     }
-    function.metadata.labels = desired.metadata.labels;
-    function.metadata.annotations = desired.metadata.annotations;
-    Ok((function != *current).then_some(function))
+    Ok(Some(function))
 }
 
 /// `current`, marked for deletion; nothing when it is so already.

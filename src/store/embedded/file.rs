@@ -34,6 +34,8 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE TABLE served (uid TEXT NOT NULL PRIMARY KEY, record TEXT NOT NULL) STRICT;
     PRAGMA user_version = 1;";
+/// SQLite's own cache, in KiB (which the sign says): what is read again and again is in memory already.
+const CACHE: i64 = -256;
 /// Events that are kept of one Function.
 const EVENTS: u32 = 50;
 
@@ -64,6 +66,9 @@ impl File {
         let failed = |error| failure(path, error);
         let connection = Connection::open(path).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(32);
+        connection
+            .pragma_update(None, "cache_size", CACHE)
+            .map_err(failed)?;
         check_format(&connection, path)?;
         connection
             .pragma_update(None, "journal_mode", "wal")

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     function::{Function, FunctionKey, Revision},
-    store::Fact,
+    store::{Fact, Object},
 };
 
 /// Objects by key, as they are on the disk.
@@ -24,7 +24,7 @@ pub struct Memory(RwLock<Content>);
 struct Content {
     objects: Objects,
     facts: BTreeSet<(Fact, Revision)>,
-    watchers: Vec<UnboundedSender<Event<Function>>>,
+    watchers: Vec<UnboundedSender<Event<Object>>>,
 }
 
 impl Memory {
@@ -45,13 +45,13 @@ impl Memory {
     }
 
     /// What there is, and then every change in order. Both are taken under one lock, so nothing falls between them.
-    pub fn watch(&self) -> UnboundedReceiver<Event<Function>> {
+    pub fn watch(&self) -> UnboundedReceiver<Event<Object>> {
         let (sender, receiver) = unbounded_channel();
         let mut content = self.write();
         let present = content
             .objects
             .values()
-            .map(|object| Event::InitApply(Function::clone(object)));
+            .map(|object| Event::InitApply(Arc::clone(object).into()));
         for event in [Event::Init]
             .into_iter()
             .chain(present)
@@ -66,13 +66,13 @@ impl Memory {
 
     pub fn put(&self, key: FunctionKey, function: Arc<Function>) {
         let mut content = self.write();
-        content.publish(|| Event::Apply(Function::clone(&function)));
+        content.publish(&Event::Apply(Arc::clone(&function).into()));
         content.objects.insert(key, function);
     }
 
-    pub fn remove(&self, key: &FunctionKey, last: &Function) {
+    pub fn remove(&self, key: &FunctionKey, last: Function) {
         let mut content = self.write();
-        content.publish(|| Event::Delete(last.clone()));
+        content.publish(&Event::Delete(Arc::new(last).into()));
         content.objects.remove(key);
     }
 
@@ -106,8 +106,8 @@ impl Memory {
 
 impl Content {
     /// Tells every watcher, and drops those that have left.
-    fn publish(&mut self, event: impl Fn() -> Event<Function>) {
+    fn publish(&mut self, event: &Event<Object>) {
         self.watchers
-            .retain(|watcher| watcher.send(event()).is_ok());
+            .retain(|watcher| watcher.send(event.clone()).is_ok());
     }
 }
