@@ -13,6 +13,7 @@
 )]
 
 mod answer;
+mod lossless;
 mod operate;
 mod restart;
 mod rollout;

@@ -3,6 +3,7 @@
 mod engine;
 mod home;
 mod http;
+pub mod prober;
 mod server;
 
 use std::time::{Duration, Instant};

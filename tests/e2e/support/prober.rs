@@ -1,0 +1,302 @@
+//! Calls at a constant pace, whatever comes back, each with an id of its own; and two ledgers, the caller's and the
+//! function's, that can be held against each other afterwards.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::{Reply, SOON, Server, Streaming, client, wait_until};
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// By this version.
+    Answered(u64),
+    /// With the platform's status and code.
+    Refused(u16, String),
+    /// Nobody listened: no byte of it was taken.
+    Unreachable,
+    /// Anything else: a lost call, however it was lost.
+    Broken(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub id: u64,
+    pub sent: Instant,
+    pub ended: Instant,
+    pub outcome: Outcome,
+}
+
+/// The code of a function that answers who it is, and writes its own ledger of calls with an id into its log.
+pub fn honest(name: &str, version: u64) -> String {
+    format!(
+        "module.exports = (context, cb) => {{
+            if (context.id !== undefined) console.log(`did ${{context.id}}`)
+            setTimeout(() => cb({{id: context.id, name: '{name}', version: {version}}}), context.ms)
+        }}"
+    )
+}
+
+/// Calls one function until it is stopped.
+pub struct Prober {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    calls: JoinHandle<Vec<Call>>,
+    /// The function's side, as its instances say it.
+    log: JoinHandle<()>,
+    did: Arc<Mutex<String>>,
+}
+
+impl Prober {
+    /// A call every `pace`, each taking `ms` in the function.
+    pub async fn start(server: &Server, name: &str, pace: Duration, ms: u64) -> Self {
+        let did = Arc::<Mutex<String>>::default();
+        let url = server.url(&format!("/functions/{name}/logs?follow=true"));
+        let follow = Streaming(client().get(url).send().await.unwrap());
+        let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let url = server.url(&format!("/functions/{name}"));
+        let calls = Calls {
+            url,
+            name: name.to_owned(),
+            ms,
+            stop: Arc::clone(&stop),
+            sent: Arc::clone(&sent),
+        };
+        Self {
+            calls: tokio::spawn(calls.go_on(pace)),
+            sent,
+            log: tokio::spawn(listen(follow, Arc::clone(&did))),
+            stop,
+            did,
+        }
+    }
+
+    /// How many calls were sent.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Ends calling, waits for the last answer and for the function's own word about it.
+    pub async fn stop(self) -> Ledger {
+        self.stop.store(true, Ordering::Relaxed);
+        let calls = self.calls.await.unwrap();
+        let executed = || executed(&self.did.lock().unwrap());
+        let is_told = |call: &Call, did: &BTreeMap<u64, usize>| {
+            !matches!(call.outcome, Outcome::Answered(_)) || did.contains_key(&call.id)
+        };
+        wait_until("the function's ledger is whole", SOON, async || {
+            let did = executed();
+            calls.iter().all(|call| is_told(call, &did)).then_some(())
+        })
+        .await;
+        self.log.abort();
+        Ledger {
+            did: executed(),
+            calls,
+        }
+    }
+}
+
+/// The caller's side.
+struct Calls {
+    url: String,
+    name: String,
+    ms: u64,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Calls {
+    async fn go_on(self, pace: Duration) -> Vec<Call> {
+        let client = client();
+        let mut calls = JoinSet::new();
+        let mut pace = tokio::time::interval(pace);
+        while !self.stop.load(Ordering::Relaxed) {
+            pace.tick().await;
+            let id = self.sent.fetch_add(1, Ordering::Relaxed) as u64;
+            let call = client
+                .post(&self.url)
+                .json(&json!({"id": id, "ms": self.ms}));
+            let (name, sent) = (self.name.clone(), Instant::now());
+            calls.spawn(async move {
+                let outcome = outcome(call, id, &name).await;
+                let ended = Instant::now();
+                Call {
+                    id,
+                    sent,
+                    ended,
+                    outcome,
+                }
+            });
+        }
+        let mut calls = calls.join_all().await;
+        calls.sort_by_key(|call| call.id);
+        calls
+    }
+}
+
+async fn outcome(call: reqwest::RequestBuilder, id: u64, name: &str) -> Outcome {
+    let response = match call.send().await {
+        Ok(response) => response,
+        Err(error) if error.is_connect() => return Outcome::Unreachable,
+        Err(error) => return Outcome::Broken(format!("{error:?}")),
+    };
+    let reply = Reply::of(response).await;
+    let code = reply.header("x-faas-error");
+    if !code.is_empty() {
+        return Outcome::Refused(reply.status, code.to_owned());
+    }
+    let answer = reply.response();
+    match answer["version"].as_u64() {
+        Some(version) if answer["id"] == id && answer["name"] == name => Outcome::Answered(version),
+        _ => Outcome::Broken(format!("another's answer: {answer}")),
+    }
+}
+
+async fn listen(mut log: Streaming, did: Arc<Mutex<String>>) {
+    while let Ok(Some(piece)) = log.0.chunk().await {
+        did.lock()
+            .unwrap()
+            .push_str(&String::from_utf8_lossy(&piece));
+    }
+}
+
+/// How often each call was begun, by the function's word.
+fn executed(log: &str) -> BTreeMap<u64, usize> {
+    let mut times = BTreeMap::new();
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+    for id in whole.lines().filter_map(|line| line.strip_prefix("did ")) {
+        *times.entry(id.parse().unwrap()).or_default() += 1;
+    }
+    times
+}
+
+/// What was asked and what was done.
+pub struct Ledger {
+    pub calls: Vec<Call>,
+    did: BTreeMap<u64, usize>,
+}
+
+impl Ledger {
+    /// Fails unless every call was answered, by the right function, executed once, and by no version older than one that
+    /// had answered before it was sent; but for calls whose outcome `is_fair`.
+    pub fn check(&self, is_fair: impl Fn(&Call) -> bool) {
+        let lost: Vec<_> = self
+            .calls
+            .iter()
+            .filter(|call| !matches!(call.outcome, Outcome::Answered(_)) && !is_fair(call))
+            .collect();
+        assert!(lost.is_empty(), "lost: {lost:#?}\n{}", self.summary());
+        let twice: Vec<_> = self.did.iter().filter(|(_, times)| **times > 1).collect();
+        assert!(twice.is_empty(), "executed twice: {twice:?}");
+        let unanswered = self.calls.iter().filter(|call| {
+            !matches!(call.outcome, Outcome::Answered(_)) && self.did.contains_key(&call.id)
+        });
+        let unanswered: Vec<_> = unanswered.collect();
+        assert!(unanswered.is_empty(), "executed, but: {unanswered:#?}");
+        self.check_versions();
+    }
+
+    fn check_versions(&self) {
+        let mut answers: Vec<_> = self
+            .calls
+            .iter()
+            .filter_map(|call| match call.outcome {
+                Outcome::Answered(version) => Some((call.ended, version)),
+                _ => None,
+            })
+            .collect();
+        answers.sort_unstable();
+        let newest_before = |sent: Instant| {
+            let before = answers.iter().take_while(|(ended, _)| *ended < sent);
+            before.map(|(_, version)| *version).max()
+        };
+        for call in &self.calls {
+            if let Outcome::Answered(version) = call.outcome {
+                let newest = newest_before(call.sent).unwrap_or_default();
+                assert!(newest <= version, "{newest} had answered before {call:?}");
+            }
+        }
+    }
+
+    /// The versions that answered.
+    pub fn versions(&self) -> Vec<u64> {
+        let mut versions: Vec<_> = self
+            .calls
+            .iter()
+            .filter_map(|call| match call.outcome {
+                Outcome::Answered(version) => Some(version),
+                _ => None,
+            })
+            .collect();
+        versions.sort_unstable();
+        versions.dedup();
+        versions
+    }
+
+    /// How often came what.
+    pub fn summary(&self) -> Value {
+        let mut counts = BTreeMap::<String, usize>::new();
+        for call in &self.calls {
+            *counts.entry(format!("{:?}", call.outcome)).or_default() += 1;
+        }
+        json!(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(outcomes: &[Outcome], did: &str) -> Ledger {
+        let begin = Instant::now();
+        let at = |second: usize, ms| begin + Duration::from_millis(1000 * second as u64 + ms);
+        let calls = outcomes.iter().enumerate().map(|(second, outcome)| Call {
+            id: second as u64,
+            sent: at(second, 0),
+            ended: at(second, 999),
+            outcome: outcome.clone(),
+        });
+        Ledger {
+            calls: calls.collect(),
+            did: executed(did),
+        }
+    }
+
+    fn complaint(ledger: Ledger) -> String {
+        let checked = std::panic::catch_unwind(|| ledger.check(|_| false));
+        let Err(complaint) = checked else {
+            return String::new();
+        };
+        let text = complaint.downcast_ref::<String>().unwrap();
+        text.split(':').next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_ledger_notices_what_must_not_be() {
+        let (one, two) = (Outcome::Answered(1), Outcome::Answered(2));
+        let refused = Outcome::Refused(503, "NoInstance".to_owned());
+        for (outcomes, did, expected) in [
+            (vec![one.clone(), two.clone()], "did 0\ndid 1\n", ""),
+            (vec![one.clone(), refused], "did 0\n", "lost"),
+            (vec![Outcome::Unreachable], "", "lost"),
+            (vec![one.clone()], "did 0\ndid 0\n", "executed twice"),
+            (
+                vec![two, one],
+                "did 0\ndid 1\n",
+                "2 had answered before Call { id",
+            ),
+        ] {
+            assert_eq!(complaint(ledger(&outcomes, did)), expected);
+        }
+    }
+}
