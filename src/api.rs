@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
 use crate::{
@@ -48,6 +49,8 @@ pub struct Api {
     pub problems: watch::Receiver<Vec<Problem>>,
     /// What this server is made of, for `/status`.
     pub facts: Arc<Value>,
+    /// The server drains: answers that would not end by themselves end.
+    pub stop: CancellationToken,
 }
 
 /// The routes of the management API.

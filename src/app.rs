@@ -94,6 +94,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     };
     let resolver = state.resolver(&config);
     let controller = Controller::new(ports, resolver, Arc::clone(&pools), turns, settings);
+    let mut tasks = Tasks::default();
     let api = Api {
         store: state.store.clone(),
         sources: state.sources.clone(),
@@ -102,10 +103,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
         problems,
         facts: Arc::new(facts),
+        stop: tasks.stop.clone(),
     };
     let ingress = Ingress::new(pools, api::router(api), metrics).map_err(AppError::Threads)?;
 
-    let mut tasks = Tasks::default();
     tasks.spawn("controller", Arc::clone(&controller).run(keys));
     tasks.spawn("engine", Arc::clone(&controller).watch_engine());
     if let Some(directory) = directory {

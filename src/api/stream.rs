@@ -1,12 +1,15 @@
 //! Logs over HTTP: of instances and of builds, as they are written.
 
+use std::convert::Infallible;
+
 use axum::{
     body::Body,
     extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use serde::Deserialize;
 
 use super::{Api, Key, Params, error::ApiError};
@@ -35,9 +38,7 @@ pub async fn logs(
         .get(&key)
         .ok_or_else(|| ApiError::no_function(&key))?;
     let pieces = api.controller.logs(key, query.tail, query.follow);
-    Ok(text(Body::from_stream(
-        pieces.map(Ok::<_, std::convert::Infallible>),
-    )))
+    Ok(text(stream(&api, pieces)))
 }
 
 /// What the last build of a Function said; with `follow`, until it ends.
@@ -59,10 +60,13 @@ pub async fn build_log(
             .and_then(|b| b.log_tail.clone());
         return Ok(text(Body::from(tail.unwrap_or_default())));
     };
-    let pieces = log
-        .read(query.follow)
-        .map(Ok::<_, std::convert::Infallible>);
-    Ok(text(Body::from_stream(pieces)))
+    Ok(text(stream(&api, log.read(query.follow))))
+}
+
+/// Pieces until there are no more, or the server drains.
+fn stream(api: &Api, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    let stop = api.stop.clone().cancelled_owned();
+    Body::from_stream(pieces.take_until(stop).map(Ok::<_, Infallible>))
 }
 
 fn text(body: Body) -> Response {
