@@ -371,6 +371,19 @@ async fn a_new_runtime_of_the_same_owner_finds_what_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_that_nobody_waits_for_are_over_when_the_server_leaves() {
+    let Some(bench) = bench().await else { return };
+    for pause in [0, 20, 60, 150] {
+        let spec = bench.spec(&[("MODE", "silent")]);
+        let start = bench.runtime.start(&spec);
+        let left = tokio::time::timeout(Duration::from_millis(pause), start).await;
+        assert!(left.is_err());
+        bench.runtime.leave().await;
+        bench.assert_gone(&spec.id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_of_others_are_left_alone() {
     let Some(bench) = bench().await else { return };
     let like_ours = [
