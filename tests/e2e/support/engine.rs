@@ -22,10 +22,11 @@ pub fn has_docker(test: &str) -> bool {
     false
 }
 
-/// What a docker command prints; an error is no output.
+/// What a docker command prints; an error is no output, and so is having no such command.
 pub fn docker(args: &[&str]) -> String {
-    let output = Command::new("docker").args(args).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let output = Command::new("docker").args(args).output();
+    let printed = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&printed).trim().to_owned()
 }
 
 /// Names of all containers of an owner, exited ones too.
