@@ -1,5 +1,7 @@
 //! The server: makes the adapters, owns every task, drains.
 
+mod signals;
+
 use std::{
     future::Future,
     io,
@@ -11,9 +13,10 @@ use std::{
 
 use futures::FutureExt;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, signal::unix::SignalKind, sync::watch, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::signals::Signals;
 use crate::{
     api::{self, Api},
     builder::{
@@ -210,20 +213,24 @@ impl Tasks {
         mut listeners: Self,
         controller: &Controller,
     ) -> Result<(), AppError> {
+        let mut signals = Signals::listen();
         tokio::select! {
-            () = signal() => {}
+            () = signals.next() => {}
             ended = self.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
             ended = listeners.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
         }
         println!("Draining: calls that run are answered; Ctrl-C again leaves at once");
         self.stop.cancel();
         let drained = async { while listeners.running.join_next().await.is_some() {} };
-        tokio::select! {
-            () = signal() => println!("Left at once; instances are adopted at the next start"),
-            outcome = tokio::time::timeout(DRAIN, drained) => match outcome {
+        let left = async {
+            match tokio::time::timeout(DRAIN, drained).await {
                 Ok(()) => controller.leave().await,
                 Err(_) => println!("Some calls did not end within {}s", DRAIN.as_secs()),
-            },
+            }
+        };
+        tokio::select! {
+            () = signals.next() => println!("Left at once; instances are adopted at the next start"),
+            () = left => {}
         }
         Ok(())
     }
@@ -237,19 +244,6 @@ fn name(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> &'static
             "that failed"
         }
         None => "none",
-    }
-}
-
-/// SIGINT or SIGTERM.
-async fn signal() {
-    let streams =
-        [SignalKind::interrupt(), SignalKind::terminate()].map(tokio::signal::unix::signal);
-    let [Ok(mut interrupt), Ok(mut terminate)] = streams else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }
 

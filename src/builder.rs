@@ -88,6 +88,9 @@ pub trait Builder: Send + Sync {
 
     /// Removes an image of this owner; one that is not there is no error. Refuses what is not ours.
     async fn remove(&self, image: &ImageName) -> Result<(), BuildError>;
+
+    /// The server ends: waits until everything is tidied up after builds that were cancelled.
+    async fn leave(&self) {}
 }
 
 /// Trust and settings that every build gets, from `--build-ca` and `--build-env`.

@@ -7,7 +7,9 @@
 )]
 
 use std::{
-    path::Path,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
     process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -22,7 +24,6 @@ use faas::builder::{
     recipe::{BuildSpec, Language, Recipe},
 };
 
-const SOCKET: &str = "/var/run/docker.sock";
 const FLAVOURS: [Flavour; 2] = [Flavour::Classic, Flavour::BuildKit];
 
 /// Collects a log.
@@ -59,12 +60,15 @@ impl Drop for Bench {
 }
 
 impl Bench {
-    async fn new(flavour: Flavour, environment: BuildEnvironment) -> Self {
+    /// Without a flavour: with the builder that the engine names.
+    async fn new(flavour: impl Into<Option<Flavour>>, environment: BuildEnvironment) -> Self {
         let owner = uuid::Uuid::new_v4().simple().to_string()[..16].to_owned();
-        let builder = DockerBuilder::connect(Path::new(SOCKET), &owner, environment)
+        let mut builder = DockerBuilder::connect(&socket(), &owner, environment)
             .await
-            .expect("these tests need a Docker engine")
-            .with_flavour(flavour);
+            .expect("these tests need a Docker engine");
+        if let Some(flavour) = flavour.into() {
+            builder = builder.with_flavour(flavour);
+        }
         let log = Arc::default();
         Self {
             builder,
@@ -106,6 +110,11 @@ fn bases() -> BaseImages {
         ("busybox:1", "faas.local/busybox:1"),
     ];
     BaseImages(pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).into())
+}
+
+/// The engine that `docker` asks too.
+fn socket() -> PathBuf {
+    faas::config::surroundings().unwrap().docker_socket
 }
 
 fn docker(args: &[&str]) -> String {
@@ -174,6 +183,22 @@ async fn an_inline_function_becomes_an_image_of_ours() {
         bench.builder.remove(&job.image).await.unwrap();
         assert_eq!(bench.builder.images().await.unwrap(), []);
     }
+}
+
+#[tokio::test]
+async fn the_builder_is_the_one_that_the_engine_names() {
+    let mut ping = UnixStream::connect(socket()).unwrap();
+    ping.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    ping.read_to_string(&mut answer).unwrap();
+    let buildkit = answer.contains("Builder-Version: 2\r\n");
+
+    let bench = Bench::new(None, BuildEnvironment::default()).await;
+    let job = bench.job(Language::Node, &[("index.js", HANDLER), ("new", &fresh())]);
+    bench.build(&job).await.unwrap();
+    // The classic builder alone commits one image on the other.
+    let parent = docker(&["image", "inspect", "-f", "{{.Parent}}", &job.image]);
+    assert_eq!(parent.is_empty(), buildkit, "{answer}{parent}");
 }
 
 fn dockerfile(lines: &[&str]) -> Vec<(&'static str, String)> {

@@ -100,7 +100,7 @@ impl DockerBuilder {
         self
     }
 
-    /// Waits until everything is tidied up after cancelled builds; for a server that ends.
+    /// Waits until everything is tidied up after cancelled builds.
     pub async fn drain(&self) {
         self.sweeps.close();
         self.sweeps.wait().await;
@@ -251,5 +251,9 @@ impl Builder for DockerBuilder {
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(errors::engine(error)),
         }
+    }
+
+    async fn leave(&self) {
+        self.drain().await;
     }
 }

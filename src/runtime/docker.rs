@@ -29,6 +29,7 @@ use bollard::{
     },
 };
 use futures::stream::{self, BoxStream, StreamExt};
+use tokio_util::task::TaskTracker;
 
 pub use init::INIT;
 
@@ -39,6 +40,9 @@ use self::{
 use super::{
     Exit, InstanceId, InstanceSpec, LogPiece, Observed, Runtime, RuntimeError, rundir::RunRoot,
 };
+
+/// How long a server that ends waits for starts that were given up.
+const LEAVE: Duration = Duration::from_secs(10);
 
 /// What the runtime is made of.
 #[derive(Clone, Debug)]
@@ -65,6 +69,8 @@ struct Inner {
     settings: Settings,
     engine: Engine,
     internet: InternetNetwork,
+    /// Starts that go on, also those that nobody waits for any more.
+    starts: TaskTracker,
     /// Instances whose end was told: the engine lists them as running for a moment more.
     ended: Arc<Mutex<HashSet<InstanceId>>>,
 }
@@ -81,6 +87,7 @@ impl DockerRuntime {
         Self(Arc::new(Inner {
             engine: Engine::new(&settings.socket),
             internet: InternetNetwork::new(&settings.owner, settings.allow_host_reach),
+            starts: TaskTracker::new(),
             ended: Arc::default(),
             settings,
         }))
@@ -273,6 +280,16 @@ impl Runtime for DockerRuntime {
     }
 
     async fn leave(&self) {
+        // A start that was given up may have a container in the making, and takes it away.
+        self.0.starts.close();
+        if tokio::time::timeout(LEAVE, self.0.starts.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "Starts that were given up do not end; what they leave goes at the next start"
+            );
+        }
         if let Err(error) = self.close_network().await {
             tracing::warn!(%error, "The network of functions with `network: internet` could not be removed");
         }

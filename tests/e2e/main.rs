@@ -13,6 +13,7 @@
 )]
 
 mod answer;
+mod limits;
 mod lossless;
 mod operate;
 mod restart;

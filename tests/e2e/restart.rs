@@ -209,6 +209,33 @@ async fn a_second_signal_leaves_at_once_and_the_next_start_adopts() {
 }
 
 #[tokio::test]
+async fn an_end_in_the_middle_of_a_build_leaves_nothing_of_it() {
+    if !has_docker("e2e end of a build") {
+        return;
+    }
+    let server = Start::default().at(&Arc::new(Home::new())).await;
+    let marker = crate::support::fresh();
+    let lines = format!("FROM busybox:1\nRUN echo {marker}\nRUN exec sleep 1000\n");
+    let spec = crate::support::inline("dockerfile", json!({"Dockerfile": lines}), json!({}));
+    server.apply("half", spec).await;
+    wait_until("its last step runs", SOON, async || {
+        let log = server.get("/functions/half/build-log").await.text;
+        log.contains("==> RUN exec sleep 1000").then_some(())
+    })
+    .await;
+    server.signal(Signal::INT);
+    server.end().await;
+    let left = [
+        &["images", "--all", "--quiet"][..],
+        &["ps", "--all", "--quiet"],
+    ]
+    .map(docker);
+    for id in left.iter().flat_map(|ids| ids.split_whitespace()) {
+        assert!(!docker(&["inspect", id]).contains(&marker), "{id} is left");
+    }
+}
+
+#[tokio::test]
 async fn containers_of_another_installation_are_left_alone() {
     if !has_docker("e2e two owners") {
         return;

@@ -28,7 +28,6 @@ use tokio::sync::OnceCell;
 
 use crate::bench::{Bench, PROGRAM, invoke, random, soon};
 
-const ENGINE: &str = "/var/run/docker.sock";
 const IMAGE: &str = "faas.local/test-runtime:1";
 
 crate::contract::promises!(bench());
@@ -54,7 +53,7 @@ impl World {
     fn runtime(&self) -> DockerRuntime {
         let mounts = rustix::process::geteuid().is_root();
         DockerRuntime::new(Settings {
-            socket: ENGINE.into(),
+            socket: engine(),
             owner: self.owner.clone(),
             run_root: RunRoot::open(&self.run(), mounts).unwrap(),
             state: self.dir.path().join("state"),
@@ -84,10 +83,17 @@ impl Drop for World {
     }
 }
 
+/// The socket of the engine that `docker` asks too.
+fn engine() -> PathBuf {
+    faas::config::surroundings().unwrap().docker_socket
+}
+
 fn has_engine() -> bool {
-    let there = Path::new(ENGINE).exists();
+    let engine = engine();
+    let there = engine.exists();
     if !there {
-        eprintln!("skipped: no Docker engine at {ENGINE} (scripts/docker-up starts one)");
+        let engine = engine.display();
+        eprintln!("skipped: no Docker engine at {engine} (scripts/docker-up starts one)");
     }
     there
 }
@@ -156,7 +162,7 @@ fn docker() -> Docker {
         minor_version: 41,
     };
     assert!(oldest < *API_DEFAULT_VERSION);
-    Docker::connect_with_unix(ENGINE, 60, &oldest).unwrap()
+    Docker::connect_with_unix(engine().to_str().unwrap(), 60, &oldest).unwrap()
 }
 
 async fn remove(container: &str) {
@@ -362,6 +368,19 @@ async fn a_new_runtime_of_the_same_owner_finds_what_runs() {
     assert!(!world.run().join("faas-old-000000000000").exists());
     again.stop(&spec.id, Duration::ZERO).await.unwrap();
     assert_eq!((bench.remains)(&spec.id), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_that_nobody_waits_for_are_over_when_the_server_leaves() {
+    let Some(bench) = bench().await else { return };
+    for pause in [0, 20, 60, 150] {
+        let spec = bench.spec(&[("MODE", "silent")]);
+        let start = bench.runtime.start(&spec);
+        let left = tokio::time::timeout(Duration::from_millis(pause), start).await;
+        assert!(left.is_err());
+        bench.runtime.leave().await;
+        bench.assert_gone(&spec.id);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

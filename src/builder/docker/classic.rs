@@ -5,9 +5,10 @@ use bollard::models::BuildInfo;
 use super::{report::Report, sweep::Sweep};
 
 /// Lines that say nothing about the user's build.
-const NOISE: [&str; 4] = [
+const NOISE: [&str; 5] = [
     " ---> Running in ",
     "Removing intermediate container ",
+    " ---> Removed intermediate container ",
     "Successfully built ",
     "Successfully tagged ",
 ];

@@ -129,6 +129,7 @@ impl Controller {
         }
         // Their exits were noticed, and whoever noticed one may be removing what is left of it.
         let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
+        let _ = tokio::time::timeout(LEAVE, self.ports.builder.leave()).await;
         self.ports.runtime.leave().await;
     }
 }

@@ -25,7 +25,8 @@ use crate::runtime::{
 pub(super) async fn start(inner: Arc<Inner>, spec: InstanceSpec) -> Result<Observed, RuntimeError> {
     let left = CancellationToken::new();
     let _leaving = left.clone().drop_guard();
-    let task = tokio::spawn(async move { run(&inner, &spec, &left).await });
+    let starts = inner.starts.clone();
+    let task = starts.spawn(async move { run(&inner, &spec, &left).await });
     match task.await {
         Ok(outcome) => outcome,
         Err(ended) => Err(RuntimeError::Engine(format!(

@@ -1,15 +1,14 @@
 //! The Docker engine seen from beside the server.
 
-use std::{fs::OpenOptions, io::Write, path::Path, process::Command};
-
-const ENGINE: &str = "/var/run/docker.sock";
+use std::{fs::OpenOptions, io::Write, process::Command};
 
 /// Whether tests that need an engine can run; a test that cannot is noted by name.
 pub fn has_docker(test: &str) -> bool {
-    if Path::new(ENGINE).exists() {
+    let engine = faas::config::surroundings().unwrap().docker_socket;
+    if engine.exists() {
         return true;
     }
-    let note = format!("skipped: {test}: no Docker engine at {ENGINE}");
+    let note = format!("skipped: {test}: no Docker engine at {}", engine.display());
     eprintln!("{note}");
     #[expect(
         clippy::disallowed_methods,
@@ -23,10 +22,11 @@ pub fn has_docker(test: &str) -> bool {
     false
 }
 
-/// What a docker command prints; an error is no output.
+/// What a docker command prints; an error is no output, and so is having no such command.
 pub fn docker(args: &[&str]) -> String {
-    let output = Command::new("docker").args(args).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let output = Command::new("docker").args(args).output();
+    let printed = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&printed).trim().to_owned()
 }
 
 /// Names of all containers of an owner, exited ones too.
