@@ -180,6 +180,16 @@ impl Answer {
         }
     }
 
+    /// The right that this answer uses up.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// When it must be through.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
     fn poll_body(
         &mut self,
         cx: &mut Context<'_>,

@@ -2,6 +2,7 @@
 //! that other functions share.
 
 use std::{
+    error::Error,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,9 +14,10 @@ use hyper::{
     body::Incoming,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue},
 };
+use tokio::time::timeout;
 
 use super::{
-    body::{Answer, Bounded, Deadline, TooLarge},
+    body::{Answer, Bounded, Cut, Deadline, TooLarge},
     reply::{self, CallError, ERROR_HEADER},
     route::Target,
 };
@@ -53,11 +55,11 @@ pub async fn call(
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let answer = send(pools, target, onward, body).await?;
-    let (head, body) = answer.into_parts();
+    let (head, mut body) = answer.into_parts();
     let limit = usize::try_from(MAX_ENVELOPE).unwrap_or(usize::MAX);
-    let result = match Limited::new(body, limit).collect().await {
+    let result = match Limited::new(&mut body, limit).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return Err(cut_off(&*error)),
+        Err(error) => return Err(cut_off(&*error, body).await),
     };
     if head.status.is_success() {
         return Ok(reply::envelope(&result));
@@ -76,14 +78,14 @@ pub async fn call(
 }
 
 /// Why an answer could not be read to its end.
-fn cut_off(error: &(dyn std::error::Error + 'static)) -> CallError {
-    match error.downcast_ref::<super::body::Cut>() {
-        Some(super::body::Cut::Timeout(limit)) => CallError::Timeout {
-            limit: *limit,
-            elapsed: *limit,
-            stopped: true,
-        },
-        Some(super::body::Cut::Broken(_)) => CallError::InstanceLost,
+async fn cut_off(error: &(dyn Error + Send + Sync + 'static), answer: Answer) -> CallError {
+    match error.downcast_ref::<Cut>() {
+        Some(Cut::Timeout(_)) => {
+            let timed_out = timed_out(answer.lease(), answer.deadline());
+            drop(answer);
+            timed_out.await
+        }
+        Some(Cut::Broken(_)) => CallError::InstanceLost,
         None => CallError::ResponseTooLarge {
             limit: MAX_ENVELOPE,
         },
@@ -181,7 +183,11 @@ async fn exchange(
         let outcome = tokio::select! {
             biased;
             outcome = connection.send(*request) => outcome,
-            () = deadline.passed() => return Err(Unsent::Over(timed_out(lease, &deadline).await)),
+            () = deadline.passed() => {
+                let timed_out = timed_out(&lease, &deadline);
+                drop(lease);
+                return Err(Unsent::Over(timed_out.await));
+            }
         };
         match outcome {
             Ok(answer) => {
@@ -216,7 +222,7 @@ fn set_connection(headers: &mut HeaderMap, keep: bool) {
 
 /// The function may have seen the request and gave no answer.
 fn lost(lease: &Lease, error: &hyper::Error) -> CallError {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    let mut cause: Option<&dyn Error> = Some(error);
     while let Some(current) = cause {
         if current.is::<TooLarge>() {
             return CallError::BodyTooLarge {
@@ -235,20 +241,22 @@ fn lost(lease: &Lease, error: &hyper::Error) -> CallError {
     CallError::InstanceLost
 }
 
-/// A timed-out instance gets no more calls. With one call an instance its end is awaited, so that nothing of the call goes
-/// on after the answer; with more, its other calls end in their own time.
-async fn timed_out(lease: Lease, deadline: &Deadline) -> CallError {
-    let (limit, gone) = (deadline.limit, lease.instance.gone.clone());
-    let alone = lease.route.calls_at_a_time() == 1;
+/// A timed-out instance gets no more calls, from now on. With one call an instance its end is awaited, so that nothing of
+/// the call goes on after the answer; with more, its other calls end in their own time. An instance ends only once it is
+/// leased no more: to be awaited without the lease.
+fn timed_out(lease: &Lease, deadline: &Deadline) -> impl Future<Output = CallError> + use<> {
     lease.condemn();
-    drop(lease);
-    let stopped = !alone
-        || tokio::time::timeout(STOP_CONFIRMED, gone.cancelled())
-            .await
-            .is_ok();
-    CallError::Timeout {
-        limit,
-        elapsed: deadline.began.elapsed(),
-        stopped,
+    let (began, limit) = (deadline.began, deadline.limit);
+    let gone = (lease.route.calls_at_a_time() == 1).then(|| lease.instance.gone.clone());
+    async move {
+        let stopped = match gone {
+            Some(gone) => timeout(STOP_CONFIRMED, gone.cancelled()).await.is_ok(),
+            None => true,
+        };
+        CallError::Timeout {
+            limit,
+            elapsed: began.elapsed(),
+            stopped,
+        }
     }
 }

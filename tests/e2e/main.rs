@@ -13,6 +13,7 @@
 )]
 
 mod answer;
+mod edge;
 mod limits;
 mod lossless;
 mod operate;
