@@ -44,7 +44,7 @@ use tower::ServiceExt;
 use self::{
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     route::Route,
-    timed::{Answering, IDLE_TIME, Requests, Timed},
+    timed::{Answering, IDLE_TIME, Requests, Running, Timed},
 };
 use crate::{pool::Pools, telemetry::Metrics, workers::Workers};
 
@@ -175,7 +175,7 @@ impl Ingress {
                 let response = if full {
                     this.refuse(&request)
                 } else {
-                    this.respond(request, scope).await
+                    this.respond(request, scope, &running).await
                 };
                 Ok::<_, Infallible>(running.until(response))
             }
@@ -189,17 +189,27 @@ impl Ingress {
     }
 
     /// One request's answer.
-    async fn respond(&self, mut request: Request<Incoming>, scope: Scope) -> Response<Body> {
+    async fn respond(
+        &self,
+        mut request: Request<Incoming>,
+        scope: Scope,
+        running: &Running,
+    ) -> Response<Body> {
         let id = self.identify(&mut request);
         let mut response = match guard::judge(request.headers()) {
-            Ok(()) => self.dispatch(request, scope).await,
+            Ok(()) => self.dispatch(request, scope, running).await,
             Err(refusal) => CallError::from(refusal).response(Style::Raw, Instant::now()),
         };
         response.headers_mut().insert(REQUEST_ID, id);
         response
     }
 
-    async fn dispatch(&self, request: Request<Incoming>, scope: Scope) -> Response<Body> {
+    async fn dispatch(
+        &self,
+        request: Request<Incoming>,
+        scope: Scope,
+        running: &Running,
+    ) -> Response<Body> {
         let route = match route::parse(request.method(), request.uri()) {
             Ok(route) => route,
             Err(error) => return CallError::from(error).response(Style::Raw, Instant::now()),
@@ -212,7 +222,7 @@ impl Ingress {
             }
             (Route::Raw(target, path), Scope::All | Scope::Invoke) => {
                 let busy = self.arrive();
-                let outcome = proxy::raw(&self.pools, &target, &path, request).await;
+                let outcome = proxy::raw(&self.pools, &target, &path, request, running).await;
                 self.finish(outcome, Style::Raw, busy)
             }
             (Route::Manage, Scope::All | Scope::Manage) => self.manage(request).await,

@@ -140,6 +140,11 @@ impl Deadline {
     pub async fn passed(&mut self) {
         self.sleep.as_mut().await;
     }
+
+    /// When the time is over.
+    pub fn at(&self) -> Instant {
+        self.began + self.limit
+    }
 }
 
 /// An answer's body with all that it needs until its end.
@@ -149,6 +154,8 @@ pub struct Answer {
     connection: Option<Connection>,
     /// Whether the connection may serve another call.
     keep: bool,
+    /// It was read to its last byte.
+    ended: bool,
     lease: Lease,
     deadline: Deadline,
 }
@@ -175,6 +182,7 @@ impl Answer {
             body,
             connection: Some(connection),
             keep,
+            ended: false,
             lease,
             deadline,
         }
@@ -215,17 +223,19 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match self.poll_body(cx) {
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Cut::Broken(error)))),
-            Poll::Ready(frame) => return Poll::Ready(frame.map(|f| f.map_err(Cut::Broken))),
-            Poll::Pending => {}
-        }
-        if self.deadline.sleep.as_mut().poll(cx).is_ready() {
-            self.lease.condemn();
-            self.connection = None;
+        // However fast the function goes on.
+        if self.deadline.sleep.is_elapsed() {
             return Poll::Ready(Some(Err(Cut::Timeout(self.deadline.limit))));
         }
-        Poll::Pending
+        match self.poll_body(cx) {
+            Poll::Ready(frame) => {
+                self.ended = frame.is_none();
+                return Poll::Ready(frame.map(|f| f.map_err(Cut::Broken)));
+            }
+            Poll::Pending => {}
+        }
+        let timed_out = self.deadline.sleep.as_mut().poll(cx);
+        timed_out.map(|()| Some(Err(Cut::Timeout(self.deadline.limit))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -238,11 +248,16 @@ impl Body for Answer {
 }
 
 impl Drop for Answer {
-    /// A connection whose answer was read to the end goes back to its instance before the lease does.
+    /// A connection whose answer was read to the end goes back to its instance before the lease does. An instance whose
+    /// answer was not, in its time, gets no more calls: whether it stalled or its caller did not read.
     fn drop(&mut self) {
+        let ended = self.ended || self.body.is_end_stream();
+        if !ended && Instant::now() >= self.deadline.at() {
+            self.lease.condemn();
+        }
         if let Some(connection) = self.connection.take()
             && self.keep
-            && self.body.is_end_stream()
+            && ended
         {
             self.lease.instance.connections.put(connection);
         }

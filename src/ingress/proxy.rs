@@ -20,6 +20,7 @@ use super::{
     body::{Answer, Bounded, Cut, Deadline, TooLarge},
     reply::{self, CallError, ERROR_HEADER},
     route::Target,
+    timed::Running,
 };
 use crate::{
     plan::Manners,
@@ -92,12 +93,13 @@ async fn cut_off(error: &(dyn Error + Send + Sync + 'static), answer: Answer) ->
     }
 }
 
-/// `ANY /function/:name/*path`: everything through, both ways.
+/// `ANY /function/:name/*path`: everything through, both ways. `running` is told when the answer must be through.
 pub async fn raw(
     pools: &Pools,
     target: &Target,
     path: &str,
     request: Request<Incoming>,
+    running: &Running,
 ) -> Result<Response<Body>, CallError> {
     let (mut parts, body) = request.into_parts();
     parts.uri = path
@@ -106,6 +108,7 @@ pub async fn raw(
     reply::strip_hop_by_hop(&mut parts.headers);
     let mut answer = send(pools, target, Request::from_parts(parts, ()), body).await?;
     reply::strip_hop_by_hop(answer.headers_mut());
+    running.must_end(answer.body().deadline().at());
     Ok(answer.map(Body::new))
 }
 

@@ -1,5 +1,6 @@
 //! Time on a connection: a request's head must follow its first byte soon, but between requests a connection may rest
-//! longer than callers keep theirs, so that no request is sent into one that is just being closed.
+//! longer than callers keep theirs, so that no request is sent into one that is just being closed. A function's answer must
+//! be taken in the call's time.
 
 use std::{
     future::Future,
@@ -10,7 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::body::Body;
@@ -20,7 +21,7 @@ use hyper::Response;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, sleep_until},
 };
 
 /// Longest time for a request's head, from its first byte; for the first one, from the beginning of the connection.
@@ -32,7 +33,7 @@ const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/
     Connection: close\r\nContent-Length: 77\r\n\r\n\
     {\"message\":\"the request's head did not come within 10s\",\"code\":\"HeadTimeout\"}";
 
-/// A connection that is closed when a head takes too long.
+/// A connection that is closed when a head, or the way of an answer, takes too long.
 #[derive(Debug)]
 pub struct Timed {
     stream: TcpStream,
@@ -42,16 +43,22 @@ pub struct Timed {
     /// A part of a head was read.
     partial: bool,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Runs while the caller does not take what was written.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 /// The requests of one connection, counted by those who answer them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Requests(Arc<Counts>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    /// When the connection began.
+    since: Instant,
     begun: AtomicU64,
     ended: AtomicU64,
+    /// When the last answer must be through, in milliseconds; 0 for whenever its caller likes.
+    end: AtomicU64,
 }
 
 impl Timed {
@@ -63,6 +70,7 @@ impl Timed {
             seen: 0,
             partial: true,
             sleep: None,
+            stalled: None,
         }
     }
 
@@ -78,6 +86,25 @@ impl Timed {
         // A caller who is that late may not even read this.
         let _ = self.stream.try_write(LATE);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The server does not ask an answer for more while its caller takes nothing, so this end of its time is seen here.
+    fn in_time(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let Some(end) = self.requests.end() else {
+            return Poll::Pending;
+        };
+        let sleep = || Box::pin(sleep_until(end.into()));
+        let stalled = self.stalled.get_or_insert_with(sleep);
+        let late = io::ErrorKind::TimedOut;
+        stalled.as_mut().poll(cx).map(|()| Err(late.into()))
     }
 }
 
@@ -112,7 +139,8 @@ impl AsyncWrite for Timed {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.in_time(cx, written)
     }
 
     fn poll_write_vectored(
@@ -120,7 +148,8 @@ impl AsyncWrite for Timed {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.in_time(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -136,11 +165,29 @@ impl AsyncWrite for Timed {
     }
 }
 
+impl Default for Requests {
+    fn default() -> Self {
+        Self(Arc::new(Counts {
+            since: Instant::now(),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+        }))
+    }
+}
+
 impl Requests {
     /// A head was read; the request runs until its answer's body is dropped.
     pub fn begin(&self) -> Running {
         self.0.begun.fetch_add(1, Ordering::Relaxed);
+        self.0.end.store(0, Ordering::Relaxed);
         Running(self.clone())
+    }
+
+    /// When the last answer must be through.
+    fn end(&self) -> Option<Instant> {
+        let end = self.0.end.load(Ordering::Relaxed);
+        (end != 0).then(|| self.0.since + Duration::from_millis(end))
     }
 
     /// How many have begun, and whether one runs.
@@ -155,6 +202,14 @@ impl Requests {
 pub struct Running(Requests);
 
 impl Running {
+    /// The answer that comes must be through by then, its last byte taken by the caller.
+    pub fn must_end(&self, at: Instant) {
+        let counts = &self.0.0;
+        let end = at.saturating_duration_since(counts.since).as_millis();
+        let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
+        counts.end.store(end, Ordering::Relaxed);
+    }
+
     /// The request runs until this answer is through.
     pub fn until(self, answer: Response<Body>) -> Response<Answering> {
         answer.map(|body| Answering {

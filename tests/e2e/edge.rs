@@ -4,8 +4,15 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
-use crate::support::{Home, SOON, Server, Shared, Start, has_docker, node, wait_until};
+use crate::support::{
+    Home, Reply, SOON, Server, Shared, Start, client, has_docker, node, wait_until,
+};
 
 static SERVER: Shared = Shared::new();
 
@@ -21,6 +28,13 @@ async fn instance(server: &Server, name: &str) -> String {
         server.instances(name, "ready").await.pop()
     })
     .await
+}
+
+/// Sends bytes as they are on a connection of their own, and leaves it open.
+async fn send(server: &Server, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
 }
 
 /// Begins an answer and never ends it.
@@ -46,4 +60,69 @@ async fn an_answer_that_stalls_costs_the_instance_before_the_504() {
     reply.refused(504, "Timeout");
     assert!(!left.contains(&before), "{left:?} still holds {before:?}");
     server.delete("/functions/stall").await.expect(202);
+}
+
+/// Answers for as long as somebody reads; below /pieces, a few words without a length and how often this connection served.
+const FLOODS: &str = r"
+const piece = Buffer.alloc(1 << 16)
+module.exports = {
+  http (req, res) {
+    if (req.url === '/pieces') {
+      req.socket.served = (req.socket.served || 0) + 1
+      res.write('served ')
+      return res.end(String(req.socket.served))
+    }
+    const more = () => { while (res.write(piece)); res.once('drain', more) }
+    more()
+  }
+}";
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_holds_its_instance_no_longer_than_a_call_may_take() {
+    if !has_docker("e2e slow readers") {
+        return;
+    }
+    let server = server().await;
+    let more = json!({"timeoutSeconds": 2, "scale": {"min": 1}});
+    server.deploy("flood", node(FLOODS, more)).await;
+    let flood = "GET /function/flood/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for reads in [false, true] {
+        let before = instance(&server, "flood").await;
+        let mut caller = send(&server, flood).await;
+        if reads {
+            let (mut piece, mut last) = (vec![0; 1 << 16], Vec::new());
+            // Until the end, or a reset.
+            while let Ok(length @ 1..) = timeout(SOON, caller.read(&mut piece)).await.unwrap() {
+                last = piece[length.saturating_sub(5)..length].to_vec();
+            }
+            assert_ne!(last, b"0\r\n\r\n", "it must not look whole");
+        }
+        wait_until("the instance is gone", SOON, async || {
+            (!server.home.containers().contains(&before)).then_some(())
+        })
+        .await;
+    }
+    server.delete("/functions/flood").await.expect(202);
+}
+
+#[tokio::test]
+async fn the_connection_of_an_answer_without_a_length_serves_again() {
+    if !has_docker("e2e kept connections") {
+        return;
+    }
+    let server = server().await;
+    let spec = node(FLOODS, json!({"scale": {"min": 1}}));
+    server.deploy("pieces", spec).await;
+    // One connection of ours is served by one thread, which finds what it kept.
+    let client = client();
+    let served = async || {
+        let request = client.get(server.url("/function/pieces/pieces"));
+        Reply::of(request.send().await.unwrap())
+            .await
+            .expect(200)
+            .text
+    };
+    assert_eq!(served().await, "served 1");
+    assert_eq!(served().await, "served 2");
+    server.delete("/functions/pieces").await.expect(202);
 }
