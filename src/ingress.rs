@@ -23,9 +23,9 @@ use std::{
 
 use axum::{Router, body::Body};
 use hyper::{
-    Request, Response,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
+    Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -169,8 +169,9 @@ impl Ingress {
         }
         let requests = Requests::default();
         let stream = Timed::new(stream, requests.clone());
-        let service = service_fn(move |request| {
-            let (this, running) = (Arc::clone(&self), requests.begin());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let running = requests.begin(!request.body().is_end_stream());
+            let this = Arc::clone(&self);
             async move {
                 let response = if full {
                     this.refuse(&request)
@@ -201,6 +202,11 @@ impl Ingress {
             Err(refusal) => CallError::from(refusal).response(Style::Raw, Instant::now()),
         };
         response.headers_mut().insert(REQUEST_ID, id);
+        if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            // What is left of the body is not waited for.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         response
     }
 
@@ -276,13 +282,13 @@ impl Ingress {
         let health = matches!(request.uri().path(), "/healthz" | "/readyz");
         let mut response = Response::new(Body::from(if health { "ok\n" } else { OVERLOADED }));
         let headers = response.headers_mut();
-        headers.insert("connection", HeaderValue::from_static("close"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         if !health {
             self.metrics.error("Overloaded");
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(ERROR_HEADER, HeaderValue::from_static("Overloaded"));
             headers.insert("retry-after", HeaderValue::from_static("1"));
-            *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
         response
     }

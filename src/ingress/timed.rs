@@ -5,12 +5,13 @@
 use std::{
     future::Future,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -33,6 +34,11 @@ const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/
     Connection: close\r\nContent-Length: 77\r\n\r\n\
     {\"message\":\"the request's head did not come within 10s\",\"code\":\"HeadTimeout\"}";
 
+/// How long, and how much, is read and thrown away of a request that was answered before its end. A caller that is still
+/// sending would otherwise see its connection reset, and might never look at the answer.
+const LINGER: Duration = Duration::from_secs(2);
+const MAX_WASTE: usize = 100 << 20;
+
 /// A connection that is closed when a head, or the way of an answer, takes too long.
 #[derive(Debug)]
 pub struct Timed {
@@ -45,6 +51,14 @@ pub struct Timed {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Runs while the caller does not take what was written.
     stalled: Option<Pin<Box<Sleep>>>,
+    parting: Option<Parting>,
+}
+
+/// A connection on which nothing more is said, but something may still come.
+#[derive(Debug)]
+struct Parting {
+    sleep: Pin<Box<Sleep>>,
+    left: usize,
 }
 
 /// The requests of one connection, counted by those who answer them.
@@ -59,6 +73,8 @@ struct Counts {
     ended: AtomicU64,
     /// When the last answer must be through, in milliseconds; 0 for whenever its caller likes.
     end: AtomicU64,
+    /// The last request has a body and was refused, perhaps before its end.
+    refused: AtomicBool,
 }
 
 impl Timed {
@@ -71,6 +87,7 @@ impl Timed {
             partial: true,
             sleep: None,
             stalled: None,
+            parting: None,
         }
     }
 
@@ -86,6 +103,29 @@ impl Timed {
         // A caller who is that late may not even read this.
         let _ = self.stream.try_write(LATE);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Throws away what still comes, until the caller closes too or it has been enough.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waste = [MaybeUninit::uninit(); 16 << 10];
+        loop {
+            let mut waste = ReadBuf::uninit(&mut waste);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut waste);
+            if read.is_pending() && self.parting.is_none() && !self.requests.refused() {
+                return Poll::Ready(());
+            }
+            let parting = self.parting.get_or_insert_with(|| Parting {
+                sleep: Box::pin(sleep(LINGER)),
+                left: MAX_WASTE,
+            });
+            parting.left = parting.left.saturating_sub(waste.filled().len());
+            if read.is_pending() {
+                return parting.sleep.as_mut().poll(cx);
+            }
+            if waste.filled().is_empty() || parting.left == 0 || parting.sleep.is_elapsed() {
+                return Poll::Ready(());
+            }
+        }
     }
 
     /// The server does not ask an answer for more while its caller takes nothing, so this end of its time is seen here.
@@ -161,7 +201,10 @@ impl AsyncWrite for Timed {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.parting.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        self.linger(cx).map(Ok)
     }
 }
 
@@ -172,16 +215,25 @@ impl Default for Requests {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             end: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
         }))
     }
 }
 
 impl Requests {
     /// A head was read; the request runs until its answer's body is dropped.
-    pub fn begin(&self) -> Running {
+    pub fn begin(&self, has_body: bool) -> Running {
         self.0.begun.fetch_add(1, Ordering::Relaxed);
         self.0.end.store(0, Ordering::Relaxed);
-        Running(self.clone())
+        self.0.refused.store(false, Ordering::Relaxed);
+        Running {
+            requests: self.clone(),
+            has_body,
+        }
+    }
+
+    fn refused(&self) -> bool {
+        self.0.refused.load(Ordering::Relaxed)
     }
 
     /// When the last answer must be through.
@@ -199,12 +251,15 @@ impl Requests {
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub struct Running(Requests);
+pub struct Running {
+    requests: Requests,
+    has_body: bool,
+}
 
 impl Running {
     /// The answer that comes must be through by then, its last byte taken by the caller.
     pub fn must_end(&self, at: Instant) {
-        let counts = &self.0.0;
+        let counts = &self.requests.0;
         let end = at.saturating_duration_since(counts.since).as_millis();
         let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
         counts.end.store(end, Ordering::Relaxed);
@@ -212,6 +267,10 @@ impl Running {
 
     /// The request runs until this answer is through.
     pub fn until(self, answer: Response<Body>) -> Response<Answering> {
+        let failed = answer.status().is_client_error() || answer.status().is_server_error();
+        if self.has_body && failed {
+            self.requests.0.refused.store(true, Ordering::Relaxed);
+        }
         answer.map(|body| Answering {
             body,
             _running: self,
@@ -221,7 +280,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.0.ended.fetch_add(1, Ordering::Relaxed);
+        self.requests.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -126,3 +126,68 @@ async fn the_connection_of_an_answer_without_a_length_serves_again() {
     assert_eq!(served().await, "served 2");
     server.delete("/functions/pieces").await.expect(202);
 }
+
+/// Takes all that it gets, and answers nothing.
+const SWALLOWS: &str = "module.exports = { http (req) { req.resume() } }";
+
+async fn swallow() -> Arc<Server> {
+    let server = server().await;
+    server.deploy("swallow", node(SWALLOWS, json!({}))).await;
+    server
+}
+
+/// Reads until the server closes.
+async fn rest(mut caller: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = timeout(SOON, caller.read_to_end(&mut answer)).await;
+    read.expect("the connection is closed").unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_caller_that_is_still_sending() {
+    if !has_docker("e2e early refusals") {
+        return;
+    }
+    let server = swallow().await;
+    for (path, length, code) in [
+        ("/function/swallow/", 101 << 20, "BodyTooLarge"),
+        ("/functions/swallow", 101 << 20, "BodyTooLarge"),
+        ("/function/nobody/", 16 << 20, "NotFound"),
+    ] {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let mut caller = send(&server, &head).await;
+        // One that looks for an answer only now and then.
+        caller.write_all(&vec![b' '; 8 << 20]).await.unwrap();
+        let answer = rest(caller).await;
+        assert!(answer.contains(code), "{path}: {answer}");
+    }
+
+    let head =
+        "POST /function/swallow/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut caller = send(&server, head).await;
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
+    for _ in 0..102 {
+        caller.write_all(chunk.as_bytes()).await.unwrap();
+    }
+    let answer = rest(caller).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_not_asked_for() {
+    if !has_docker("e2e expectations") {
+        return;
+    }
+    let server = swallow().await;
+    for request in ["POST /function/swallow/", "POST /functions/swallow"] {
+        let head = format!(
+            "{request} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            101 << 20
+        );
+        let answer = rest(send(&server, &head).await).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{request}: {answer}");
+        assert!(answer.contains("connection: close"), "{request}: {answer}");
+    }
+}
