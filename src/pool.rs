@@ -253,6 +253,13 @@ impl Pool {
         self.slots().remove(id)
     }
 
+    /// Drops connections to its instances that have rested for too long. Calls do so too, but there may be none.
+    pub fn tidy(&self, now: Instant) {
+        for instance in self.slots().handles() {
+            instance.connections.tidy(now);
+        }
+    }
+
     /// Tells everyone who waits that it is in vain.
     pub fn refuse(&self, error: &LeaseError) {
         let waiting = self.slots().dismiss();

@@ -136,6 +136,7 @@ impl Controller {
     /// Instances that we believe in but the engine does not know leave the pools.
     fn notice_missing(self: &Arc<Self>, present: &HashSet<String>, began: Instant) {
         for pool in self.pools.all() {
+            pool.tidy(Instant::now());
             for instance in pool.look().0 {
                 if instance.since < began
                     && !present.contains(&instance.id)

@@ -251,15 +251,15 @@ impl Drop for Answer {
     /// A connection whose answer was read to the end goes back to its instance before the lease does. An instance whose
     /// answer was not, in its time, gets no more calls: whether it stalled or its caller did not read.
     fn drop(&mut self) {
-        let ended = self.ended || self.body.is_end_stream();
-        if !ended && Instant::now() >= self.deadline.at() {
-            self.lease.condemn();
-        }
-        if let Some(connection) = self.connection.take()
+        let now = Instant::now();
+        if !self.ended && !self.body.is_end_stream() {
+            if now >= self.deadline.at() {
+                self.lease.condemn();
+            }
+        } else if let Some(connection) = self.connection.take()
             && self.keep
-            && ended
         {
-            self.lease.instance.connections.put(connection);
+            self.lease.instance.connections.put(connection, now);
         }
     }
 }

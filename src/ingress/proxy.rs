@@ -169,7 +169,8 @@ async fn exchange(
     let mut deadline = Deadline::new(lease.route.timeout);
     let keep = lease.route.manners == Manners::Stays;
     set_connection(request.headers_mut(), keep);
-    let mut kept = keep.then(|| lease.instance.connections.take()).flatten();
+    let connections = &lease.instance.connections;
+    let mut kept = keep.then(|| connections.take(deadline.began)).flatten();
     loop {
         let was_kept = kept.is_some();
         let mut connection = match kept.take() {

@@ -2,12 +2,14 @@
 //! opened it: no task of its own, no hand-over between threads.
 
 use std::{
+    collections::VecDeque,
     future::{Future, poll_fn},
     io,
     path::Path,
     pin::{Pin, pin},
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -33,33 +35,64 @@ const MAX_FIELDS: usize = 200;
 /// More workers than this share a shelf with others.
 const SHELVES: usize = 16;
 
+/// Longest rest of a connection. Servers commonly close theirs after 5 s, and a request that meets the closing is lost;
+/// our shims never close any.
+const MAX_REST: Duration = Duration::from_secs(3);
+
 /// The idle connections of one instance, on a shelf for each worker: a connection wakes the thread that it was opened on.
 #[derive(Debug, Default)]
-pub struct Connections([Mutex<Vec<Connection>>; SHELVES]);
+pub struct Connections([Mutex<Shelf>; SHELVES]);
+
+/// Connections with the time when they came, the one that has rested longest first.
+type Shelf = VecDeque<(Instant, Connection)>;
 
 impl Connections {
-    /// An idle connection that the instance has not closed, if there is one.
-    pub fn take(&self) -> Option<Connection> {
+    /// The idle connection that has rested least, if there is one that the instance has not closed.
+    pub fn take(&self, now: Instant) -> Option<Connection> {
         loop {
-            let mut connection = self.shelf().pop()?;
-            if connection.is_ready() {
+            let (since, mut connection) = self.shelf().pop_back()?;
+            if is_fresh(since, now) && connection.is_ready() {
                 return Some(connection);
             }
         }
     }
 
     /// Keeps a connection for the next call if it is in a state to serve one.
-    pub fn put(&self, mut connection: Connection) {
+    pub fn put(&self, mut connection: Connection, now: Instant) {
         if connection.is_ready() {
-            self.shelf().push(connection);
+            let mut shelf = self.shelf();
+            tidy(&mut shelf, now);
+            shelf.push_back((now, connection));
         }
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.0[workers::current() % SHELVES]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Drops what has rested for too long.
+    pub fn tidy(&self, now: Instant) {
+        for shelf in &self.0 {
+            tidy(&mut lock(shelf), now);
+        }
     }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        lock(&self.0[workers::current() % SHELVES])
+    }
+}
+
+fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tidy(shelf: &mut Shelf, now: Instant) {
+    while shelf
+        .front()
+        .is_some_and(|(since, _)| !is_fresh(*since, now))
+    {
+        shelf.pop_front();
+    }
+}
+
+fn is_fresh(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < MAX_REST
 }
 
 /// A connection and the machinery that moves its bytes, polled by whoever uses it.
@@ -140,5 +173,38 @@ fn drive(
         .is_some_and(|d| matches!(Pin::new(d).poll(cx), Poll::Ready(_)));
     if ended {
         *driver = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_rest_for_a_while_and_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fn.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let open = async || Connection::open(&path).await.unwrap();
+        let (kept, then) = (Connections::default(), Instant::now());
+        let resting = || kept.0.iter().map(|shelf| lock(shelf).len()).sum::<usize>();
+
+        kept.put(open().await, then);
+        assert!(kept.take(then + MAX_REST / 2).is_some());
+        kept.put(open().await, then);
+        kept.put(open().await, then);
+        assert!(kept.take(then + MAX_REST).is_none());
+        assert_eq!(resting(), 0, "those below are older still");
+
+        // Each time, the busiest is used again, and those below it are not kept for ever.
+        kept.put(open().await, then);
+        kept.put(open().await, then + MAX_REST);
+        assert_eq!(resting(), 1);
+        kept.tidy(then + MAX_REST);
+        assert_eq!(resting(), 1);
+        kept.tidy(then + MAX_REST * 2);
+        assert_eq!(resting(), 0);
     }
 }

@@ -258,6 +258,11 @@ impl<I, W> Slots<I, W> {
         })
     }
 
+    /// The instances themselves.
+    pub fn handles(&self) -> impl Iterator<Item = &Arc<I>> {
+        self.all.iter().map(|slot| &slot.instance)
+    }
+
     fn change(&mut self, id: &str, change: impl FnOnce(&mut Slot<I>) -> bool) -> bool {
         self.all.iter_mut().find(|s| s.id == id).is_some_and(change)
     }
