@@ -10,7 +10,7 @@ use std::{
 use axum::body::Body;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
     body::Incoming,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue},
 };
@@ -93,7 +93,8 @@ async fn cut_off(error: &(dyn Error + Send + Sync + 'static), answer: Answer) ->
     }
 }
 
-/// `ANY /function/:name/*path`: everything through, both ways. `running` is told when the answer must be through.
+/// `ANY /function/:name/*path`: everything through, both ways, but what belongs to one connection: the version is ours on
+/// one side, and on the other the server answers in the caller's. `running` is told when the answer must be through.
 pub async fn raw(
     pools: &Pools,
     target: &Target,
@@ -105,8 +106,10 @@ pub async fn raw(
     parts.uri = path
         .parse()
         .map_err(|_| super::route::PathError::Ambiguous)?;
+    parts.version = Version::HTTP_11;
     reply::strip_hop_by_hop(&mut parts.headers);
     let mut answer = send(pools, target, Request::from_parts(parts, ()), body).await?;
+    *answer.version_mut() = Version::HTTP_11;
     reply::strip_hop_by_hop(answer.headers_mut());
     running.must_end(answer.body().deadline().at());
     Ok(answer.map(Body::new))

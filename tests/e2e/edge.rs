@@ -191,3 +191,57 @@ async fn what_is_too_large_is_not_asked_for() {
         assert!(answer.contains("connection: close"), "{request}: {answer}");
     }
 }
+
+/// Tells what it got, with fields of the connection's in its answer; below /old, as a server of long ago would.
+const TELLS: &str = r"
+module.exports = {
+  http (req, res) {
+    if (req.url === '/old') return req.socket.end('HTTP/1.0 200 OK\r\nX-Mine: 1\r\n\r\nold')
+    req.resume()
+    for (const name of ['Keep-Alive', 'Proxy-Authenticate', 'Proxy-Connection', 'TE', 'Upgrade', 'X-Hop', 'X-Mine']) {
+      res.setHeader(name, 'mine')
+    }
+    res.setHeader('Connection', 'X-Hop')
+    res.write('it got ')
+    res.end(JSON.stringify([req.httpVersion, Object.keys(req.headers).sort()]))
+  }
+}";
+
+#[tokio::test]
+async fn fields_and_versions_of_a_connection_go_no_further() {
+    if !has_docker("e2e connection fields") {
+        return;
+    }
+    let server = server().await;
+    server.deploy("tells", node(TELLS, json!({}))).await;
+    let fields = "Host: localhost\r\nConnection: close, X-Hop, Host\r\nX-Hop: 1\r\nX-Mine: 1\r\nExpect: 100-continue\r\n\
+        Keep-Alive: 5\r\nProxy-Authorization: Basic eDp5\r\nProxy-Connection: close\r\nTE: trailers\r\nTrailer: X-Sum\r\n\
+        Upgrade: h2c\r\nContent-Length: 2";
+    let got = r#"it got ["1.1",["content-length","host","x-mine","x-request-id"]]"#;
+    for version in ["1.1", "1.0"] {
+        let request = format!("POST /function/tells/ HTTP/{version}\r\n{fields}\r\n\r\n{{}}");
+        let answer = rest(send(&server, &request).await).await;
+        let answer = answer.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let head = head.to_ascii_lowercase();
+        assert!(head.starts_with(&format!("http/{version} 200")), "{answer}");
+        assert!(head.contains("\r\nx-mine: mine"), "{head}");
+        for gone in ["keep-alive:", "proxy-", "te:", "upgrade:", "x-hop"] {
+            assert!(!head.contains(&format!("\r\n{gone}")), "{gone}: {head}");
+        }
+        if version == "1.0" {
+            assert!(!head.contains("transfer-encoding"), "{head}");
+            assert_eq!(body, got);
+        } else {
+            assert!(head.contains("transfer-encoding: chunked"), "{head}");
+            let pieces: String = body.split("\r\n").skip(1).step_by(2).collect();
+            assert_eq!(pieces, got);
+        }
+    }
+    let request =
+        "GET /function/tells/old HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let answer = rest(send(&server, request).await).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\r\nold\r\n"), "{answer}");
+    server.delete("/functions/tells").await.expect(202);
+}
