@@ -5,6 +5,8 @@
 
 pub mod body;
 pub mod guard;
+mod headless;
+mod ids;
 pub mod proxy;
 pub mod reply;
 pub mod route;
@@ -14,10 +16,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -42,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tower::ServiceExt;
 
 use self::{
+    ids::Ids,
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     route::Route,
     timed::{Answering, IDLE_TIME, Requests, Running, Timed},
@@ -75,9 +75,7 @@ pub struct Ingress {
     /// Where connections live.
     workers: Workers,
     metrics: Arc<Metrics>,
-    /// First half of the request ids of this process.
-    id_prefix: u32,
-    calls: AtomicU64,
+    ids: Arc<Ids>,
 }
 
 impl Ingress {
@@ -96,8 +94,7 @@ impl Ingress {
             control: Handle::current(),
             workers: Workers::start()?,
             metrics,
-            id_prefix: uuid::Uuid::new_v4().as_fields().0,
-            calls: AtomicU64::new(0),
+            ids: Arc::new(Ids::new()),
         }))
     }
 
@@ -168,13 +165,13 @@ impl Ingress {
             tracing::debug!(%peer, %error, "No TCP_NODELAY");
         }
         let requests = Requests::default();
-        let stream = Timed::new(stream, requests.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
+        let stream = Timed::new(stream, requests.clone(), Arc::clone(&self.ids));
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let running = requests.begin(!request.body().is_end_stream());
             let this = Arc::clone(&self);
             async move {
                 let response = if full {
-                    this.refuse(&request)
+                    this.refuse(&mut request)
                 } else {
                     this.respond(request, scope, &running).await
                 };
@@ -196,7 +193,7 @@ impl Ingress {
         scope: Scope,
         running: &Running,
     ) -> Response<Body> {
-        let id = self.identify(&mut request);
+        let id = self.ids.identify(request.headers_mut());
         let mut response = match guard::judge(request.headers()) {
             Ok(()) => self.dispatch(request, scope, running).await,
             Err(refusal) => CallError::from(refusal).response(Style::Raw, Instant::now()),
@@ -278,10 +275,11 @@ impl Ingress {
     }
 
     /// More connections than we may have: only questions about our health are answered.
-    fn refuse(&self, request: &Request<Incoming>) -> Response<Body> {
+    fn refuse(&self, request: &mut Request<Incoming>) -> Response<Body> {
         let health = matches!(request.uri().path(), "/healthz" | "/readyz");
         let mut response = Response::new(Body::from(if health { "ok\n" } else { OVERLOADED }));
         let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, self.ids.identify(request.headers_mut()));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         if !health {
             self.metrics.error("Overloaded");
@@ -291,21 +289,6 @@ impl Ingress {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         }
         response
-    }
-
-    /// The caller's request id, if it gave one that can be written anywhere, else one of ours; the function gets it too.
-    fn identify(&self, request: &mut Request<Incoming>) -> HeaderValue {
-        if let Some(given) = request.headers().get(REQUEST_ID)
-            && (1..=128).contains(&given.len())
-            && given.as_bytes().iter().all(u8::is_ascii_graphic)
-        {
-            return given.clone();
-        }
-        let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:08x}-{number:x}", self.id_prefix);
-        let id = HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"));
-        request.headers_mut().insert(REQUEST_ID, id.clone());
-        id
     }
 }
 
@@ -347,3 +330,6 @@ async fn pause_after(error: &io::Error) {
     tracing::warn!(%error, "Accepting a connection failed");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules that know nothing of IO, async or the clock, and say so in their docs.
-const PURE: [&str; 19] = [
+const PURE: [&str; 20] = [
     "builder/recipe.rs",
     "builder/recipe/dockerfile.rs",
     "builder/recipe/node.rs",
@@ -23,6 +23,7 @@ const PURE: [&str; 19] = [
     "function/status.rs",
     "function/validate.rs",
     "ingress/guard.rs",
+    "ingress/headless.rs",
     "ingress/reply.rs",
     "ingress/route.rs",
     "plan.rs",

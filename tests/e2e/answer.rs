@@ -620,6 +620,7 @@ async fn a_kept_connection_may_rest_but_a_head_may_not() {
     let late = exchange(server.address, ping).await;
     assert!(late.starts_with("HTTP/1.1 408"), "{late}");
     assert!(late.contains("HeadTimeout"), "{late}");
+    assert!(late.contains("x-request-id: "), "{late}");
     kept.write_all(format!("{ping}{end}").as_bytes())
         .await
         .unwrap();

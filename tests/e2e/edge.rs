@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -244,4 +244,40 @@ async fn fields_and_versions_of_a_connection_go_no_further() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("\r\nold\r\n"), "{answer}");
     server.delete("/functions/tells").await.expect(202);
+}
+
+#[tokio::test]
+async fn what_is_no_request_gets_an_answer_like_any_other() {
+    if !has_docker("e2e no requests") {
+        return;
+    }
+    let server = server().await;
+    let ping = "GET /ping HTTP/1.1\r\nHost: localhost\r\n";
+    for (request, status, code) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "BadRequest"),
+        (
+            format!("{ping}Content-Length: x\r\n\r\n"),
+            400,
+            "BadRequest",
+        ),
+        (format!("{ping}\r\nnonsense\r\n\r\n"), 400, "BadRequest"),
+        (
+            format!("{ping}{}\r\n", "X: 1\r\n".repeat(120)),
+            431,
+            "HeadTooLarge",
+        ),
+        (
+            format!("{ping}X: {}", "x".repeat(8 << 20)),
+            431,
+            "HeadTooLarge",
+        ),
+    ] {
+        let answer = rest(send(&server, &request).await).await;
+        let last = answer.rfind(&format!("HTTP/1.1 {status} ")).unwrap();
+        let (head, body) = answer[last..].split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("x-faas-error: {code}")), "{answer}");
+        assert!(head.contains("x-request-id: "), "{answer}");
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["code"], code);
+    }
 }
