@@ -11,8 +11,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::BytesRejection},
+    body::{Bytes, HttpBody as _},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
@@ -114,6 +114,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
+/// A body that is a manifest. One that says that it is too large is not read at all.
+pub struct Text(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let limit = manifest::MAX_SIZE;
+        if request.body().size_hint().lower() > limit as u64 {
+            return Err(ApiError::TooLarge { limit });
+        }
+        Ok(Self(Bytes::from_request(request, state).await?))
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct ListQuery {
     namespace: Option<String>,
@@ -152,9 +167,8 @@ async fn read(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiErro
 async fn apply(
     State(api): State<Api>,
     Key(key): Key,
-    body: Result<Bytes, BytesRejection>,
+    Text(body): Text,
 ) -> Result<Response, ApiError> {
-    let body = body?;
     let invalid = |error: ManifestError| ApiError::Invalid(error.to_string());
     let mut value = manifest::value(&body).map_err(invalid)?;
     manifest::strip_ours(&mut value);

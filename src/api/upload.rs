@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header::HOST},
     response::{IntoResponse, Response},
@@ -167,12 +167,17 @@ fn verdict(function: &Function) -> Option<Result<(), Failure>> {
 }
 
 async fn read(body: Body) -> Result<Upload, Failure> {
+    let too_large =
+        || Failure::too_large(format!("the archive is larger than {MAX_ARCHIVE} bytes"));
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
     let bytes = axum::body::to_bytes(body, MAX_BODY)
         .await
         .map_err(|error| {
             let error = error.into_inner();
             if error.is::<http_body_util::LengthLimitError>() {
-                Failure::too_large(format!("the archive is larger than {MAX_ARCHIVE} bytes"))
+                too_large()
             } else {
                 Failure::bad("BadRequest", error.to_string())
             }

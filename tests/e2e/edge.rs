@@ -136,6 +136,11 @@ async fn swallow() -> Arc<Server> {
     server
 }
 
+/// A chunk of 1 MiB.
+fn piece() -> String {
+    format!("100000\r\n{}\r\n", " ".repeat(1 << 20))
+}
+
 /// Reads until the server closes.
 async fn rest(mut caller: TcpStream) -> String {
     let mut answer = Vec::new();
@@ -167,9 +172,8 @@ async fn a_refusal_reaches_a_caller_that_is_still_sending() {
     let head =
         "POST /function/swallow/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut caller = send(&server, head).await;
-    let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
     for _ in 0..102 {
-        caller.write_all(chunk.as_bytes()).await.unwrap();
+        caller.write_all(piece().as_bytes()).await.unwrap();
     }
     let answer = rest(caller).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -181,15 +185,29 @@ async fn what_is_too_large_is_not_asked_for() {
         return;
     }
     let server = swallow().await;
-    for request in ["POST /function/swallow/", "POST /functions/swallow"] {
+    for (request, limit) in [
+        ("POST /function/swallow/", 100 << 20),
+        ("POST /functions/swallow", 100 << 20),
+        ("POST /functions", 90 << 20),
+        ("PUT /functions/swallow", 1 << 20),
+    ] {
         let head = format!(
             "{request} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
-            101 << 20
+            limit + 1
         );
         let answer = rest(send(&server, &head).await).await;
         assert!(answer.starts_with("HTTP/1.1 413"), "{request}: {answer}");
+        assert!(answer.contains("BodyTooLarge"), "{request}: {answer}");
         assert!(answer.contains("connection: close"), "{request}: {answer}");
     }
+    // What does not say so is read, up to the limit.
+    let head =
+        "PUT /functions/swallow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut caller = send(&server, head).await;
+    caller.write_all(piece().as_bytes()).await.unwrap();
+    caller.write_all(piece().as_bytes()).await.unwrap();
+    let answer = rest(caller).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
 }
 
 /// Tells what it got, with fields of the connection's in its answer; below /old, as a server of long ago would.
