@@ -4,6 +4,7 @@
 //! limit of connections below the descriptor limit, health that answers beyond it, a time limit for a request's head.
 
 pub mod body;
+mod framing;
 pub mod guard;
 mod headless;
 mod ids;
@@ -194,7 +195,7 @@ impl Ingress {
         running: &Running,
     ) -> Response<Body> {
         let id = self.ids.identify(request.headers_mut());
-        let mut response = match guard::judge(request.headers()) {
+        let mut response = match guard::judge(request.headers(), running.is_ambiguous()) {
             Ok(()) => self.dispatch(request, scope, running).await,
             Err(refusal) => CallError::from(refusal).response(Style::Raw, Instant::now()),
         };

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules that know nothing of IO, async or the clock, and say so in their docs.
-const PURE: [&str; 20] = [
+const PURE: [&str; 21] = [
     "builder/recipe.rs",
     "builder/recipe/dockerfile.rs",
     "builder/recipe/node.rs",
@@ -22,6 +22,7 @@ const PURE: [&str; 20] = [
     "function/quantity.rs",
     "function/status.rs",
     "function/validate.rs",
+    "ingress/framing.rs",
     "ingress/guard.rs",
     "ingress/headless.rs",
     "ingress/reply.rs",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hyper::{
     HeaderMap,
-    header::{HOST, HeaderValue, ORIGIN},
+    header::{HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING},
 };
 
 /// Why a request is refused before anything looks at it.
@@ -12,6 +12,10 @@ use hyper::{
 pub enum Refusal {
     #[error("a request must have exactly one Host header")]
     Host,
+    #[error(
+        "a request's body ends by one Content-Length or by Transfer-Encoding: chunked, and nothing else"
+    )]
+    Framing,
     #[error("host {0:?} is not this server: use localhost or the address that it listens on")]
     ForeignHost(String),
     #[error("requests from the web page {0:?} are refused")]
@@ -22,18 +26,26 @@ impl Refusal {
     /// Word for programs.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Host => "BadRequest",
+            Self::Host | Self::Framing => "BadRequest",
             Self::ForeignHost(_) => "ForeignHost",
             Self::ForeignOrigin(_) => "ForeignOrigin",
         }
     }
 }
 
-/// Judges a request's headers on a loopback listener.
+/// Judges a request's headers on a loopback listener. It is `ambiguous` where its body ends when there was a Content-Length
+/// beside a Transfer-Encoding.
 ///
 /// A browser sends `Origin` or `Sec-Fetch-Site` whenever a page of another site is behind a request, and a page that
 /// rebinds its own DNS name to 127.0.0.1 still sends that name as `Host`.
-pub fn judge(headers: &HeaderMap) -> Result<(), Refusal> {
+pub fn judge(headers: &HeaderMap, ambiguous: bool) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let chunked = codings
+        .next()
+        .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if ambiguous || !chunked || codings.next().is_some() {
+        return Err(Refusal::Framing);
+    }
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return Err(Refusal::Host);
@@ -88,7 +100,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        judge(&map).map_err(|refusal| refusal.code())
+        judge(&map, false).map_err(|refusal| refusal.code())
     }
 
     #[test]

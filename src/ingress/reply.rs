@@ -133,7 +133,7 @@ impl CallError {
                 Style::Raw => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BadInput(_) | Self::Path(_) | Self::Refused(Refusal::Host) => {
+            Self::BadInput(_) | Self::Path(_) | Self::Refused(Refusal::Host | Refusal::Framing) => {
                 StatusCode::BAD_REQUEST
             }
             Self::Refused(_) => StatusCode::FORBIDDEN,
@@ -274,6 +274,7 @@ mod tests {
             (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
             (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
+            (CallError::Refused(Refusal::Framing), 400, 400, "BadRequest", false),
         ]
     }
 

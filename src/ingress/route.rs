@@ -35,13 +35,13 @@ pub enum PathError {
         "a path must not have '.' or '..' segments, encoded slashes, backslashes or control characters"
     )]
     Ambiguous,
-    #[error("the request must name a path only, not a whole URL")]
+    #[error("the request must name a path only, not a whole URL or a tunnel")]
     AbsoluteForm,
 }
 
 /// Reads a path.
 pub fn parse(method: &Method, uri: &Uri) -> Result<Route, PathError> {
-    if uri.scheme().is_some() || uri.authority().is_some() {
+    if uri.scheme().is_some() || uri.authority().is_some() || method == Method::CONNECT {
         return Err(PathError::AbsoluteForm);
     }
     let path = uri.path();
@@ -163,6 +163,11 @@ mod tests {
             (
                 Method::GET,
                 "http://other/function/web",
+                Err(PathError::AbsoluteForm),
+            ),
+            (
+                Method::CONNECT,
+                "/function/web",
                 Err(PathError::AbsoluteForm),
             ),
         ] {

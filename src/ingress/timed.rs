@@ -25,7 +25,7 @@ use tokio::{
     time::{Sleep, sleep, sleep_until},
 };
 
-use super::{headless::Headless, ids::Ids};
+use super::{framing::Framing, headless::Headless, ids::Ids};
 
 /// Longest time for a request's head, from its first byte; for the first one, from the beginning of the connection.
 pub const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -49,6 +49,7 @@ pub struct Timed {
     seen: u64,
     /// A part of a head was read.
     partial: bool,
+    framing: Framing,
     sleep: Option<Pin<Box<Sleep>>>,
     /// Runs while the caller does not take what was written.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -76,6 +77,8 @@ struct Counts {
     end: AtomicU64,
     /// The last request has a body and was refused, perhaps before its end.
     refused: AtomicBool,
+    /// The head that is read says twice where its body ends.
+    ambiguous: AtomicBool,
 }
 
 impl Timed {
@@ -88,6 +91,7 @@ impl Timed {
             answered: 0,
             seen: 0,
             partial: true,
+            framing: Framing::default(),
             sleep: None,
             stalled: None,
             parting: None,
@@ -181,11 +185,19 @@ impl AsyncRead for Timed {
         if begun != self.seen {
             self.seen = begun;
             self.partial = false;
+            self.framing = Framing::default();
             self.sleep = None;
         }
         match read {
             Poll::Ready(outcome) => {
-                self.partial |= !running && buf.filled().len() > before;
+                let come = &buf.filled()[before..];
+                if !running && !come.is_empty() {
+                    self.partial = true;
+                    self.framing.read(come);
+                    if self.framing.is_ambiguous() {
+                        self.requests.0.ambiguous.store(true, Ordering::Relaxed);
+                    }
+                }
                 Poll::Ready(outcome)
             }
             Poll::Pending if running => Poll::Pending,
@@ -248,6 +260,7 @@ impl Default for Requests {
             ended: AtomicU64::new(0),
             end: AtomicU64::new(0),
             refused: AtomicBool::new(false),
+            ambiguous: AtomicBool::new(false),
         }))
     }
 }
@@ -289,6 +302,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Whether the head says twice where its body ends. The connection ends with such a request.
+    pub fn is_ambiguous(&self) -> bool {
+        self.requests.0.ambiguous.load(Ordering::Relaxed)
+    }
+
     /// The answer that comes must be through by then, its last byte taken by the caller.
     pub fn must_end(&self, at: Instant) {
         let counts = &self.requests.0;

@@ -299,3 +299,68 @@ async fn what_is_no_request_gets_an_answer_like_any_other() {
         assert_eq!(body["code"], code);
     }
 }
+
+#[tokio::test]
+async fn what_can_be_read_in_two_ways_is_not_read() {
+    if !has_docker("e2e ambiguous requests") {
+        return;
+    }
+    let server = swallow().await;
+    let (host, close) = ("Host: localhost\r\n", "Connection: close\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let mut requests = Vec::new();
+    for path in ["/function/swallow", "/functions/swallow"] {
+        for fields in [
+            close.to_owned(),
+            format!("{host}{host}{close}"),
+            format!("{host}Content-Length: 5\r\n{chunked}"),
+            format!("{host}{chunked}Content-Length: 5\r\n"),
+            format!("{host}Content-Length: 5\r\nContent-Length: 6\r\n"),
+            format!("{host}Content-Length: 5, 6\r\n"),
+            format!("{host}Content-Length: +5\r\n"),
+            format!("{host}Content-Length: -5\r\n"),
+            format!("{host}Content-Length : 5\r\n"),
+            format!("{host}X: 1\r\n Content-Length: 5\r\n"),
+            format!("{host}{close}Transfer-Encoding: gzip\r\n"),
+            format!("{host}{close}Transfer-Encoding: gzip, chunked\r\n"),
+            format!("{host}{close}{chunked}{chunked}"),
+        ] {
+            requests.push(format!("POST {path} HTTP/1.1\r\n{fields}\r\n0\r\n\r\n"));
+        }
+        for odd in [
+            "/..",
+            "/./x",
+            "/%2e%2E/x",
+            "%2Fx",
+            "%2fx",
+            "%5cx",
+            "\\x",
+            "%00",
+            "/%2E",
+        ] {
+            requests.push(format!("POST {path}{odd} HTTP/1.1\r\n{host}{close}\r\n"));
+        }
+        for line in [
+            format!("POST http://localhost{path} HTTP/1.1"),
+            format!("POST //localhost/../{path} HTTP/1.1"),
+            format!("CONNECT {path} HTTP/1.1"),
+            format!("POST {path}\0 HTTP/1.1"),
+            format!("POST {path} x HTTP/1.1"),
+            format!("POST {path} HTTP/1.0\r\n{chunked}"),
+            format!("POST {path} HTTP/3.0"),
+        ] {
+            requests.push(format!("{}\r\n{host}{close}\r\n", line.trim_end()));
+        }
+    }
+    for request in requests {
+        let answer = rest(send(&server, &request).await).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.0 400"),
+            "{request}: {answer}"
+        );
+        let code = ["BadRequest", "BadPath"]
+            .iter()
+            .any(|code| answer.contains(code));
+        assert!(code, "{request}: {answer}");
+    }
+}
