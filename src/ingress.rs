@@ -8,8 +8,10 @@ mod framing;
 pub mod guard;
 mod headless;
 mod ids;
+mod peer;
 pub mod proxy;
 pub mod reply;
+pub mod requests;
 pub mod route;
 mod timed;
 
@@ -44,8 +46,9 @@ use tower::ServiceExt;
 use self::{
     ids::Ids,
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
+    requests::{Answering, Requests, Running},
     route::Route,
-    timed::{Answering, IDLE_TIME, Requests, Running, Timed},
+    timed::{IDLE_TIME, Timed},
 };
 use crate::{pool::Pools, telemetry::Metrics, workers::Workers};
 
@@ -182,6 +185,8 @@ impl Ingress {
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE_TIME)
+            // A caller that sends no more gets its answer; one that has left is noticed by `Timed`.
+            .half_close(true)
             .max_headers(MAX_FIELDS)
             .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)

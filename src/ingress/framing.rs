@@ -12,16 +12,23 @@ pub struct Framing {
     /// How the line begins that is coming.
     line: [u8; CODING.len()],
     filled: usize,
-    begun: bool,
-    over: bool,
+    place: Place,
     length: bool,
     coding: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Before,
+    Within,
+    Behind,
 }
 
 impl Framing {
     /// Takes the next bytes of the connection.
     pub fn read(&mut self, mut bytes: &[u8]) {
-        while !self.over && !bytes.is_empty() {
+        while self.place != Place::Behind && !bytes.is_empty() {
             let end = bytes.iter().position(|byte| *byte == b'\n');
             let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
             let taken = part.len().min(self.line.len() - self.filled);
@@ -47,10 +54,13 @@ impl Framing {
         };
         self.length |= is(LENGTH);
         self.coding |= is(CODING);
-        // Empty lines before a head are none of it.
         let empty = matches!(line, b"\n" | b"\r\n");
-        self.over = self.begun && empty;
-        self.begun |= !empty;
+        self.place = match (empty, self.place) {
+            // Empty lines before a head are none of it.
+            (true, Place::Before) => Place::Before,
+            (true, _) => Place::Behind,
+            (false, _) => Place::Within,
+        };
         self.filled = 0;
     }
 }

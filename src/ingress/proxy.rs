@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use super::{
     body::{Answer, Bounded, Cut, Deadline, TooLarge},
     reply::{self, CallError, ERROR_HEADER},
+    requests::Running,
     route::Target,
-    timed::Running,
 };
 use crate::{
     plan::Manners,

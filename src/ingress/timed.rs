@@ -1,31 +1,25 @@
 //! Time on a connection: a request's head must follow its first byte soon, but between requests a connection may rest
 //! longer than callers keep theirs, so that no request is sent into one that is just being closed. A function's answer must
-//! be taken in the call's time.
+//! be taken in the call's time. And what HTTP does not show: callers that have left, answers that the server makes by
+//! itself, and closing without a reset.
 
 use std::{
     future::Future,
     io,
     mem::MaybeUninit,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use axum::body::Body;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use hyper::Response;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Sleep, sleep, sleep_until},
 };
 
-use super::{framing::Framing, headless::Headless, ids::Ids};
+use super::{framing::Framing, headless::Headless, ids::Ids, peer, requests::Requests};
 
 /// Longest time for a request's head, from its first byte; for the first one, from the beginning of the connection.
 pub const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -36,6 +30,10 @@ pub const IDLE_TIME: Duration = Duration::from_secs(180);
 /// sending would otherwise see its connection reset, and might never look at the answer.
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_WASTE: usize = 100 << 20;
+
+/// How long after a caller may have left the kernel is asked, and how often again.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A connection that is closed when a head, or the way of an answer, takes too long.
 #[derive(Debug)]
@@ -54,6 +52,8 @@ pub struct Timed {
     /// Runs while the caller does not take what was written.
     stalled: Option<Pin<Box<Sleep>>>,
     parting: Option<Parting>,
+    /// Runs while something came that may be the caller's end.
+    doubt: Option<Pin<Box<Sleep>>>,
 }
 
 /// A connection on which nothing more is said, but something may still come.
@@ -61,24 +61,6 @@ pub struct Timed {
 struct Parting {
     sleep: Pin<Box<Sleep>>,
     left: usize,
-}
-
-/// The requests of one connection, counted by those who answer them.
-#[derive(Clone, Debug)]
-pub struct Requests(Arc<Counts>);
-
-#[derive(Debug)]
-struct Counts {
-    /// When the connection began.
-    since: Instant,
-    begun: AtomicU64,
-    ended: AtomicU64,
-    /// When the last answer must be through, in milliseconds; 0 for whenever its caller likes.
-    end: AtomicU64,
-    /// The last request has a body and was refused, perhaps before its end.
-    refused: AtomicBool,
-    /// The head that is read says twice where its body ends.
-    ambiguous: AtomicBool,
 }
 
 impl Timed {
@@ -95,6 +77,7 @@ impl Timed {
             sleep: None,
             stalled: None,
             parting: None,
+            doubt: None,
         }
     }
 
@@ -125,7 +108,7 @@ impl Timed {
         let bare = self.requests.look().0 == self.answered;
         if bare {
             self.refuse(Headless::told_by(answer));
-            self.requests.0.refused.store(true, Ordering::Relaxed);
+            self.requests.set_refused();
         }
         bare
     }
@@ -151,6 +134,27 @@ impl Timed {
                 return Poll::Ready(());
             }
         }
+    }
+
+    /// Looked at whenever the connection is, as the server reads nothing beyond a request before that is answered. An end of
+    /// what the caller sends is none of the caller, nor is what it sends too early: after such, the kernel is asked.
+    fn caller_has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.doubt.is_none() {
+            if self.stream.poll_read_ready(cx).is_pending() {
+                return false;
+            }
+            // One that is closing may not be through with it yet.
+            self.doubt = Some(Box::pin(sleep(LOOK)));
+        }
+        while let Some(doubt) = &mut self.doubt
+            && doubt.as_mut().poll(cx).is_ready()
+        {
+            if peer::has_left(&self.stream) {
+                return true;
+            }
+            doubt.set(sleep(LOOK_AGAIN));
+        }
+        false
     }
 
     /// The server does not ask an answer for more while its caller takes nothing, so this end of its time is seen here.
@@ -195,7 +199,7 @@ impl AsyncRead for Timed {
                     self.partial = true;
                     self.framing.read(come);
                     if self.framing.is_ambiguous() {
-                        self.requests.0.ambiguous.store(true, Ordering::Relaxed);
+                        self.requests.set_ambiguous();
                     }
                 }
                 Poll::Ready(outcome)
@@ -240,6 +244,9 @@ impl AsyncWrite for Timed {
         let (begun, running) = self.requests.look();
         if !running {
             self.answered = begun;
+            self.doubt = None;
+        } else if self.caller_has_left(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -249,114 +256,5 @@ impl AsyncWrite for Timed {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         }
         self.linger(cx).map(Ok)
-    }
-}
-
-impl Default for Requests {
-    fn default() -> Self {
-        Self(Arc::new(Counts {
-            since: Instant::now(),
-            begun: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
-            end: AtomicU64::new(0),
-            refused: AtomicBool::new(false),
-            ambiguous: AtomicBool::new(false),
-        }))
-    }
-}
-
-impl Requests {
-    /// A head was read; the request runs until its answer's body is dropped.
-    pub fn begin(&self, has_body: bool) -> Running {
-        self.0.begun.fetch_add(1, Ordering::Relaxed);
-        self.0.end.store(0, Ordering::Relaxed);
-        self.0.refused.store(false, Ordering::Relaxed);
-        Running {
-            requests: self.clone(),
-            has_body,
-        }
-    }
-
-    fn refused(&self) -> bool {
-        self.0.refused.load(Ordering::Relaxed)
-    }
-
-    /// When the last answer must be through.
-    fn end(&self) -> Option<Instant> {
-        let end = self.0.end.load(Ordering::Relaxed);
-        (end != 0).then(|| self.0.since + Duration::from_millis(end))
-    }
-
-    /// How many have begun, and whether one runs.
-    fn look(&self) -> (u64, bool) {
-        let begun = self.0.begun.load(Ordering::Relaxed);
-        (begun, begun != self.0.ended.load(Ordering::Relaxed))
-    }
-}
-
-/// A request that is being answered.
-#[derive(Debug)]
-pub struct Running {
-    requests: Requests,
-    has_body: bool,
-}
-
-impl Running {
-    /// Whether the head says twice where its body ends. The connection ends with such a request.
-    pub fn is_ambiguous(&self) -> bool {
-        self.requests.0.ambiguous.load(Ordering::Relaxed)
-    }
-
-    /// The answer that comes must be through by then, its last byte taken by the caller.
-    pub fn must_end(&self, at: Instant) {
-        let counts = &self.requests.0;
-        let end = at.saturating_duration_since(counts.since).as_millis();
-        let end = u64::try_from(end).unwrap_or(u64::MAX).max(1);
-        counts.end.store(end, Ordering::Relaxed);
-    }
-
-    /// The request runs until this answer is through.
-    pub fn until(self, answer: Response<Body>) -> Response<Answering> {
-        let failed = answer.status().is_client_error() || answer.status().is_server_error();
-        if self.has_body && failed {
-            self.requests.0.refused.store(true, Ordering::Relaxed);
-        }
-        answer.map(|body| Answering {
-            body,
-            _running: self,
-        })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.requests.0.ended.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// An answer's body, whose end is the request's.
-#[derive(Debug)]
-pub struct Answering {
-    body: Body,
-    _running: Running,
-}
-
-impl http_body::Body for Answering {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
