@@ -19,11 +19,15 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body};
+use futures::FutureExt;
 use hyper::{
     Request, Response, StatusCode,
     body::{Body as _, Incoming},
@@ -39,8 +43,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tower::ServiceExt;
 
 use self::{
@@ -58,6 +66,9 @@ const MAX_HEAD: usize = 64 << 10;
 const MAX_FIELDS: usize = 100;
 /// Connections beyond the limit that are answered at least with a refusal, or about our health.
 const SPARE: usize = 64;
+/// Kept connections are heard after the listener is closed, until nothing came for this long: a request on its way would be
+/// lost if its connection were closed meanwhile. Each answer says that it was the connection's last.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +91,18 @@ pub struct Ingress {
     workers: Workers,
     metrics: Arc<Metrics>,
     ids: Arc<Ids>,
+    /// No connection outlasts the request that it has.
+    leaving: AtomicBool,
+    /// Requests that came nevertheless.
+    late: AtomicUsize,
+}
+
+/// The connections of one listener.
+struct Connections {
+    places: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
+    graceful: GracefulShutdown,
+    running: TaskTracker,
 }
 
 impl Ingress {
@@ -99,6 +122,8 @@ impl Ingress {
             workers: Workers::start()?,
             metrics,
             ids: Arc::new(Ids::new()),
+            leaving: AtomicBool::new(false),
+            late: AtomicUsize::new(0),
         }))
     }
 
@@ -110,42 +135,67 @@ impl Ingress {
         limit: usize,
         stop: CancellationToken,
     ) {
-        let places = Arc::new(Semaphore::new(limit));
-        let spare = Arc::new(Semaphore::new(SPARE));
-        let graceful = GracefulShutdown::new();
+        let connections = Connections {
+            places: Arc::new(Semaphore::new(limit)),
+            spare: Arc::new(Semaphore::new(SPARE)),
+            graceful: GracefulShutdown::new(),
+            running: TaskTracker::new(),
+        };
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,
             };
-            let (stream, peer) = match accepted {
-                Ok(connection) => connection,
-                Err(error) => {
-                    pause_after(&error).await;
-                    continue;
-                }
-            };
-            let (permit, full) = match Arc::clone(&places).try_acquire_owned() {
-                Ok(permit) => (permit, false),
-                Err(_) => match Arc::clone(&spare).try_acquire_owned() {
-                    Ok(permit) => (permit, true),
-                    Err(_) => continue,
-                },
-            };
-            let worker = self.workers.next();
-            let Ok(stream) = hand_over(stream, worker) else {
-                continue;
-            };
-            let connection = Arc::clone(&self).connection(stream, peer, scope, full);
-            let connection = graceful.watch(connection);
-            worker.spawn(async move {
-                let _permit: OwnedSemaphorePermit = permit;
-                if let Err(error) = connection.await {
-                    tracing::debug!(%peer, %error, "Connection ended");
-                }
-            });
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, scope, &connections),
+                Err(error) => pause_after(&error).await,
+            }
         }
-        graceful.shutdown().await;
+        // Those that are connected already do not know that we leave.
+        while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+            self.admit(stream, peer, scope, &connections);
+        }
+        drop(listener);
+        self.leaving.store(true, Ordering::Relaxed);
+        connections.running.close();
+        let mut heard = 0;
+        while timeout(QUIET, connections.running.wait()).await.is_err() {
+            let late = self.late.load(Ordering::Relaxed);
+            if late == heard {
+                return connections.graceful.shutdown().await;
+            }
+            heard = late;
+        }
+    }
+
+    /// Gives a connection its place and its worker. Without any place it is closed.
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        scope: Scope,
+        connections: &Connections,
+    ) {
+        let (permit, full) = match Arc::clone(&connections.places).try_acquire_owned() {
+            Ok(permit) => (permit, false),
+            Err(_) => match Arc::clone(&connections.spare).try_acquire_owned() {
+                Ok(permit) => (permit, true),
+                Err(_) => return,
+            },
+        };
+        let worker = self.workers.next();
+        let Ok(stream) = hand_over(stream, worker) else {
+            return;
+        };
+        let connection = Arc::clone(self).connection(stream, peer, scope, full);
+        let connection = connections.graceful.watch(connection);
+        let task = async move {
+            let _permit: OwnedSemaphorePermit = permit;
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "Connection ended");
+            }
+        };
+        connections.running.spawn_on(task, worker);
     }
 
     /// One connection's requests.
@@ -205,8 +255,12 @@ impl Ingress {
             Err(refusal) => CallError::from(refusal).response(Style::Raw, Instant::now()),
         };
         response.headers_mut().insert(REQUEST_ID, id);
-        if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            // What is left of the body is not waited for.
+        // What is left of a body that is too large is not waited for.
+        let is_leaving = self.leaving.load(Ordering::Relaxed);
+        if is_leaving {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_leaving || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, task::JoinSet};
 
@@ -149,4 +150,33 @@ async fn a_deleted_function_answers_what_it_has_begun() {
         ledger.summary()
     );
     ledger.check(|call| call.outcome == gone);
+}
+
+/// What is sent while nobody listens is not lost: no byte of it was taken, and its caller knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_graceful_stop_and_start_loses_no_call() {
+    if !has_docker("e2e ledger of a stop") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().at(&home).await;
+    let scale = json!({"scale": {"min": 1, "max": 3, "concurrency": 8}});
+    server.deploy("paused", version("paused", 1, scale)).await;
+    let address = server.address;
+    let mut ledgers = Vec::new();
+    let mut server = server;
+    for _ in 0..3 {
+        let prober = Prober::start(&server, "paused", PACE, 50).await;
+        until_enough(&prober, 300).await;
+        server.signal(Signal::INT);
+        assert!(server.end().await.success());
+        let before = prober.sent();
+        until_enough(&prober, before + 50).await;
+        ledgers.push(prober.stop().await);
+        let start = Start::default().with("--listen", address.to_string());
+        server = start.at(&home).await;
+    }
+    for ledger in ledgers {
+        ledger.check(|call| call.outcome == Outcome::Unreachable);
+    }
 }

@@ -51,13 +51,16 @@ impl Start {
 fn command(home: &Home, args: Vec<OsString>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_faas"));
     command
-        .args(["start", "--listen", "127.0.0.1:0", "--state-dir"])
+        .args(["start", "--state-dir"])
         .arg(home.state())
-        .args(args)
+        .args(&args)
         // A directory without `functions`, which would be watched.
         .current_dir(home.secrets())
         .env("FAAS_LOG", "info")
         .stdin(Stdio::null());
+    if !args.iter().any(|arg| arg == "--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
     for base in [
         "node=faas.local/node:22",
         "node:12=faas.local/node:12",
