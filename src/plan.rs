@@ -18,7 +18,8 @@ use crate::{
     runtime::InstanceId,
 };
 
-/// How long a program that is not ours may take to exit after its first answer, before it counts as one that stays.
+/// How long a program that is not ours may take to exit after an answer: by then it counts as one that stays, or, where it is
+/// known to exit, it is ended.
 pub const PROBATION: Duration = Duration::from_secs(1);
 /// An instance that has lived this long clears the memory of failures before it.
 pub const STABLE: Duration = Duration::from_secs(30);
@@ -89,6 +90,8 @@ pub enum Phase {
     Ready,
     /// It answered its first call at this time and may be about to exit.
     Probation(Instant),
+    /// It answered its only call at this time and exits by itself.
+    Leaving(Instant),
     /// It takes no new calls and leaves when it has none.
     Draining,
     /// It did what makes it unfit (a timeout, a broken answer) and must go.

@@ -231,7 +231,10 @@ impl Controller {
             }
             return;
         }
-        if matches!(removed.phase, Phase::Draining | Phase::Condemned) {
+        if matches!(
+            removed.phase,
+            Phase::Leaving(_) | Phase::Draining | Phase::Condemned
+        ) {
             return;
         }
         let (reason, cause) = if exit.out_of_memory {

@@ -171,6 +171,7 @@ impl Controller {
             "starting",
             "ready",
             "probation",
+            "leaving",
             "draining",
             "condemned",
             "stopping",

@@ -79,6 +79,7 @@ impl Scaler<'_> {
             self.start(active, wanted, self.world.waiting, failure);
         }
         self.retire(active, wanted);
+        self.let_go(active);
     }
 
     /// Instances that survived their first call long enough take the next one.
@@ -178,6 +179,36 @@ impl Scaler<'_> {
             }
         }
     }
+
+    /// What has answered its only call is left to exit by itself, unless it takes too long, or its place is needed.
+    fn let_go(&mut self, active: &Target) {
+        let alive = count(
+            of(self.world, &active.revision)
+                .filter(|i| i.phase.is_alive())
+                .count(),
+        );
+        let starting = self.plan.start.iter();
+        let starting: u32 = starting
+            .filter(|(revision, _)| *revision == active.revision)
+            .map(|(_, n)| n)
+            .sum();
+        let mut places = active.max.saturating_sub(alive + starting);
+        let crowded = self.plan.starved || self.world.pressure;
+        // The oldest come first, and are the first to give way.
+        let idle = of(self.world, &active.revision).filter(|i| i.in_flight == 0);
+        for instance in idle.rev() {
+            let Phase::Leaving(since) = instance.phase else {
+                continue;
+            };
+            let ends = since + PROBATION;
+            if ends <= self.now || crowded || places == 0 {
+                self.plan.stop.push(Stop::Drained(instance.id.clone()));
+            } else {
+                places -= 1;
+                sooner(&mut self.plan.wake, ends);
+            }
+        }
+    }
 }
 
 /// Ends what is out of service: other revisions, condemned and drained instances. What starts for `rolling` stays.
@@ -188,21 +219,22 @@ pub(super) fn clean(
     world: &World,
 ) {
     for instance in &world.instances {
-        let wanted = [active, rolling]
-            .iter()
-            .flatten()
-            .any(|t| t.revision == instance.revision);
-        plan.stop.extend(ending(instance, wanted));
+        let is_of =
+            |target: Option<&Target>| target.is_some_and(|t| t.revision == instance.revision);
+        plan.stop
+            .extend(ending(instance, is_of(active), is_of(rolling)));
     }
 }
 
 /// How an instance ends now, if it does.
-fn ending(instance: &Instance, wanted: bool) -> Option<Stop> {
+fn ending(instance: &Instance, active: bool, rolling: bool) -> Option<Stop> {
     let id = instance.id.clone();
     let busy = instance.in_flight > 0;
+    let wanted = active || rolling;
     match instance.phase {
         Phase::Condemned if !busy => Some(Stop::Kill(id)),
         Phase::Draining if !busy => Some(Stop::Drained(id)),
+        Phase::Leaving(_) if !active && !busy => Some(Stop::Drained(id)),
         Phase::Starting if !wanted => Some(Stop::Kill(id)),
         // It was idle when the world was looked at; a call may have reached it since.
         Phase::Ready | Phase::Probation(_) if !wanted && !busy => Some(Stop::WhenIdle(id)),

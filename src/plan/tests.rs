@@ -1010,6 +1010,102 @@ fn probation() {
 }
 
 #[test]
+fn a_single_call_instance_leaves_by_itself_unless_its_place_is_needed() {
+    let single = |max| Target {
+        concurrency: 1,
+        manners: Manners::Single,
+        max,
+        ..target("a")
+    };
+    let half = Duration::from_millis(500);
+    let leaving = |id, since| instance("a", id, Phase::Leaving(since));
+    let one = || leaving("1", *NOW - half);
+    let two = || vec![leaving("1", *NOW - half), leaving("2", *NOW - half)];
+    let used = |instances| World {
+        last_call: Some(*NOW - half),
+        instances,
+        ..proven()
+    };
+    let stopped = |ids: &[&str]| -> Vec<Stop> {
+        let ids = ids.iter().map(|id| (*id).to_owned());
+        ids.map(Stop::Drained).collect()
+    };
+    let (begun, none) = (starts("a", 1), Vec::new());
+    for (what, max, world, start, stop) in [
+        ("beside its successor", 2, used(vec![one()]), &begun, none),
+        (
+            "and while that is there",
+            2,
+            used(vec![one(), ready("a", "next")]),
+            &vec![],
+            vec![],
+        ),
+        (
+            "it takes too long",
+            10,
+            used(vec![leaving("1", ago(1))]),
+            &begun,
+            stopped(&["1"]),
+        ),
+        (
+            "its successor takes its place at once",
+            1,
+            used(vec![one()]),
+            &begun,
+            stopped(&["1"]),
+        ),
+        (
+            "the older gives way",
+            2,
+            used(two()),
+            &begun,
+            stopped(&["1"]),
+        ),
+        (
+            "there is no memory for its successor",
+            10,
+            World {
+                room: 0,
+                ..used(vec![one()])
+            },
+            &vec![],
+            stopped(&["1"]),
+        ),
+        (
+            "others need memory",
+            10,
+            World {
+                pressure: true,
+                ..used(two())
+            },
+            &begun,
+            stopped(&["2", "1"]),
+        ),
+    ] {
+        let plan = steady(&single(max), &world);
+        assert_eq!((&plan.start, plan.stop), (start, stop), "{what}");
+    }
+    assert_eq!(
+        steady(
+            &single(1),
+            &World {
+                last_call: None,
+                ..used(vec![one()])
+            }
+        ),
+        wake(*NOW + half),
+        "the plan looks again"
+    );
+    let old = used(vec![one()]);
+    assert_eq!(
+        steady(&target("b"), &old).stop,
+        stopped(&["1"]),
+        "another revision serves"
+    );
+    assert_eq!(dismantle(&old).stop, stopped(&["1"]), "deleted");
+}
+
+#[test]
 fn what_is_out_of_service_is_cleaned_up() {
     let a = target("a");
     let id = || "1".to_owned();

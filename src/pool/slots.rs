@@ -156,6 +156,7 @@ impl<I, W> Slots<I, W> {
                 }
             }
         }
+        self.let_go();
         self.grants()
     }
 
@@ -267,6 +268,18 @@ impl<I, W> Slots<I, W> {
         self.all.iter_mut().find(|s| s.id == id).is_some_and(change)
     }
 
+    /// What is on probation is not there to stay, now that its revision is known to exit.
+    fn let_go(&mut self) {
+        let Some(route) = self.route.as_ref().filter(|r| r.manners == Manners::Single) else {
+            return;
+        };
+        for slot in self.all.iter_mut().filter(|s| s.revision == route.revision) {
+            if let Phase::Probation(since) = slot.phase {
+                slot.phase = Phase::Leaving(since);
+            }
+        }
+    }
+
     fn lease(&mut self) -> Option<(Arc<I>, Arc<Route>)> {
         let route = self.route.as_ref()?;
         let most = route.calls_at_a_time();
@@ -300,7 +313,7 @@ fn after_answer(manners: Manners, now: Instant) -> Phase {
     match manners {
         Manners::Stays => Phase::Ready,
         Manners::Unknown => Phase::Probation(now),
-        Manners::Single => Phase::Draining,
+        Manners::Single => Phase::Leaving(now),
     }
 }
 

@@ -369,7 +369,10 @@ impl Simulation {
         if is_single(&instance.revision) && code == 0 && removed.answered {
             self.manners.insert(instance.revision, Manners::Single);
             self.serve(self.serving.clone());
-        } else if !matches!(removed.phase, Phase::Draining | Phase::Condemned) {
+        } else if !matches!(
+            removed.phase,
+            Phase::Leaving(_) | Phase::Draining | Phase::Condemned
+        ) {
             self.failed(&instance.revision, Reason::CrashLoop);
         }
     }

@@ -13,6 +13,7 @@
 )]
 
 mod answer;
+mod care;
 mod edge;
 mod limits;
 mod lossless;

@@ -144,7 +144,7 @@ fn an_answer_decides_what_comes_after_it() {
     for (manners, answered, expected, turn) in [
         (Manners::Stays, true, Phase::Ready, false),
         (Manners::Unknown, true, Phase::Probation(now), true),
-        (Manners::Single, true, Phase::Draining, true),
+        (Manners::Single, true, Phase::Leaving(now), true),
         (Manners::Unknown, false, Phase::Ready, false),
         (Manners::Single, false, Phase::Ready, false),
     ] {
@@ -177,6 +177,21 @@ fn who_stays_after_its_first_call_takes_the_next() {
     assert_eq!(take(&mut slots), None);
     slots.wait(5).unwrap();
     assert_eq!(who(slots.settle("1")), [5]);
+}
+
+#[test]
+fn who_is_on_probation_when_its_kind_is_learnt_leaves_too() {
+    let mut slots = Counted::default();
+    slots.serve(Some(route("a", 16, Manners::Unknown)));
+    add(&mut slots, "a", "1");
+    take(&mut slots).unwrap();
+    slots.answered("1");
+    let now = Instant::now();
+    slots.end("1", now);
+    slots.serve(Some(route("a", 16, Manners::Single)));
+    assert_eq!(phase(&slots, "1"), Some(Phase::Leaving(now)));
+    slots.settle("1");
+    assert_eq!(take(&mut slots), None);
 }
 
 #[test]
