@@ -290,6 +290,18 @@ async fn a_container_reaches_and_fills_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_cores_than_the_machine_has_are_as_many_as_it_has() {
+    let Some(bench) = bench().await else { return };
+    let mut spec = bench.spec(&[]);
+    spec.limits.nano_cpus = 4_000_000_000_000;
+    bench.runtime.start(&spec).await.unwrap();
+    let told = inspect(&spec.id).await.host_config.unwrap().nano_cpus;
+    let told = told.unwrap();
+    assert!(told > 0 && told < spec.limits.nano_cpus, "{told}");
+    bench.stop(&spec).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_engine_was_told_the_limits_and_no_secret() {
     let Some(bench) = bench().await else { return };
     let mut spec = bench.spec(&[]);

@@ -32,6 +32,9 @@ const SOCKETS: &str = "/run/faas";
 const SECRETS: &str = "/run/secrets";
 const TMP: &str = "/tmp";
 
+/// One core, as limits count them.
+pub const CORE: i64 = 1_000_000_000;
+
 /// What the engine's host provides for one container.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement<'a> {
@@ -41,6 +44,8 @@ pub struct Placement<'a> {
     pub dirs: &'a InstanceDirs,
     /// Name of a network, or `none`.
     pub network: &'a str,
+    /// Cores of the machine, or as many of them as are known to be enough.
+    pub cores: i64,
 }
 
 /// The body of the create call.
@@ -111,7 +116,14 @@ fn host(spec: &InstanceSpec, image: &ImageConfig, at: Placement<'_>) -> HostConf
         network_mode: Some(at.network.to_owned()),
         memory: Some(spec.limits.memory),
         memory_swap: Some(spec.limits.memory),
-        nano_cpus: Some(spec.limits.nano_cpus),
+        // The engine refuses more than its machine has, and takes none for no limit; the same manifest is for small
+        // machines and big ones.
+        nano_cpus: Some(
+            spec.limits
+                .nano_cpus
+                .min(at.cores.saturating_mul(CORE))
+                .max(CORE / 100),
+        ),
         pids_limit: Some(spec.limits.pids),
         shm_size: Some(spec.limits.tmp),
         tmpfs: Some(writable(image, spec.limits.tmp)),

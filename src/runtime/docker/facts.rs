@@ -60,6 +60,12 @@ pub(super) async fn maps_users(engine: &Engine) -> Result<bool, CallError> {
     Ok(has(&info, "name=userns") || has(&info, "name=rootless"))
 }
 
+/// Cores of the engine's machine; as many as one likes where it does not say.
+pub(super) async fn cores(engine: &Engine) -> Result<i64, CallError> {
+    let told = info(engine).await?.ncpu.filter(|cores| *cores > 0);
+    Ok(told.unwrap_or(i64::MAX))
+}
+
 async fn info(engine: &Engine) -> Result<SystemInfo, CallError> {
     engine
         .call("info", LOOK, |docker| async move { docker.info().await })

@@ -101,6 +101,7 @@ async fn launch(
         init: &init,
         dirs,
         network: internet.as_ref().map_or("none", |_| inner.internet.name()),
+        cores: cores(inner, spec).await?,
     };
     let container = create(inner, spec, container::body(spec, &image, at)?).await?;
     let outcome = async {
@@ -118,6 +119,14 @@ async fn launch(
         tracing::warn!(instance = spec.id, %error, "A container that failed to start stays behind");
     }
     outcome
+}
+
+/// Cores that the instance may share in. Every machine has one; only for more the engine is asked.
+async fn cores(inner: &Inner, spec: &InstanceSpec) -> Result<i64, CallError> {
+    if spec.limits.nano_cpus <= container::CORE {
+        return Ok(1);
+    }
+    facts::cores(&inner.engine).await
 }
 
 async fn image_config(inner: &Inner, spec: &InstanceSpec) -> Result<ImageConfig, RuntimeError> {

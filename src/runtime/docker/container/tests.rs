@@ -49,8 +49,26 @@ fn made(spec: &InstanceSpec, image: &ImageConfig) -> ContainerCreateBody {
         init: Path::new("/state/init"),
         dirs: &dirs(),
         network: "none",
+        cores: 4,
     };
     body(spec, image, at).unwrap()
+}
+
+#[test]
+fn cores_are_asked_for_as_the_engine_has_them() {
+    for (asked, told) in [
+        (0, CORE / 100),
+        (1, CORE / 100),
+        (3 * CORE + 1, 3 * CORE + 1),
+        (4 * CORE, 4 * CORE),
+        (4 * CORE + 1, 4 * CORE),
+        (i64::MAX, 4 * CORE),
+    ] {
+        let mut spec = spec();
+        spec.limits.nano_cpus = asked;
+        let host = made(&spec, &image()).host_config.unwrap();
+        assert_eq!(host.nano_cpus, Some(told), "{asked}");
+    }
 }
 
 #[test]
