@@ -28,7 +28,7 @@ use std::{future::Future, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use self::error::CliError;
-use crate::config::StartArgs;
+use crate::{config::StartArgs, text};
 
 /// Declarative functions that run the same on a laptop and in a cluster.
 #[derive(Debug, Parser)]
@@ -94,7 +94,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Err(CliError::Told) => ExitCode::FAILURE,
         Err(error) => {
-            output::say(&format!("faas: {}\n", table::plain(&error.to_string())));
+            output::say(&format!("faas: {}\n", text::plain(&error.to_string())));
             ExitCode::FAILURE
         }
     }

@@ -15,4 +15,5 @@ pub mod retry;
 pub mod runtime;
 pub mod store;
 pub mod telemetry;
+pub mod text;
 pub mod workers;

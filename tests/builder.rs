@@ -275,13 +275,17 @@ async fn a_failing_step_is_named_with_its_last_words() {
         let bench = Bench::new(flavour, BuildEnvironment::default()).await;
         let marker = fresh();
         let step = format!("RUN echo made > /{marker}");
-        let files = dockerfile(&["FROM busybox:1", &step, "RUN echo my last words && exit 3"]);
+        let files = dockerfile(&[
+            "FROM busybox:1",
+            &step,
+            "RUN echo my last words >&2 && exit 3",
+        ]);
         let job = bench.job(Language::Dockerfile, &borrowed(&files));
         let error = bench.build(&job).await.unwrap_err();
         assert_eq!(
             error,
             BuildError::Failed {
-                step: "RUN echo my last words && exit 3".into(),
+                step: "RUN echo my last words >&2 && exit 3".into(),
                 message: "exit code 3; its last words: my last words".into()
             },
             "{flavour:?}"

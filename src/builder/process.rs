@@ -26,6 +26,7 @@ use super::{
     BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName,
     recipe::{self, Language, SHIM},
 };
+use crate::text;
 
 /// How much of what `npm` said an error repeats, in bytes.
 const TAIL: usize = 2048;
@@ -130,7 +131,8 @@ impl ProcessBuilder {
         if status.success() {
             return Ok(());
         }
-        let words = String::from_utf8_lossy(&complained).trim().to_owned();
+        let words = text::tail(&complained, TAIL);
+        let words = words.trim().to_owned();
         if words.contains("ENOSPC") {
             return Err(BuildError::NoSpace(words));
         }
@@ -172,7 +174,7 @@ async fn copy(from: Option<impl AsyncRead + Unpin>, log: &dyn BuildLog, tail: &m
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         log.write(&buffer[..read]);
         tail.extend_from_slice(&buffer[..read]);
-        let excess = tail.len().saturating_sub(TAIL);
+        let excess = tail.len().saturating_sub(2 * TAIL);
         tail.drain(..excess);
     }
 }

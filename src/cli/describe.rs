@@ -12,12 +12,13 @@ use super::{
     error::CliError,
     output::{self, Format},
     report::{Report, Turns},
-    table::{Table, plain},
+    table::Table,
 };
 use crate::function::{
     Function, FunctionKey,
     crd::{FunctionStatus, LastBuild},
 };
+use crate::text::plain;
 
 /// Lines of the last build's log that are shown.
 const LOG_LINES: usize = 15;

@@ -1,5 +1,7 @@
 //! Tables for people (pure): padded columns without borders, fit for `awk` too.
 
+use crate::text::plain;
+
 /// Between two columns.
 const GAP: &str = "   ";
 /// Stands for a cell that is empty, so that columns can be counted.
@@ -67,36 +69,9 @@ fn one_line(cell: &str) -> String {
     }
 }
 
-/// Text of functions and builds without what would colour, move or confuse a terminal.
-pub fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c == '\u{1b}' && rest.next_if_eq(&'[').is_some() {
-            // A control sequence ends with its first letter or sign from '@' on.
-            rest.by_ref().find(|end| ('@'..='~').contains(end));
-        } else if !c.is_control() || matches!(c, '\n' | '\t') {
-            plain.push(c);
-        }
-    }
-    plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_sequences_do_not_reach_the_terminal() {
-        for (text, shown) in [
-            ("plain\n\ttext", "plain\n\ttext"),
-            ("\u{1b}[91mred\u{1b}[0m!", "red!"),
-            ("a\u{1b}[2Jb\u{1b}c\u{7}", "abc"),
-            ("cut\u{1b}[12", "cut"),
-        ] {
-            assert_eq!(plain(text), shown);
-        }
-    }
 
     #[test]
     fn columns_are_padded_and_lines_end_without_blanks() {

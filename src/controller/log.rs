@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::sync::watch;
 
-use crate::builder::BuildLog;
+use crate::{builder::BuildLog, text};
 
 /// Most bytes that are kept; older ones are dropped.
 const KEPT: usize = 1 << 20;
@@ -56,20 +56,9 @@ impl LiveLog {
         self.state.send_modify(|state| state.1 = false);
     }
 
-    /// The end of it, as text, from a character's beginning.
+    /// The end of it, as plain text.
     pub fn tail(&self) -> String {
-        let kept = self.lock();
-        let from = kept.bytes.len().saturating_sub(TAIL);
-        let tail = &kept.bytes[from..];
-        let inside = if from > 0 {
-            tail.iter()
-                .take(3)
-                .take_while(|b| is_continuation(**b))
-                .count()
-        } else {
-            0
-        };
-        String::from_utf8_lossy(&tail[inside..]).into_owned()
+        text::tail(&self.lock().bytes, TAIL)
     }
 
     /// What is kept, and with `follow` what comes until the build ends.
@@ -107,11 +96,6 @@ impl LiveLog {
     }
 }
 
-/// Whether the byte stands within a character of UTF-8, after its first byte.
-fn is_continuation(byte: u8) -> bool {
-    byte & 0b1100_0000 == 0b1000_0000
-}
-
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt, StreamExt};
@@ -126,65 +110,31 @@ mod tests {
         log
     }
 
-    async fn text(stream: impl Stream<Item = Bytes>) -> String {
+    async fn all(stream: impl Stream<Item = Bytes>) -> String {
         let pieces: Vec<Bytes> = stream.collect().await;
         String::from_utf8(pieces.concat()).unwrap()
     }
 
     #[test]
-    fn the_tail_begins_with_a_whole_character() {
-        for (what, pieces, expected) in [
-            ("nothing", vec![], String::new()),
-            (
-                "little",
-                vec!["step 1\n", "step 2\n"],
-                "step 1\nstep 2\n".to_owned(),
-            ),
-            (
-                "two bytes each",
-                vec!["a", &"ä".repeat(TAIL)],
-                "ä".repeat(TAIL / 2),
-            ),
-            (
-                "cut within two bytes",
-                vec!["a", &"ä".repeat(TAIL), "b"],
-                "ä".repeat(TAIL / 2 - 1) + "b",
-            ),
-            (
-                "cut within three bytes",
-                vec![&"€".repeat(TAIL)],
-                "€".repeat(TAIL / 3),
-            ),
-            (
-                "cut within four bytes",
-                vec![&"🦀".repeat(TAIL), "abc"],
-                "🦀".repeat(TAIL / 4 - 1) + "abc",
-            ),
-        ] {
-            assert_eq!(log(&pieces).tail(), expected, "{what}");
-        }
-    }
-
-    #[test]
-    fn a_tail_of_no_text_is_shown_all_the_same() {
-        let log = LiveLog::default();
-        log.write(&vec![0b1000_0000; 2 * TAIL]);
-        assert_eq!(log.tail().chars().count(), TAIL - 3);
+    fn the_tail_is_text_for_a_status() {
+        let long = "x".repeat(TAIL);
+        let log = log(&["first", "\u{1b}[91m", &long, "\u{1b}[0mlast"]);
+        assert_eq!(log.tail(), long[4..].to_owned() + "last");
     }
 
     #[tokio::test]
     async fn only_the_last_part_is_kept() {
         let log = log(&["old", &"x".repeat(KEPT - 1), "new"]);
         log.close();
-        let read = text(Arc::clone(&log).read(true)).await;
+        let read = all(Arc::clone(&log).read(true)).await;
         assert_eq!((read.len(), read.ends_with("xnew")), (KEPT, true));
         assert!(log.tail().ends_with("xnew"));
     }
 
     #[tokio::test]
     async fn a_reader_that_does_not_follow_ends_at_once() {
-        assert_eq!(text(log(&["a", "b"]).read(false)).await, "ab");
-        assert_eq!(text(log(&[]).read(false)).await, "");
+        assert_eq!(all(log(&["a", "b"]).read(false)).await, "ab");
+        assert_eq!(all(log(&[]).read(false)).await, "");
     }
 
     #[tokio::test]
@@ -200,7 +150,7 @@ mod tests {
         assert_eq!(follower.next().await.unwrap(), "after");
         assert_eq!(follower.next().await, None);
         assert_eq!(
-            text(log.read(true)).await,
+            all(log.read(true)).await,
             "before between after",
             "one that starts late"
         );
@@ -214,7 +164,7 @@ mod tests {
         log.write(&vec![b'x'; KEPT]);
         log.write(b"last");
         log.close();
-        let rest = text(follower).await;
+        let rest = all(follower).await;
         assert_eq!((rest.len(), rest.ends_with("xlast")), (KEPT, true));
     }
 }

@@ -1,5 +1,7 @@
 //! Pure: the end of a log, as error messages quote it.
 
+use crate::text::plain;
+
 /// Lines quoted at most.
 pub const LINES: u32 = 20;
 /// Bytes quoted at most.
@@ -11,23 +13,16 @@ pub fn keep(log: &mut Vec<u8>, limit: usize) {
     log.drain(..excess);
 }
 
-/// The last [`LINES`] lines of at most [`BYTES`] bytes as text; what is no text or moves a terminal's cursor is replaced.
+/// The last [`LINES`] lines of at most [`BYTES`] bytes as text; what is no text is replaced.
 #[must_use]
 pub fn text(log: &[u8]) -> String {
     let log = &log[log.len().saturating_sub(BYTES)..];
-    let text = String::from_utf8_lossy(log);
+    let text = plain(&String::from_utf8_lossy(log));
     let lines: Vec<&str> = text.trim().lines().collect();
     let first = lines.len().saturating_sub(LINES as usize);
-    let shown = |c: char| {
-        if c.is_control() && c != '\n' && c != '\t' {
-            '\u{fffd}'
-        } else {
-            c
-        }
-    };
     match lines[first..].join("\n") {
         empty if empty.is_empty() => "(none)".to_owned(),
-        lines => lines.chars().map(shown).collect(),
+        lines => lines,
     }
 }
 
@@ -42,7 +37,7 @@ mod tests {
             (b" \n\n", "(none)"),
             (b"one\r\ntwo\n", "one\ntwo"),
             (b"\xff\xfe\n", "\u{fffd}\u{fffd}"),
-            (b"\x1b[2Jred", "\u{fffd}[2Jred"),
+            (b"\x1b[2Jred\x1b[0m", "red"),
         ] {
             assert_eq!(text(log), expected);
         }

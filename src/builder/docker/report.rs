@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::super::BuildLog;
+use crate::{builder::BuildLog, text};
 
 /// How much of a step's last words an error repeats, in bytes.
 const TAIL: usize = 2048;
@@ -45,8 +45,8 @@ impl Report {
         self.log.write(bytes);
         let tail = self.tails.entry(self.current.clone()).or_default();
         tail.extend_from_slice(bytes);
-        if tail.len() > 2 * TAIL {
-            tail.drain(..tail.len() - TAIL);
+        if tail.len() > 4 * TAIL {
+            tail.drain(..tail.len() - 2 * TAIL);
         }
     }
 
@@ -69,8 +69,7 @@ impl Report {
             .tails
             .get(self.culprit())
             .map_or(&[][..], Vec::as_slice);
-        let start = tail.len().saturating_sub(TAIL);
-        String::from_utf8_lossy(&tail[start..]).trim().to_owned()
+        text::tail(tail, TAIL).trim().to_owned()
     }
 
     /// The end of a log that failed.

@@ -9,11 +9,11 @@ use super::super::{
     error::CliError,
     list::ready,
     output,
-    table::plain,
 };
 use crate::{
     builder::archive::Context,
     function::{Function, FunctionKey},
+    text::plain,
 };
 
 /// Between two looks at the Function.
