@@ -293,5 +293,6 @@ impl Runtime for DockerRuntime {
         if let Err(error) = self.close_network().await {
             tracing::warn!(%error, "The network of functions with `network: internet` could not be removed");
         }
+        self.0.settings.run_root.close();
     }
 }

@@ -276,4 +276,8 @@ impl Runtime for ProcessRuntime {
             ("node".to_owned(), node),
         ]))
     }
+
+    async fn leave(&self) {
+        self.0.settings.run_root.close();
+    }
 }

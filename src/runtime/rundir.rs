@@ -127,6 +127,12 @@ impl RunRoot {
         Ok(ids)
     }
 
+    /// Removes the root itself, unless there is something in it. To be opened anew before it is used again.
+    pub fn close(&self) {
+        // What stays, and why, was told when it could not be removed.
+        let _ = fs::remove_dir(&self.path);
+    }
+
     fn secrets(&self, id: &str) -> PathBuf {
         self.path.join(format!("{id}{SECRETS}"))
     }

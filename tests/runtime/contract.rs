@@ -36,6 +36,7 @@ macro_rules! promises {
             logs_are_read_and_followed,
             what_is_not_there_has_no_log,
             facts_name_the_engine,
+            leaving_takes_the_run_directory_along_once_it_is_empty,
         );
     };
 }
@@ -53,6 +54,17 @@ pub async fn a_started_instance_answers(bench: &Bench) {
     assert_eq!(answer, "hello1");
     bench.stop(&spec).await;
     assert_eq!(bench.runtime.observe().await.unwrap(), []);
+}
+
+pub async fn leaving_takes_the_run_directory_along_once_it_is_empty(bench: &Bench) {
+    let spec = bench.spec(&[]);
+    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let root = socket.ancestors().nth(2).unwrap();
+    bench.runtime.leave().await;
+    assert!(socket.exists(), "what is in use stays");
+    bench.stop(&spec).await;
+    bench.runtime.leave().await;
+    assert!(!root.exists());
 }
 
 pub async fn stopping_leaves_nothing_and_may_be_repeated(bench: &Bench) {
