@@ -22,6 +22,7 @@ use bollard::{
 use futures::{Stream, StreamExt, pin_mut};
 use tokio_util::task::TaskTracker;
 
+pub use self::ping::flavour;
 use self::{errors::is_missing, report::Report, sweep::Sweep};
 use super::{BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, recipe};
 
@@ -81,7 +82,7 @@ impl DockerBuilder {
                 "{address} speaks API {version} only: Docker 20.10 (API 1.41) or newer is needed"
             )));
         }
-        let flavour = ping::flavour(socket)
+        let flavour = flavour(socket)
             .await
             .map_err(|error| BuildError::Engine(format!("{address}: {error}")))?;
         Ok(Self {

@@ -13,7 +13,10 @@ use super::Flavour;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// BuildKit when the engine names it, else the classic builder (Docker 20.10 says nothing).
-pub(super) async fn flavour(socket: &Path) -> io::Result<Flavour> {
+///
+/// # Errors
+/// When nobody answers there in time.
+pub async fn flavour(socket: &Path) -> io::Result<Flavour> {
     tokio::time::timeout(LIMIT, ask(socket)).await?
 }
 

@@ -1,14 +1,14 @@
 //! What people and `faas doctor` want to know about an engine.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use bollard::models::SystemInfo;
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
 
 use super::engine::{CallError, Engine, LOOK};
-use crate::runtime::RuntimeError;
+use crate::{
+    builder::docker::{Flavour, flavour},
+    runtime::RuntimeError,
+};
 
 pub(super) async fn facts(engine: &Engine) -> Result<BTreeMap<String, String>, RuntimeError> {
     let info = info(engine).await?;
@@ -23,7 +23,7 @@ pub(super) async fn facts(engine: &Engine) -> Result<BTreeMap<String, String>, R
             "engine",
             format!("Docker {version}, API {}", docker.client_version()),
         ),
-        ("builder", builder(engine).await),
+        ("builder", builder(engine).await.to_owned()),
         (
             "cgroup",
             info.cgroup_version
@@ -97,30 +97,11 @@ async fn icc(engine: &Engine) -> String {
     }
 }
 
-/// The builder that the engine prefers. bollard shows no response heads, and only there it is told.
-async fn builder(engine: &Engine) -> String {
-    let asked = tokio::time::timeout(Duration::from_secs(5), builder_version(engine)).await;
-    match asked {
-        Ok(Ok(Some(version))) if version == "2" => "BuildKit".to_owned(),
-        Ok(Ok(_)) => "classic".to_owned(),
-        _ => "unknown".to_owned(),
+/// The builder that the engine prefers.
+async fn builder(engine: &Engine) -> &'static str {
+    match flavour(engine.socket()).await {
+        Ok(Flavour::BuildKit) => "BuildKit",
+        Ok(Flavour::Classic) => "classic",
+        Err(_) => "unknown",
     }
-}
-
-async fn builder_version(
-    engine: &Engine,
-) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = UnixStream::connect(engine.socket()).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get("/_ping")
-        .header(hyper::header::HOST, "docker")
-        .body(Empty::<bytes::Bytes>::new())?;
-    let answered = sender.send_request(request);
-    let response = tokio::select! {
-        response = answered => response?,
-        ended = connection => return Err(ended.err().map_or("closed".into(), Into::into)),
-    };
-    let version = response.headers().get("Builder-Version");
-    Ok(version.and_then(|v| v.to_str().ok()).map(str::to_owned))
 }
