@@ -4,6 +4,7 @@
 //! conditions. Everything here is pure: no IO, no async, no clock.
 
 pub mod crd;
+pub mod folder;
 pub mod manifest;
 pub mod quantity;
 pub mod status;

@@ -14,13 +14,15 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Api;
 use crate::{
     builder::archive::{ArchiveError, Context, Limits},
     function::{
-        API_VERSION, Function, FunctionKey, KIND, crd::Language, manifest, validate::validate,
+        Function, FunctionKey,
+        folder::{self, FN_YAML},
+        manifest::ManifestError,
     },
     ingress::reply::ERROR_HEADER,
     store::Manager,
@@ -201,47 +203,20 @@ fn unpack(file: &str) -> Result<Context, Failure> {
     })
 }
 
-/// The object that an upload stands for. A `fn.yaml` in it may say more than the language: then it is a manifest.
+/// The object that an upload stands for.
 fn object(key: &FunctionKey, digest: &str, context: &Context) -> Result<Function, Failure> {
-    let invalid = |message: String| Failure::bad("InvalidSpec", message);
-    let mut value = match context.file("fn.yaml") {
-        Some(text) => settings(text).map_err(|message| invalid(format!("fn.yaml: {message}")))?,
-        None => json!({}),
-    };
-    if context.contains("Dockerfile") {
-        value["language"] = Language::Dockerfile.to_string().into();
-    } else if value.get("language").is_none() {
-        value["language"] = Language::Node.to_string().into();
-    }
-    value["source"] = json!({"archive": format!("sha256:{digest}")});
-    let object = json!({
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {"name": key.name(), "namespace": key.namespace()},
-        "spec": value,
-    });
-    validate(object).map_err(|errors| {
-        invalid(
-            errors
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; "),
-        )
+    let has_dockerfile = context.contains("Dockerfile");
+    let object = folder::function(key, context.file(FN_YAML), has_dockerfile, digest);
+    object.map_err(|error| {
+        let info = match error {
+            ManifestError::Invalid(errors) => {
+                let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                errors.join("; ")
+            }
+            error => format!("{FN_YAML}: {error}"),
+        };
+        Failure::bad("InvalidSpec", info)
     })
-}
-
-/// What a `fn.yaml` says of the spec: the seed's one line `language: node`, or a whole manifest.
-fn settings(text: &[u8]) -> Result<Value, String> {
-    let value = manifest::value(text).map_err(|error| error.to_string())?;
-    match value {
-        Value::Object(mut map) if map.contains_key("kind") => {
-            Ok(map.remove("spec").unwrap_or_else(|| json!({})))
-        }
-        Value::Object(map) => Ok(Value::Object(map)),
-        Value::Null => Ok(json!({})),
-        _ => Err("must be a mapping such as `language: node`".to_owned()),
-    }
 }
 
 /// Under which name the caller reached us.

@@ -5,26 +5,59 @@ use std::path::{Path, PathBuf};
 use super::{error::CliError, invoke};
 use crate::{
     directory::is_manifest,
-    function::manifest::{ManifestError, Parsed},
+    function::{
+        Function,
+        folder::{self, FN_YAML},
+        manifest::{ManifestError, Parsed},
+    },
 };
 
 /// What a file defines.
 pub struct File {
     pub path: PathBuf,
     pub documents: Vec<Parsed>,
+    /// The verdict on a `fn.yaml` that is no manifest: it belongs to the code beside it.
+    pub folder: Option<Result<Function, ManifestError>>,
 }
 
 impl File {
     /// Everything that is wrong in it, as `file:line: name: error`.
     pub fn complaints(&self) -> Vec<String> {
         let path = self.path.display();
+        if self.folder.is_some() {
+            return vec![format!(
+                "{path}:1: this is no manifest but belongs to the code beside it: deploy that directory with `faas build`"
+            )];
+        }
         if self.documents.is_empty() {
             return vec![format!("{path}:1: there is no Function in it")];
         }
         self.documents
             .iter()
-            .flat_map(|parsed| complaints(&path.to_string(), parsed))
+            .flat_map(|parsed| {
+                let name = parsed.key.as_ref().map(|key| format!("{key}: "));
+                let error = parsed.verdict.as_ref().err();
+                error.map(|e| self.told(parsed.line, &name.unwrap_or_default(), e))
+            })
+            .flatten()
             .collect()
+    }
+
+    /// What is wrong from a line on, with its place and the name of whose it is.
+    pub fn told(&self, line: usize, name: &str, error: &ManifestError) -> Vec<String> {
+        let path = self.path.display();
+        match error {
+            ManifestError::Syntax {
+                line,
+                column,
+                message,
+            } => vec![format!("{path}:{line}:{column}: {message}")],
+            ManifestError::Invalid(errors) => errors
+                .iter()
+                .map(|e| format!("{path}:{line}: {name}{e}"))
+                .collect(),
+            ManifestError::TooLarge(_) => vec![format!("{path}:{line}: {error}")],
+        }
     }
 }
 
@@ -47,8 +80,39 @@ pub fn read(paths: &[PathBuf], parse: Parse) -> Result<Vec<File>, CliError> {
 }
 
 fn file(path: PathBuf, parse: Parse) -> Result<File, CliError> {
-    let documents = parse(&invoke::read(&path)?);
-    Ok(File { path, documents })
+    let text = invoke::read(&path)?;
+    let folder = folder_of(&path, &text);
+    let documents = if folder.is_some() {
+        Vec::new()
+    } else {
+        parse(&text)
+    };
+    Ok(File {
+        path,
+        documents,
+        folder,
+    })
+}
+
+/// The verdict on the directory whose `fn.yaml` this is, if it is one.
+fn folder_of(path: &Path, text: &[u8]) -> Option<Result<Function, ManifestError>> {
+    if path.file_name()? != FN_YAML || folder::is_manifest(text) {
+        return None;
+    }
+    // Its name and its archive are the upload's to say.
+    let key = "name".parse().ok()?;
+    let has_dockerfile = path.with_file_name("Dockerfile").is_file();
+    let archive = "0".repeat(64);
+    let verdict = folder::function(&key, Some(text), has_dockerfile, &archive);
+    Some(verdict.map_err(|mut error| {
+        if let ManifestError::Invalid(errors) = &mut error {
+            // The whole file is a spec.
+            for error in errors {
+                error.path = error.path.trim_start_matches("spec.").to_owned();
+            }
+        }
+        error
+    }))
 }
 
 fn manifests_in(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
@@ -73,28 +137,6 @@ fn manifests_in(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(paths)
 }
 
-fn complaints(path: &str, parsed: &Parsed) -> Vec<String> {
-    let name = parsed
-        .key
-        .as_ref()
-        .map(|key| format!("{key}: "))
-        .unwrap_or_default();
-    let line = parsed.line;
-    match &parsed.verdict {
-        Ok(_) => Vec::new(),
-        Err(ManifestError::Syntax {
-            line,
-            column,
-            message,
-        }) => vec![format!("{path}:{line}:{column}: {message}")],
-        Err(ManifestError::Invalid(errors)) => errors
-            .iter()
-            .map(|e| format!("{path}:{line}: {name}{e}"))
-            .collect(),
-        Err(error @ ManifestError::TooLarge(_)) => vec![format!("{path}:{line}: {error}")],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +148,7 @@ mod tests {
         let file = File {
             path: "f.yaml".into(),
             documents: manifest::parse(text),
+            folder: None,
         };
         let complaints = file.complaints();
         assert_eq!(complaints.len(), 3, "{complaints:?}");
@@ -132,6 +175,7 @@ mod tests {
         let file = File {
             path: "f.yaml".into(),
             documents: Vec::new(),
+            folder: None,
         };
         assert_eq!(file.complaints(), ["f.yaml:1: there is no Function in it"]);
     }

@@ -19,6 +19,17 @@ pub struct ValidateArgs {
 pub fn run(args: &ValidateArgs) -> Result<(), CliError> {
     let mut wrong = false;
     for file in manifests::read(&args.files, manifest::parse)? {
+        let complaints = match &file.folder {
+            Some(Ok(_)) => {
+                let path = file.path.display();
+                output::print(&format!(
+                    "{path}: the fn.yaml of a function's directory, deployed with `faas build` there: valid\n"
+                ))?;
+                Vec::new()
+            }
+            Some(Err(error)) => file.told(1, "", error),
+            None => file.complaints(),
+        };
         for parsed in file
             .documents
             .iter()
@@ -31,7 +42,7 @@ pub fn run(args: &ValidateArgs) -> Result<(), CliError> {
                 .unwrap_or_default();
             output::print(&format!("{}: {name} valid\n", file.path.display()))?;
         }
-        for complaint in file.complaints() {
+        for complaint in complaints {
             wrong = true;
             output::say(&format!("{complaint}\n"));
         }

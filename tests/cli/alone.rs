@@ -127,6 +127,46 @@ fn validate_reads_standard_input_and_tells_all_errors() {
 }
 
 #[test]
+fn validate_knows_the_settings_of_a_directory_of_code() {
+    let dir = TempDir::new().unwrap();
+    typed(dir.path(), &["init"]).good();
+    for text in [None, Some("language: node\n"), Some("timeoutSeconds: 5\n")] {
+        if let Some(text) = text {
+            fs::write(dir.path().join("fn.yaml"), text).unwrap();
+        }
+        for file in ["fn.yaml", "."] {
+            let said = typed(dir.path(), &["validate", file]).good();
+            assert!(said.contains("fn.yaml: the fn.yaml of"), "{said}");
+            assert!(said.ends_with("`faas build` there: valid\n"), "{said}");
+        }
+    }
+    let said = typed(dir.path(), &["apply", "-f", "fn.yaml"]).bad();
+    assert!(
+        said.contains("deploy that directory with `faas build`"),
+        "{said}"
+    );
+
+    fs::write(dir.path().join("fn.yaml"), "language: cobol\ncolour: 1\n").unwrap();
+    let said = typed(dir.path(), &["validate", "fn.yaml"]).bad();
+    for begin in [
+        "fn.yaml:1: language: Unsupported value: \"cobol\"",
+        "fn.yaml:1: colour: Unknown field",
+    ] {
+        assert!(said.lines().any(|line| line.starts_with(begin)), "{said}");
+    }
+    fs::write(
+        dir.path().join("fn.yaml"),
+        "apiVersion: faas.dev/v1alpha1\nkind: Function\n",
+    )
+    .unwrap();
+    let said = typed(dir.path(), &["validate", "fn.yaml"]).bad();
+    assert!(
+        said.contains("metadata: Required"),
+        "a manifest is one: {said}"
+    );
+}
+
+#[test]
 fn validate_names_what_it_cannot_read() {
     let dir = TempDir::new().unwrap();
     for (path, words) in [
