@@ -53,6 +53,9 @@ pub enum BuildError {
     /// A ready image or the base image cannot be had; the registry's words.
     #[error("image {image:?} cannot be pulled: {message}")]
     Pull { image: ImageName, message: String },
+    /// The source was there, and cannot be read at this moment.
+    #[error("the source cannot be read: {0}")]
+    Source(String),
     /// The disk is full.
     #[error("no space left for the build: {0}")]
     NoSpace(String),

@@ -15,6 +15,7 @@ use self::scale::Scaler;
 use crate::{
     builder::ImageName,
     function::{Revision, status::Reason},
+    retry::BACKOFF,
     runtime::InstanceId,
 };
 
@@ -59,6 +60,21 @@ pub enum Manners {
 pub struct Blocked {
     pub reason: Reason,
     pub message: String,
+    /// How often in a row, where it was tried again.
+    pub attempts: u32,
+    /// When to try again; never where only an edit helps.
+    pub retry_at: Option<Instant>,
+}
+
+impl Blocked {
+    /// Time helps only against what was there and could not be read.
+    pub fn after(mut self, before: Option<&Self>, now: Instant) -> Self {
+        if self.reason == Reason::SourceUnavailable {
+            self.attempts = before.map_or(0, |b| b.attempts) + 1;
+            self.retry_at = BACKOFF.next(self.attempts, now);
+        }
+        self
+    }
 }
 
 /// A failure that is not over.
@@ -244,6 +260,9 @@ pub fn plan(
         .refuse
         .take()
         .or_else(|| plan.hopeless(newest, active, world));
+    if let Some(at) = newest.err().and_then(|blocked| blocked.retry_at) {
+        sooner(&mut plan.wake, at);
+    }
     plan.forgive = forgiven(desired, serving, world, now, &mut plan.wake);
     plan
 }
@@ -304,8 +323,8 @@ impl Plan {
             (Err(blocked), _) if active.is_none() => Some(Failure {
                 reason: blocked.reason,
                 message: blocked.message.clone(),
-                attempts: 0,
-                retry_at: None,
+                attempts: blocked.attempts,
+                retry_at: blocked.retry_at,
             }),
             (Ok(desired), ImageState::Failed(failure)) if !self.build => active
                 .is_none_or(|a| a.image == desired.image)

@@ -193,9 +193,12 @@ impl Controller {
             .resolver
             .job(function)
             .await
-            .map_err(|blocked| BuildError::Failed {
-                step: "reading the source".to_owned(),
-                message: blocked.message,
+            .map_err(|blocked| match blocked.reason {
+                Reason::SourceUnavailable => BuildError::Source(blocked.message),
+                _ => BuildError::Failed {
+                    step: "reading the source".to_owned(),
+                    message: blocked.message,
+                },
             })?;
         self.ports.builder.build(&job, log).await
     }

@@ -237,6 +237,7 @@ fn judge(error: &BuildError) -> (Reason, Retry) {
         }
         BuildError::Timeout { .. } => (Reason::BuildTimeout, Retry::OnChange),
         BuildError::Pull { .. } => (Reason::PullFailed, BACKOFF),
+        BuildError::Source(_) => (Reason::SourceUnavailable, BACKOFF),
         BuildError::NoSpace(_) => (Reason::NoSpace, BACKOFF),
         BuildError::Engine(_) => (Reason::EngineUnavailable, BACKOFF),
     }
@@ -368,6 +369,11 @@ mod tests {
                 BuildError::Refused("no FROM".to_owned()),
                 Reason::BuildFailed,
                 false,
+            ),
+            (
+                BuildError::Source("damaged".to_owned()),
+                Reason::SourceUnavailable,
+                true,
             ),
             (
                 BuildError::NoSpace("disk full".to_owned()),

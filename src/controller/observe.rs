@@ -1,11 +1,14 @@
 //! The first part of a turn: what the newest generation asks for and what is there, as the plan wants it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
-use super::{Controller, View};
+use super::{Controller, View, entry::Resolved};
 use crate::{
     function::{Function, FunctionKey, Revision},
-    plan::{self, Manners, Target, World, image::Desired},
+    plan::{self, Blocked, Manners, Target, World, image::Desired},
     store::Fact,
 };
 
@@ -13,22 +16,25 @@ impl Controller {
     /// Brings the memory of what the newest generation asks for up to date.
     pub(super) async fn resolve(&self, key: &FunctionKey, uid: &str, function: &Function) {
         let stamp = self.resolver.stamp(function).await;
-        let known = {
+        let now = Instant::now();
+        let before = {
             let mut entries = self.entries();
             let entry = self.entry(&mut entries, key, uid);
-            entry
-                .resolved
-                .as_ref()
-                .is_some_and(|(before, _)| *before == stamp)
+            let blocked = |(_, outcome): &Resolved| outcome.clone().err();
+            let known = entry.resolved.as_ref().filter(|(s, _)| *s == stamp);
+            let before = known.and_then(blocked);
+            let is_due = |b: &Blocked| b.retry_at.is_some_and(|at| at <= now);
+            if known.is_some() && !before.as_ref().is_some_and(is_due) {
+                return;
+            }
+            before
         };
-        if known {
-            return;
-        }
         let outcome = self.resolver.resolve(function).await.map(Arc::new);
+        let outcome = outcome.map_err(|blocked| blocked.after(before.as_ref(), now));
         let restored = self.restore(uid).await;
         let mut entries = self.entries();
         let entry = self.entry(&mut entries, key, uid);
-        if entry.resolved.is_some() {
+        if entry.resolved.as_ref().is_some_and(|(s, _)| *s != stamp) {
             // An edit is a reason to try again.
             entry.failures.clear();
         } else if entry.serving.is_none() {

@@ -262,5 +262,7 @@ fn blocked(reason: Reason, message: impl Into<String>) -> Blocked {
     Blocked {
         reason,
         message: message.into(),
+        attempts: 0,
+        retry_at: None,
     }
 }

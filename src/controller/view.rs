@@ -52,6 +52,8 @@ impl Controller {
             let mut entries = self.entries();
             entries.get_mut(key).and_then(|entry| {
                 entry.failures.clear();
+                // The source that could not be had may be there now.
+                entry.resolved.take_if(|(_, outcome)| outcome.is_err());
                 entry.desired().map(|d| d.target.image.clone())
             })
         };

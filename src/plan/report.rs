@@ -76,7 +76,14 @@ fn conditions(report: &Report<'_>, world: &World) -> Vec<Wanted> {
 fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
     let desired = match report.desired {
         Ok(desired) => desired,
-        Err(blocked) => return (Overall::Stalled, blocked.reason, blocked.message.clone()),
+        Err(blocked) => {
+            let overall = if blocked.retry_at.is_some() {
+                Overall::Retrying
+            } else {
+                Overall::Stalled
+            };
+            return (overall, blocked.reason, blocked.message.clone());
+        }
     };
     if let Some(error) = report.engine {
         return (

@@ -131,6 +131,8 @@ fn blocked() -> Blocked {
     Blocked {
         reason: Reason::SourceNotFound,
         message: "there is no ./sum".to_owned(),
+        attempts: 0,
+        retry_at: None,
     }
 }
 
@@ -652,6 +654,38 @@ fn the_old_revision_serves_on_whatever_becomes_of_the_new_one() {
         expected,
         "what was on its way leaves"
     );
+}
+
+#[test]
+fn a_source_that_cannot_be_read_now_is_tried_again() {
+    let unavailable = || Blocked {
+        reason: Reason::SourceUnavailable,
+        ..blocked()
+    };
+    let first = unavailable().after(None, *NOW);
+    assert_eq!((first.attempts, first.retry_at), (1, Some(from_now(1))));
+    let second = unavailable().after(Some(&first), *NOW);
+    assert_eq!((second.attempts, second.retry_at), (2, Some(from_now(2))));
+    assert_eq!(
+        blocked().after(Some(&second), *NOW),
+        blocked(),
+        "only an edit helps"
+    );
+    let world = World {
+        waiting: 1,
+        ..proven()
+    };
+    let expected = Plan {
+        wake: second.retry_at,
+        refuse: Some(Failure {
+            reason: second.reason,
+            message: second.message.clone(),
+            attempts: 2,
+            retry_at: second.retry_at,
+        }),
+        ..nothing()
+    };
+    assert_eq!(plan(Err(&second), None, &world, *NOW), expected);
 }
 
 #[test]

@@ -693,5 +693,7 @@ fn blocked() -> Blocked {
     Blocked {
         reason: Reason::SourceNotFound,
         message: "no source".to_owned(),
+        attempts: 0,
+        retry_at: None,
     }
 }

@@ -1,10 +1,14 @@
 //! What is done with care where nobody looks: how instances end, what a laptop lacks, what went behind our back.
 
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use faas::builder::archive::{Context, Limits};
 use serde_json::json;
 
-use crate::support::{Home, Server, Shared, Start, Streaming, client, has_docker, inline};
+use crate::support::{
+    Home, Server, Shared, Start, Streaming, client, function, has_docker, inline,
+};
 
 static SERVER: Shared = Shared::new();
 
@@ -44,4 +48,54 @@ async fn a_program_that_exits_after_its_answer_is_left_to_do_so() {
         assert!(!said.contains("told to end"), "{said}");
     }
     server.delete("/functions/once").await.expect(202);
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_read_for_a_while_is_read_again() {
+    if !has_docker("e2e unreadable source") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    home.write("sum/index.js", "module.exports = async () => 'here again'");
+    let spec = json!({"language": "node", "source": {"directory": "./sum"}});
+    home.write("sum.yaml", &function("sum", spec).to_string());
+    let server = Start::default().watching(&home).at(&home).await;
+    server.ready("sum").await;
+    drop(server);
+
+    let sources = home.state().join("sources");
+    let kept = fs::read_dir(&sources).unwrap().next().unwrap().unwrap();
+    let (kept, aside) = (kept.path(), home.state().join("aside"));
+    fs::rename(&kept, &aside).unwrap();
+    // Reading this fails, though it is there.
+    fs::create_dir(&kept).unwrap();
+    let server = Start::default().watching(&home).at(&home).await;
+    server.fails("sum", "SourceUnavailable").await;
+    let object = server.object("sum").await.unwrap();
+    let conditions = object["status"]["conditions"].to_string();
+    assert!(conditions.contains("Reconciling"), "{conditions}");
+
+    fs::remove_dir(&kept).unwrap();
+    fs::rename(&aside, &kept).unwrap();
+    server.ready("sum").await;
+    assert_eq!(server.call("sum", json!({})).await.response(), "here again");
+}
+
+#[tokio::test]
+async fn an_upload_that_was_missed_is_taken_when_it_comes() {
+    if !has_docker("e2e late upload") {
+        return;
+    }
+    let server = server().await;
+    let code = "module.exports = async () => 'better late'";
+    let file = ("index.js", 0o644, code.into());
+    let context = Context::from_files([file], &Limits::default()).unwrap();
+    let archive = format!("sha256:{}", context.digest());
+    let spec = json!({"language": "node", "source": {"archive": archive}});
+    server.apply("late", spec).await;
+    server.fails("late", "SourceNotFound").await;
+    let upload = json!({"name": "late", "file": BASE64_STANDARD.encode(context.tar())});
+    server.post("/functions", &upload).await.expect(200);
+    let answer = server.call("late", json!({})).await.response();
+    assert_eq!(answer, "better late");
 }

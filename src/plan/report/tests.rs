@@ -62,6 +62,8 @@ fn blocked() -> Blocked {
     Blocked {
         reason: Reason::SourceNotFound,
         message: "there is no ./sum".to_owned(),
+        attempts: 0,
+        retry_at: None,
     }
 }
 
@@ -141,6 +143,13 @@ fn the_table_of_kstatus() {
     };
     let rolling = Known {
         serving: Some(target("old", 0)),
+        ..served.clone()
+    };
+    let unreadable = Known {
+        desired: Err(Blocked {
+            retry_at: Some(Instant::now()),
+            ..blocked()
+        }),
         ..served.clone()
     };
     let blocked = Known {
@@ -248,6 +257,12 @@ fn the_table_of_kstatus() {
             &blocked,
             one(Phase::Ready),
             ("False", "SourceNotFound", "Failed"),
+        ),
+        (
+            "a source is tried again",
+            &unreadable,
+            world(),
+            ("False", "SourceNotFound", "InProgress"),
         ),
         (
             "the engine is away",
