@@ -142,6 +142,8 @@ pub struct Instance {
 pub struct World {
     /// The image of the newest revision.
     pub image: ImageState,
+    /// The image of the serving revision, where that is another.
+    pub serving_image: ImageState,
     pub instances: Vec<Instance>,
     /// Whether one instance of the newest revision has been seen to work, here or for another Function.
     pub proven: bool,
@@ -166,6 +168,7 @@ impl World {
     pub fn empty() -> Self {
         Self {
             image: ImageState::Missing,
+            serving_image: ImageState::Ready,
             instances: Vec::new(),
             proven: false,
             proving_elsewhere: false,
@@ -175,6 +178,14 @@ impl World {
             last_call: None,
             room: 0,
             pressure: false,
+        }
+    }
+
+    /// How the image of what serves stands, which may be that of the newest revision.
+    fn image_of(&self, serving: &Target, newest: Option<&Target>) -> &ImageState {
+        match newest {
+            Some(newest) if newest.image == serving.image => &self.image,
+            _ => &self.serving_image,
         }
     }
 }
@@ -195,6 +206,8 @@ pub enum Stop {
 pub struct Plan {
     /// Whether the image of the newest revision is to be built or pulled.
     pub build: bool,
+    /// Whether that of the serving revision, which is another, is to be had again.
+    pub rebuild: bool,
     /// Revisions of which to start instances, and how many.
     pub start: Vec<(Revision, u32)>,
     pub stop: Vec<Stop>,
@@ -223,9 +236,8 @@ pub fn plan(
     let desired = newest.ok();
     let rolling = desired.filter(|d| serving.is_none_or(|s| s.revision != d.revision));
 
-    if desired.is_some() {
-        plan.image(world, now);
-    }
+    // The images must be there even for revisions at zero: they are what a cold start needs.
+    plan.build = desired.is_some() && wants_build(&world.image, now, &mut plan.wake);
     match (rolling, desired) {
         (Some(rolling), _) => Scaler {
             plan: &mut plan,
@@ -241,13 +253,15 @@ pub fn plan(
     }
     let active = plan.serve.as_ref().and(desired).or(serving);
     if let Some(active) = active {
+        let image = world.image_of(active, desired);
+        plan.rebuild = desired.is_none_or(|d| d.image != active.image)
+            && wants_build(image, now, &mut plan.wake);
         let failure = if desired.is_some_and(|d| d.revision == active.revision) {
             &world.failure
         } else {
             &world.serving_failure
         };
-        let startable =
-            world.image == ImageState::Ready || desired.is_none_or(|d| d.image != active.image);
+        let startable = *image == ImageState::Ready;
         Scaler {
             plan: &mut plan,
             world,
@@ -294,15 +308,6 @@ pub fn dismantle(world: &World) -> Plan {
 }
 
 impl Plan {
-    /// The image must be there even for a revision at zero: it is what a cold start needs.
-    fn image(&mut self, world: &World, now: Instant) {
-        self.build = match &world.image {
-            ImageState::Missing => true,
-            ImageState::Failed(failure) => due(failure, now, &mut self.wake),
-            ImageState::Building | ImageState::Ready => false,
-        };
-    }
-
     /// Why callers wait in vain where no instance can be started at all.
     fn hopeless(
         &self,
@@ -319,18 +324,31 @@ impl Plan {
         if world.waiting == 0 || active.is_some_and(hope) {
             return None;
         }
-        match (newest, &world.image) {
-            (Err(blocked), _) if active.is_none() => Some(Failure {
-                reason: blocked.reason,
-                message: blocked.message.clone(),
-                attempts: blocked.attempts,
-                retry_at: blocked.retry_at,
-            }),
-            (Ok(desired), ImageState::Failed(failure)) if !self.build => active
-                .is_none_or(|a| a.image == desired.image)
-                .then(|| failure.clone()),
+        let image = match (active, newest) {
+            (Some(active), _) => world.image_of(active, newest.ok()),
+            (None, Ok(_)) => &world.image,
+            (None, Err(blocked)) => {
+                return Some(Failure {
+                    reason: blocked.reason,
+                    message: blocked.message.clone(),
+                    attempts: blocked.attempts,
+                    retry_at: blocked.retry_at,
+                });
+            }
+        };
+        match image {
+            ImageState::Failed(failure) if !self.build && !self.rebuild => Some(failure.clone()),
             _ => None,
         }
+    }
+}
+
+/// Whether an image is to be built now; if it will be later, that is noted in `wake`.
+fn wants_build(image: &ImageState, now: Instant, wake: &mut Option<Instant>) -> bool {
+    match image {
+        ImageState::Missing => true,
+        ImageState::Failed(failure) => due(failure, now, wake),
+        ImageState::Building | ImageState::Ready => false,
     }
 }
 

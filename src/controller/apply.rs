@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use super::{
     Controller, View,
     entry::{Entry, Moving},
+    resolve::Served,
 };
 use crate::{
     builder::{BuildError, ImageName},
     function::{Function, FunctionKey, Revision, status::Reason},
-    plan::{Failure, Manners, Phase, Plan, image::Desired},
+    plan::{Failure, Manners, Phase, Plan, Target, image::Desired},
     pool::{LeaseError, Route},
     retry::BACKOFF,
     runtime::{InstanceId, InstanceSpec, Observed, RuntimeError},
@@ -44,7 +45,11 @@ impl Controller {
         if plan.build
             && let Ok(desired) = &view.desired
         {
-            self.build(key, function, &desired.image);
+            let made_from = self.resolver.served(function);
+            self.build(key, made_from, &desired.image);
+        }
+        if plan.rebuild {
+            self.rebuild(key, function, view.serving.as_ref()).await;
         }
         self.starve(key, plan.starved);
         let mut entries = self.entries();
@@ -145,20 +150,30 @@ impl Controller {
         }
     }
 
+    /// The image of what serves is gone, and the newest generation has another: what was kept tells how to make it again.
+    async fn rebuild(
+        self: &Arc<Self>,
+        key: &FunctionKey,
+        function: &Function,
+        serving: Option<&Target>,
+    ) {
+        let uid = function.metadata.uid.as_deref().unwrap_or_default();
+        if let Some(serving) = serving
+            && let Some(made_from) = self.served(uid).await
+        {
+            self.build(key, made_from, &serving.image);
+        }
+    }
+
     /// Builds or pulls an image, unless that is going on.
-    fn build(self: &Arc<Self>, key: &FunctionKey, function: &Function, image: &ImageName) {
+    fn build(self: &Arc<Self>, key: &FunctionKey, made_from: Served, image: &ImageName) {
         let Some(log) = self.images.begin(image, Timestamp::now()) else {
             return;
         };
-        let (this, function, name, key) = (
-            Arc::clone(self),
-            function.clone(),
-            image.clone(),
-            key.clone(),
-        );
+        let (this, name, key) = (Arc::clone(self), image.clone(), key.clone());
         let task = self.tasks.spawn(async move {
             tracing::info!(function = %key, image = %name, "Build begins");
-            let outcome = this.make(&function, &name, log).await;
+            let outcome = this.make(&made_from, &name, log).await;
             this.metrics.build_ended(outcome.is_ok());
             if let Err(error) = &outcome {
                 tracing::warn!(function = %key, image = %name, %error, "Build failed");
@@ -177,7 +192,7 @@ impl Controller {
 
     async fn make(
         &self,
-        function: &Function,
+        made_from: &Served,
         image: &ImageName,
         log: Arc<super::log::LiveLog>,
     ) -> Result<(), BuildError> {
@@ -186,12 +201,12 @@ impl Controller {
             .acquire()
             .await
             .map_err(|e| BuildError::Engine(e.to_string()))?;
-        if function.spec.source.image.is_some() {
+        if made_from.is_ready_made() {
             return self.ports.builder.pull(image, log).await;
         }
         let job = self
             .resolver
-            .job(function)
+            .job(made_from)
             .await
             .map_err(|blocked| match blocked.reason {
                 Reason::SourceUnavailable => BuildError::Source(blocked.message),
@@ -279,11 +294,9 @@ impl Controller {
         };
         entry.moving.remove(&spec.id);
         if let RuntimeError::ImageMissing(image) = error {
+            // The next turn builds it again.
             self.images.lost(image);
-            if entry.desired().is_some_and(|d| d.target.image == *image) {
-                // The next turn builds it again.
-                return;
-            }
+            return;
         }
         let now = Instant::now();
         let failure = Failure {

@@ -57,14 +57,20 @@ impl Images {
         }
     }
 
-    /// Says that this Function wants this image and no other, and how it stands. A build that nobody wants any more is
+    /// Says that this Function wants these images and no others, and how they stand. A build that nobody wants any more is
     /// cancelled.
-    pub fn want(&self, name: &ImageName, key: &FunctionKey) -> ImageState {
+    pub fn want<const N: usize>(
+        &self,
+        names: [Option<&ImageName>; N],
+        key: &FunctionKey,
+    ) -> [Option<ImageState>; N] {
         let mut images = self.lock();
-        images.retain(|other, entry| other == name || entry.keep_without(key));
-        let entry = images.entry(name.clone()).or_insert_with(Entry::missing);
-        entry.wanted_by.insert(key.clone());
-        entry.state.clone()
+        images.retain(|other, entry| names.contains(&Some(other)) || entry.keep_without(key));
+        names.map(|name| {
+            let entry = images.entry(name?.clone()).or_insert_with(Entry::missing);
+            entry.wanted_by.insert(key.clone());
+            Some(entry.state.clone())
+        })
     }
 
     /// The Function wants none any more.
@@ -266,6 +272,12 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    /// One Function wants one image.
+    fn want(images: &Images, image: &str, function: &str) -> ImageState {
+        let [state] = images.want([Some(&name(image))], &key(function));
+        state.unwrap()
+    }
+
     fn end(
         images: &Images,
         outcome: Result<(), &BuildError>,
@@ -287,18 +299,18 @@ mod tests {
     #[test]
     fn an_image_that_many_want_is_built_once() {
         let images = Images::default();
-        assert_eq!(images.want(&name("i"), &key("a")), ImageState::Missing);
-        assert_eq!(images.want(&name("i"), &key("b")), ImageState::Missing);
+        assert_eq!(want(&images, "i", "a"), ImageState::Missing);
+        assert_eq!(want(&images, "i", "b"), ImageState::Missing);
         assert!(images.begin(&name("i"), wall(1)).is_some());
         assert!(
             images.begin(&name("i"), wall(1)).is_none(),
             "it is being built"
         );
-        assert_eq!(images.want(&name("i"), &key("c")), ImageState::Building);
+        assert_eq!(want(&images, "i", "c"), ImageState::Building);
         assert_eq!(images.building(), 1);
         let waiting = end(&images, Ok(()), Instant::now());
         assert_eq!(waiting, HashSet::from([key("a"), key("b"), key("c")]));
-        assert_eq!(images.want(&name("i"), &key("a")), ImageState::Ready);
+        assert_eq!(want(&images, "i", "a"), ImageState::Ready);
         assert!(images.begin(&name("i"), wall(1)).is_none(), "it is there");
         assert!(
             images.begin(&name("unknown"), wall(1)).is_none(),
@@ -310,12 +322,12 @@ mod tests {
     async fn a_build_that_nobody_wants_any_more_is_ended_with_its_log() {
         let images = Images::default();
         for function in ["a", "b"] {
-            images.want(&name("i"), &key(function));
+            want(&images, "i", function);
         }
         let log = images.begin(&name("i"), wall(1)).unwrap();
         let task = tokio::spawn(std::future::pending::<()>());
         images.carried_by(&name("i"), task.abort_handle());
-        images.want(&name("other"), &key("a"));
+        want(&images, "other", "a");
         assert_eq!(images.building(), 1, "b wants it still");
         assert!(!task.is_finished());
         images.forget(&key("b"));
@@ -328,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn a_build_that_nobody_wants_before_it_has_a_task_is_ended_too() {
         let images = Images::default();
-        images.want(&name("i"), &key("a"));
+        want(&images, "i", "a");
         images.begin(&name("i"), wall(1)).unwrap();
         images.forget(&key("a"));
         let task = tokio::spawn(std::future::pending::<()>());
@@ -340,7 +352,7 @@ mod tests {
     fn failures_are_judged_and_tried_again_later_and_later() {
         let now = Instant::now();
         let images = Images::default();
-        images.want(&name("i"), &key("a"));
+        want(&images, "i", "a");
         for (attempts, wait) in [(1, 1), (2, 2), (3, 4)] {
             assert!(
                 images.begin(&name("i"), wall(1)).is_some(),
@@ -353,14 +365,11 @@ mod tests {
                 attempts,
                 retry_at: Some(now + Duration::from_secs(wait)),
             };
-            assert_eq!(
-                images.want(&name("i"), &key("a")),
-                ImageState::Failed(expected)
-            );
+            assert_eq!(want(&images, "i", "a"), ImageState::Failed(expected));
         }
         images.retry(&name("i"));
         assert_eq!(
-            images.want(&name("i"), &key("a")),
+            want(&images, "i", "a"),
             ImageState::Missing,
             "somebody asked for it"
         );
@@ -388,7 +397,7 @@ mod tests {
         ] {
             images.begin(&name("i"), wall(1)).unwrap();
             end(&images, Err(&error), now);
-            let ImageState::Failed(failure) = images.want(&name("i"), &key("a")) else {
+            let ImageState::Failed(failure) = want(&images, "i", "a") else {
                 panic!("{error}")
             };
             assert_eq!(
@@ -404,13 +413,9 @@ mod tests {
         let ours = |name: &str| !name.starts_with("theirs");
         images.observed(&set(&["i", "j", "theirs"]), ours);
         for (image, function) in [("i", "a"), ("j", "b"), ("theirs", "c")] {
-            assert_eq!(
-                images.want(&name(image), &key(function)),
-                ImageState::Ready,
-                "{image}"
-            );
+            assert_eq!(want(&images, image, function), ImageState::Ready, "{image}");
         }
-        images.want(&name("k"), &key("d"));
+        want(&images, "k", "d");
         images.begin(&name("k"), wall(1));
         images.observed(&set(&["j"]), ours);
         for (image, function, expected) in [
@@ -419,11 +424,7 @@ mod tests {
             ("theirs", "c", ImageState::Ready),
             ("k", "d", ImageState::Building),
         ] {
-            assert_eq!(
-                images.want(&name(image), &key(function)),
-                expected,
-                "{image}"
-            );
+            assert_eq!(want(&images, image, function), expected, "{image}");
         }
     }
 
@@ -431,12 +432,12 @@ mod tests {
     fn a_lost_image_is_missing_but_a_build_goes_on() {
         let images = Images::default();
         images.observed(&set(&["i"]), |_| true);
-        images.want(&name("i"), &key("a"));
+        want(&images, "i", "a");
         images.lost(&name("i"));
-        assert_eq!(images.want(&name("i"), &key("a")), ImageState::Missing);
+        assert_eq!(want(&images, "i", "a"), ImageState::Missing);
         images.begin(&name("i"), wall(1)).unwrap();
         images.lost(&name("i"));
-        assert_eq!(images.want(&name("i"), &key("a")), ImageState::Building);
+        assert_eq!(want(&images, "i", "a"), ImageState::Building);
         images.observed(&set(&["unwanted"]), |_| true);
         images.lost(&name("unwanted"));
         assert_eq!(images.lock().len(), 1, "what nobody wants is forgotten");
@@ -445,7 +446,7 @@ mod tests {
     #[test]
     fn the_last_build_is_told() {
         let images = Images::default();
-        images.want(&name("i"), &key("a"));
+        want(&images, "i", "a");
         assert!(images.last_build(&name("i")).is_none());
         let log = images.begin(&name("i"), wall(2)).unwrap();
         log.write(b"step 1");

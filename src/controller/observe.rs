@@ -5,10 +5,10 @@ use std::{
     time::Instant,
 };
 
-use super::{Controller, View, entry::Resolved};
+use super::{Controller, View, entry::Resolved, resolve::Served};
 use crate::{
     function::{Function, FunctionKey, Revision},
-    plan::{self, Blocked, Manners, Target, World, image::Desired},
+    plan::{Blocked, ImageState, Manners, Target, World, image::Desired},
     store::Fact,
 };
 
@@ -49,6 +49,11 @@ impl Controller {
 
     /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
     async fn restore(&self, uid: &str) -> Option<Desired> {
+        self.resolver.restore(&self.served(uid).await?).await
+    }
+
+    /// What the serving revision was made from.
+    pub(super) async fn served(&self, uid: &str) -> Option<Served> {
         let record = match self.ports.store.served(uid).await {
             Ok(record) => record?,
             Err(error) => {
@@ -56,9 +61,7 @@ impl Controller {
                 return None;
             }
         };
-        self.resolver
-            .restore(&serde_json::from_str(&record).ok()?)
-            .await
+        serde_json::from_str(&record).ok()
     }
 
     /// What is there, as the plan wants it.
@@ -83,10 +86,11 @@ impl Controller {
                 .and_then(|t| entry.failures.get(&t.revision))
                 .cloned()
         };
+        let names = [newest, serving.as_ref()].map(|target| target.map(|t| &t.image));
+        let [image, serving_image] = self.images.want(names, key);
         let world = World {
-            image: newest.map_or(plan::ImageState::Missing, |d| {
-                self.images.want(&d.image, key)
-            }),
+            image: image.unwrap_or(ImageState::Missing),
+            serving_image: serving_image.unwrap_or(ImageState::Missing),
             instances,
             proven: newest.is_some_and(|d| self.ports.store.knows(&d.revision, Fact::Proven)),
             proving_elsewhere: newest.is_some_and(|d| self.is_proving_elsewhere(&d.revision, key)),

@@ -37,7 +37,7 @@ pub struct Resolver {
     pub secrets_dir: Option<PathBuf>,
 }
 
-/// What a revision that served was made from, kept so that it can be made again after a restart.
+/// What a revision is made from; of one that served it is kept, so that it can be made again.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Served {
     spec: FunctionSpec,
@@ -73,16 +73,15 @@ impl Resolver {
             .await
     }
 
-    /// What to build for a Function whose image is missing.
+    /// What to build for a revision whose image is missing.
     ///
     /// # Errors
     /// As [`Self::resolve`]: the source may have gone meanwhile.
-    pub async fn job(&self, function: &Function) -> Result<BuildJob, Blocked> {
-        self.job_of(&function.spec, annotation(function, SOURCE_DIGEST))
-            .await
+    pub async fn job(&self, made_from: &Served) -> Result<BuildJob, Blocked> {
+        self.job_of(&made_from.spec, made_from.source.clone()).await
     }
 
-    /// What is to be kept of a Function whose newest generation begins to serve.
+    /// What the newest generation is made from, to be kept when it begins to serve.
     pub fn served(&self, function: &Function) -> Served {
         Served {
             spec: function.spec.clone(),
@@ -234,6 +233,11 @@ impl Resolver {
 }
 
 impl Served {
+    /// Whether its image is the user's own, to be pulled and not built.
+    pub fn is_ready_made(&self) -> bool {
+        self.spec.source.image.is_some()
+    }
+
     /// Digest of the stored source that it needs, if it needs one.
     pub fn source(&self) -> Option<&str> {
         self.spec

@@ -68,7 +68,7 @@ fn conditions(report: &Report<'_>, world: &World) -> Vec<Wanted> {
     wanted.push(source(report));
     wanted.extend(built(report, world));
     wanted.extend(deployed(report, world));
-    wanted.push(serving(report));
+    wanted.push(serving(report, world));
     wanted
 }
 
@@ -151,13 +151,13 @@ fn is_served(report: &Report<'_>, desired: &Target) -> bool {
         .is_some_and(|s| s.revision == desired.revision)
 }
 
-/// Instances of the newest revision that are ready.
-fn ready(desired: &Target, world: &World) -> u32 {
-    let of_desired = world
+/// Instances of a revision that are ready.
+fn ready(target: &Target, world: &World) -> u32 {
+    let of_target = world
         .instances
         .iter()
-        .filter(|i| i.revision == desired.revision);
-    count(of_desired.filter(|i| is_ready(i)).count())
+        .filter(|i| i.revision == target.revision);
+    count(of_target.filter(|i| is_ready(i)).count())
 }
 
 fn is_ready(instance: &Instance) -> bool {
@@ -239,8 +239,23 @@ fn deployed(report: &Report<'_>, world: &World) -> Option<Wanted> {
     Some(wanted(ConditionType::Deployed, status, reason, message))
 }
 
-fn serving(report: &Report<'_>) -> Wanted {
+fn serving(report: &Report<'_>, world: &World) -> Wanted {
+    let image = |serving| world.image_of(serving, report.desired.ok());
     match report.serving {
+        Some(serving)
+            if let ImageState::Failed(failure) = image(serving)
+                && ready(serving, world) == 0 =>
+        {
+            wanted(
+                ConditionType::Serving,
+                ConditionStatus::False,
+                failure.reason,
+                &format!(
+                    "The image of revision {} is gone: {}",
+                    serving.revision, failure.message
+                ),
+            )
+        }
         Some(serving) => wanted(
             ConditionType::Serving,
             ConditionStatus::True,

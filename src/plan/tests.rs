@@ -1241,6 +1241,82 @@ fn a_lost_image() {
 }
 
 #[test]
+fn a_lost_image_of_what_serves() {
+    let old = target("a");
+    let new = target("b");
+    let no = blocked();
+    let gone = |serving_image| World {
+        image: ImageState::Failed(failure(1, None)),
+        serving_image,
+        waiting: 1,
+        ..proven()
+    };
+    let rebuild = || Plan {
+        rebuild: true,
+        ..nothing()
+    };
+    let soon = failure(1, Some(from_now(2)));
+    let refused = || Plan {
+        refuse: Some(soon.clone()),
+        ..wake(from_now(2))
+    };
+    for (what, newest, state, expected) in [
+        (
+            "it is built again",
+            Ok(&new),
+            ImageState::Missing,
+            rebuild(),
+        ),
+        (
+            "whatever the newest is",
+            Err(&no),
+            ImageState::Missing,
+            rebuild(),
+        ),
+        (
+            "it is being built",
+            Ok(&new),
+            ImageState::Building,
+            nothing(),
+        ),
+        (
+            "it failed",
+            Ok(&new),
+            ImageState::Failed(soon.clone()),
+            refused(),
+        ),
+        (
+            "it is tried again",
+            Ok(&new),
+            ImageState::Failed(failure(1, Some(*NOW))),
+            rebuild(),
+        ),
+        (
+            "it is there again",
+            Ok(&new),
+            ImageState::Ready,
+            Plan {
+                start: starts("a", 1),
+                ..nothing()
+            },
+        ),
+    ] {
+        let plan = plan(newest, Some(&old), &gone(state), *NOW);
+        assert_eq!(plan, expected, "{what}");
+    }
+    let replaced = World {
+        image: ImageState::Ready,
+        waiting: 0,
+        ..gone(ImageState::Missing)
+    };
+    let expected = Plan {
+        serve: Some(revision("b")),
+        ..nothing()
+    };
+    assert_eq!(rolling(&replaced), expected, "nobody needs it any more");
+}
+
+#[test]
 fn memory() {
     let a = target("a");
     let starved = |plan: Plan| Plan {

@@ -454,11 +454,13 @@ impl Simulation {
         let taken = u32::try_from(instances.len()).unwrap();
         let failure =
             |target: Option<&Target>| target.and_then(|t| self.failures.get(&t.revision)).cloned();
+        let image = |target: Option<&Target>| {
+            let state = target.and_then(|t| self.images.get(&t.image));
+            state.cloned().unwrap_or(ImageState::Missing)
+        };
         World {
-            image: newest
-                .and_then(|d| self.images.get(&d.image))
-                .cloned()
-                .unwrap_or(ImageState::Missing),
+            image: image(newest),
+            serving_image: image(self.serving.as_ref()),
             room: self.memory.saturating_sub(taken),
             instances,
             proven: newest.is_some_and(|d| self.proven.contains(&d.revision)),
@@ -491,11 +493,16 @@ impl Simulation {
                 self.start(revision.clone());
             }
         }
-        if let (true, Ok(desired)) = (plan.build, &self.desired) {
-            self.images
-                .insert(desired.image.clone(), ImageState::Building);
-            self.events
-                .push((self.now + BUILD, Event::Built(desired.image.clone())));
+        let newest = self.desired.as_ref().ok().filter(|_| plan.build);
+        let serving = self.serving.as_ref().filter(|_| plan.rebuild);
+        let images: Vec<_> = [newest, serving]
+            .into_iter()
+            .flatten()
+            .map(|t| t.image.clone())
+            .collect();
+        for image in images {
+            self.images.insert(image.clone(), ImageState::Building);
+            self.events.push((self.now + BUILD, Event::Built(image)));
         }
         self.failures
             .retain(|revision, _| !plan.forgive.contains(revision));

@@ -7,7 +7,8 @@ use faas::builder::archive::{Context, Limits};
 use serde_json::json;
 
 use crate::support::{
-    Home, Server, Shared, Start, Streaming, client, function, has_docker, inline,
+    Home, Server, Shared, Start, Streaming, client, docker, fresh, function, has_docker, inline,
+    node,
 };
 
 static SERVER: Shared = Shared::new();
@@ -98,4 +99,28 @@ async fn an_upload_that_was_missed_is_taken_when_it_comes() {
     server.post("/functions", &upload).await.expect(200);
     let answer = server.call("late", json!({})).await.response();
     assert_eq!(answer, "better late");
+}
+
+#[tokio::test]
+async fn an_image_that_somebody_removed_is_built_again_for_what_serves() {
+    if !has_docker("e2e lost image") {
+        return;
+    }
+    let server = server().await;
+    let good = format!("module.exports = async () => '{}'", fresh());
+    server.deploy("hurt", node(&good, json!({}))).await;
+    let answer = server.call("hurt", json!({})).await.response();
+    let image = server.object("hurt").await.unwrap()["status"]["image"].clone();
+    server
+        .apply("hurt", node("throw new Error('broken')", json!({})))
+        .await;
+    server.fails("hurt", "StartFailed").await;
+
+    for instance in server.instances("hurt", "ready").await {
+        docker(&["rm", "--force", &instance]);
+    }
+    docker(&["rmi", "--force", image.as_str().unwrap()]);
+    let again = server.call("hurt", json!({})).await.response();
+    assert_eq!(again, answer);
+    server.fails("hurt", "StartFailed").await;
 }

@@ -560,9 +560,33 @@ proptest! {
                 prop_assert_eq!(&status.serving_revision, &status.revision);
                 prop_assert!(holds(ConditionType::Serving) && holds(ConditionType::Built));
             }
-            prop_assert_eq!(holds(ConditionType::Serving), known.serving.is_some());
+            let failed = matches!(world.image, ImageState::Failed(_));
+            prop_assert!(known.serving.is_some() || !holds(ConditionType::Serving));
+            prop_assert!(holds(ConditionType::Serving) || known.serving.is_none() || failed);
             prop_assert_eq!(known.status(&world, &status, at(second + 100)), status.clone(), "said twice");
             stored = status;
         }
     }
+}
+
+#[test]
+fn what_serves_without_an_image_does_not() {
+    let known = Known {
+        serving: Some(target("old", 0)),
+        ..Known::served(0)
+    };
+    let serving = |world: &World| {
+        let status = known.status(world, &FunctionStatus::default(), at(1));
+        let serving = find(&status.conditions, ConditionType::Serving).unwrap();
+        (serving.status.clone(), serving.message.clone())
+    };
+    let mut world = World {
+        serving_image: ImageState::Failed(failure(1, true)),
+        ..world()
+    };
+    let (status, message) = serving(&world);
+    assert_eq!(status, "False");
+    assert!(message.ends_with("is gone: it exits at once"), "{message}");
+    world.instances = vec![instance("old", Phase::Ready)];
+    assert_eq!(serving(&world).0, "True", "what runs goes on");
 }
