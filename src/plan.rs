@@ -261,13 +261,20 @@ pub fn plan(
         } else {
             &world.serving_failure
         };
+        // An older revision makes room for the newest where that says that none need be kept warm.
+        let kept = Target {
+            min: rolling
+                .filter(|_| plan.starved)
+                .map_or(active.min, |newest| newest.min.min(active.min)),
+            ..active.clone()
+        };
         let startable = *image == ImageState::Ready;
         Scaler {
             plan: &mut plan,
             world,
             now,
         }
-        .keep(active, startable, failure.as_ref());
+        .keep(&kept, startable, failure.as_ref());
     }
     scale::clean(&mut plan, active, rolling, world);
     plan.refuse = plan

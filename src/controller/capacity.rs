@@ -23,6 +23,11 @@ impl Capacity {
         }
     }
 
+    /// What all instances together may take.
+    pub fn limit(&self) -> i64 {
+        self.limit
+    }
+
     /// How many instances of `each` bytes fit in besides what is taken.
     pub fn room(&self, each: i64) -> u32 {
         let left = self.limit - self.lock().values().sum::<i64>();

@@ -35,7 +35,7 @@ impl Controller {
             url: format!("{}/functions/{}", self.base_url, key.url_segment()),
             last_build: last_build.map(|(last, _)| last),
             engine: view.engine.as_deref(),
-            starved: plan.starved,
+            starved: plan.starved.then(|| self.shortage(key)),
         };
         let previous = self
             .ports
@@ -47,6 +47,15 @@ impl Controller {
         self.announce(key, uid, &previous, &status).await?;
         self.ports.store.write_status(key, uid, status).await?;
         Ok(())
+    }
+
+    fn shortage(&self, key: &FunctionKey) -> report::Shortage {
+        let entries = self.entries();
+        let desired = entries.get(key).and_then(|entry| entry.desired());
+        report::Shortage {
+            needed: desired.map_or(0, |d| d.limits.memory),
+            bound: self.capacity.limit(),
+        }
     }
 
     /// Records what changed about a Function's readiness.

@@ -24,7 +24,14 @@ pub struct Report<'a> {
     /// Why the engine cannot be asked, if it cannot.
     pub engine: Option<&'a str>,
     /// An instance is needed for which there is no memory.
-    pub starved: bool,
+    pub starved: Option<Shortage>,
+}
+
+/// What an instance needs, and what all of them together may have, in bytes of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Shortage {
+    pub needed: i64,
+    pub bound: i64,
 }
 
 /// The status to store, given the one that is stored.
@@ -101,10 +108,8 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
     if let Some(failure) = standing_failure(report, world) {
         return failed(failure, is_final(failure));
     }
-    if report.starved {
-        let message =
-            "The machine's memory is taken: an instance waits for room (80 % is the bound).";
-        return (Overall::Retrying, Reason::NoCapacity, message.to_owned());
+    if let Some(shortage) = report.starved {
+        return no_capacity(shortage, report, desired);
     }
     let ready = ready(desired, world);
     if !is_served(report, desired) || ready < desired.min {
@@ -121,6 +126,36 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
         Overall::Current,
         Reason::Ready,
         "Calls are answered.".to_owned(),
+    )
+}
+
+/// The numbers that do not change from turn to turn, and the way out.
+fn no_capacity(
+    shortage: Shortage,
+    report: &Report<'_>,
+    desired: &Target,
+) -> (Overall, Reason, String) {
+    let mebi = |bytes: i64| format!("{}Mi", bytes >> 20);
+    let (needed, bound) = (mebi(shortage.needed), mebi(shortage.bound));
+    let bound = format!("the {bound} that all instances together may have (80 % of the machine's)");
+    let (overall, message) = if shortage.needed > shortage.bound {
+        let message = format!(
+            "An instance needs {needed} of memory, more than {bound}: lower spec.resources.memory."
+        );
+        (Overall::Stalled, message)
+    } else {
+        let message = format!(
+            "An instance needs {needed} of memory, and of {bound} too much is taken: lower spec.scale.min or \
+             spec.resources.memory of this Function or another."
+        );
+        (Overall::Retrying, message)
+    };
+    let older = report.serving.filter(|s| s.revision != desired.revision);
+    let until = older.map(|s| format!(" Revision {} serves until there is room.", s.revision));
+    (
+        overall,
+        Reason::NoCapacity,
+        message + &until.unwrap_or_default(),
     )
 }
 

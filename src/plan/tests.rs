@@ -1397,6 +1397,33 @@ fn memory() {
 }
 
 #[test]
+fn an_older_revision_gives_way_where_the_newest_keeps_none_warm() {
+    let old = Target {
+        min: 1,
+        ..target("a")
+    };
+    for (min, stop) in [(1, vec![]), (0, vec![Stop::WhenIdle("1".to_owned())])] {
+        let world = World {
+            instances: vec![ready("a", "1")],
+            room: 0,
+            pressure: true,
+            ..world()
+        };
+        let new = Target { min, ..target("b") };
+        let expected = Plan {
+            starved: true,
+            stop,
+            ..nothing()
+        };
+        assert_eq!(
+            plan(Ok(&new), Some(&old), &world, *NOW),
+            expected,
+            "min {min}"
+        );
+    }
+}
+
+#[test]
 fn forgiveness() {
     let failed = |attempts, seconds| Some(failure(attempts, Some(ago(seconds))));
     let old = |name: &str| idle(name, "1", 9000);

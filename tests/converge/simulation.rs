@@ -630,10 +630,12 @@ impl Simulation {
                 .iter()
                 .filter(|s| matches!(s, Stop::WhenIdle(id) if ids.contains(id)));
             let left = warm - u32::try_from(leaving.count()).unwrap();
+            // It makes room for the new one as far as that asks for it.
+            let newest = self.desired.as_ref().ok().filter(|_| plan.starved);
+            let wanted = newest.map_or(serving.min, |d| d.min.min(serving.min));
             assert!(
-                left >= serving.min.min(warm),
-                "{left} of {warm} are left, {} are wanted",
-                serving.min
+                left >= wanted.min(warm),
+                "{left} of {warm} are left, {wanted} are wanted"
             );
         }
     }

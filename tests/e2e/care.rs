@@ -3,7 +3,10 @@
 use std::{fs, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use faas::builder::archive::{Context, Limits};
+use faas::{
+    builder::archive::{Context, Limits},
+    config::machine_memory,
+};
 use serde_json::json;
 
 use crate::support::{
@@ -123,4 +126,31 @@ async fn an_image_that_somebody_removed_is_built_again_for_what_serves() {
     let again = server.call("hurt", json!({})).await.response();
     assert_eq!(again, answer);
     server.fails("hurt", "StartFailed").await;
+}
+
+#[tokio::test]
+async fn a_roll_over_without_memory_for_both_says_so_and_how_to_have_it_all_the_same() {
+    if !has_docker("e2e no memory for both") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().at(&home).await;
+    let memory = format!("{}Mi", (machine_memory() >> 20) * 45 / 100);
+    let spec = |answer: &str, min: u32| {
+        let code = format!("module.exports = async () => '{answer}'");
+        let more = json!({"resources": {"memory": memory}, "scale": {"min": min}});
+        node(&code, more)
+    };
+    server.deploy("big", spec("old", 1)).await;
+    server.apply("big", spec("new", 1)).await;
+    let message = server.fails("big", "NoCapacity").await;
+    assert!(message.contains(&memory), "{message}");
+    assert!(message.contains("lower spec.scale.min"), "{message}");
+    server
+        .condition("big", "Serving", |c| c["status"] == "True")
+        .await;
+    assert_eq!(server.call("big", json!({})).await.response(), "old");
+
+    server.deploy("big", spec("new", 0)).await;
+    assert_eq!(server.call("big", json!({})).await.response(), "new");
 }

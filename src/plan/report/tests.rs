@@ -77,7 +77,7 @@ struct Known {
     desired: Result<Target, Blocked>,
     serving: Option<Target>,
     engine: Option<&'static str>,
-    starved: bool,
+    starved: Option<Shortage>,
 }
 
 impl Known {
@@ -87,7 +87,7 @@ impl Known {
             desired: Ok(target("a", min)),
             serving: Some(target("a", min)),
             engine: None,
-            starved: false,
+            starved: None,
         }
     }
 
@@ -161,7 +161,10 @@ fn the_table_of_kstatus() {
         ..served.clone()
     };
     let starved = Known {
-        starved: true,
+        starved: Some(Shortage {
+            needed: 1,
+            bound: 2,
+        }),
         ..kept.clone()
     };
     let image = |image| World { image, ..world() };
@@ -421,7 +424,7 @@ fn each_condition_says_what_it_is_about() {
         desired: Err(blocked()),
         serving: None,
         engine: None,
-        starved: false,
+        starved: None,
     };
     let expected = [
         "Ready=False SourceNotFound",
@@ -541,7 +544,7 @@ prop_compose! {
             desired: desired.map(|min| target("a", min)).ok_or_else(blocked),
             serving: serving.map(|name| target(name, 0)),
             engine: away.then_some("no socket"),
-            starved,
+            starved: starved.then_some(Shortage { needed: 1, bound: 2 }),
         }
     }
 }
@@ -589,4 +592,34 @@ fn what_serves_without_an_image_does_not() {
     assert!(message.ends_with("is gone: it exits at once"), "{message}");
     world.instances = vec![instance("old", Phase::Ready)];
     assert_eq!(serving(&world).0, "True", "what runs goes on");
+}
+
+#[test]
+fn a_shortage_of_memory_is_told_with_its_numbers_and_the_way_out() {
+    let known = |needed: i64, serving: &str| Known {
+        serving: Some(target(serving, 1)),
+        starved: Some(Shortage {
+            needed: needed << 20,
+            bound: 300 << 20,
+        }),
+        ..Known::served(1)
+    };
+    let old = target("old", 1).revision;
+    let taken = "An instance needs 200Mi of memory, and of the 300Mi that all instances together may have (80 % of the \
+                 machine's) too much is taken: lower spec.scale.min or spec.resources.memory of this Function or another.";
+    let never = "An instance needs 301Mi of memory, more than the 300Mi that all instances together may have (80 % of the \
+                 machine's): lower spec.resources.memory.";
+    let on = format!(" Revision {old} serves until there is room.");
+    for (known, word, expected) in [
+        (known(200, "a"), "InProgress", taken.to_owned()),
+        (known(200, "old"), "InProgress", format!("{taken}{on}")),
+        (known(301, "a"), "Failed", never.to_owned()),
+    ] {
+        let status = known.status(&world(), &FunctionStatus::default(), at(1));
+        let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+        assert_eq!(ready.message, expected);
+        assert_eq!(kstatus(&status.conditions), word);
+        let serving = find(&status.conditions, ConditionType::Serving).unwrap();
+        assert_eq!(serving.status, "True");
+    }
 }
