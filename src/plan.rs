@@ -3,6 +3,7 @@
 //! Cold start, scale-up, roll-over, scale-down and clean-up are this one function. It is level-triggered: it looks at the
 //! whole world of one Function each time and remembers nothing, so a lost event costs at most one turn.
 
+mod forgive;
 pub mod image;
 pub mod report;
 pub mod scale;
@@ -68,6 +69,7 @@ pub struct Blocked {
 
 impl Blocked {
     /// Time helps only against what was there and could not be read.
+    #[must_use]
     pub fn after(mut self, before: Option<&Self>, now: Instant) -> Self {
         if self.reason == Reason::SourceUnavailable {
             self.attempts = before.map_or(0, |b| b.attempts) + 1;
@@ -284,7 +286,7 @@ pub fn plan(
     if let Some(at) = newest.err().and_then(|blocked| blocked.retry_at) {
         sooner(&mut plan.wake, at);
     }
-    plan.forgive = forgiven(desired, serving, world, now, &mut plan.wake);
+    plan.forgive = forgive::forgiven(desired, serving, world, now, &mut plan.wake);
     plan
 }
 
@@ -374,55 +376,6 @@ fn due(failure: &Failure, now: Instant, wake: &mut Option<Instant>) -> bool {
 /// Moves `wake` forward to `at` if that is earlier.
 fn sooner(wake: &mut Option<Instant>, at: Instant) {
     *wake = Some(wake.map_or(at, |earlier| earlier.min(at)));
-}
-
-/// Revisions whose memory of failures is over.
-fn forgiven(
-    newest: Option<&Target>,
-    serving: Option<&Target>,
-    world: &World,
-    now: Instant,
-    wake: &mut Option<Instant>,
-) -> Vec<Revision> {
-    let other = serving.filter(|s| newest.is_none_or(|n| n.revision != s.revision));
-    let failures = [(newest, &world.failure), (other, &world.serving_failure)];
-    let mut over = Vec::new();
-    for (target, failure) in failures {
-        let (Some(target), Some(failure)) = (target, failure) else {
-            continue;
-        };
-        match over_at(target, failure, world) {
-            Some(at) if at <= now => over.push(target.revision.clone()),
-            Some(at) => sooner(wake, at),
-            None => {}
-        }
-    }
-    over
-}
-
-/// When a failure is forgotten, as things are: an instance of that very revision has lived on since, or nobody has needed
-/// one for a while. A start under way has yet to tell.
-fn over_at(target: &Target, failure: &Failure, world: &World) -> Option<Instant> {
-    let retry_at = failure.retry_at?;
-    let instances = || {
-        world
-            .instances
-            .iter()
-            .filter(|i| i.revision == target.revision)
-    };
-    let oldest = instances()
-        .filter(|i| i.phase == Phase::Ready)
-        .map(|i| i.since)
-        .min();
-    let starting = instances().any(|i| i.phase == Phase::Starting);
-    let since = match oldest {
-        // Its instances do not live long, however well they do.
-        Some(_) if target.manners == Manners::Single => retry_at,
-        Some(since) => since.max(retry_at),
-        None if starting || failure.attempts >= ATTEMPTS => return None,
-        None => retry_at,
-    };
-    Some(since + STABLE)
 }
 
 #[cfg(test)]

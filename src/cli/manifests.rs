@@ -34,7 +34,7 @@ impl File {
         }
         self.documents
             .iter()
-            .flat_map(|parsed| {
+            .filter_map(|parsed| {
                 let name = parsed.key.as_ref().map(|key| format!("{key}: "));
                 let error = parsed.verdict.as_ref().err();
                 error.map(|e| self.told(parsed.line, &name.unwrap_or_default(), e))

@@ -1,0 +1,214 @@
+//! One image, whoever wants it: begun once, cancelled, failed, lost.
+
+use std::time::Duration;
+
+use super::*;
+use crate::builder::BuildLog;
+
+fn key(name: &str) -> FunctionKey {
+    name.parse().unwrap()
+}
+
+fn name(name: &str) -> ImageName {
+    name.to_owned()
+}
+
+fn set(names: &[&str]) -> HashSet<ImageName> {
+    names.iter().map(|n| name(n)).collect()
+}
+
+fn wall(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// One Function wants one image.
+fn want(images: &Images, image: &str, function: &str) -> ImageState {
+    let [state] = images.want([Some(&name(image))], &key(function));
+    state.unwrap()
+}
+
+fn end(images: &Images, outcome: Result<(), &BuildError>, now: Instant) -> HashSet<FunctionKey> {
+    images
+        .end(&name("i"), outcome, now, wall(9))
+        .into_iter()
+        .collect()
+}
+
+fn pull_error() -> BuildError {
+    BuildError::Pull {
+        image: name("i"),
+        message: "no such host".to_owned(),
+    }
+}
+
+#[test]
+fn an_image_that_many_want_is_built_once() {
+    let images = Images::default();
+    assert_eq!(want(&images, "i", "a"), ImageState::Missing);
+    assert_eq!(want(&images, "i", "b"), ImageState::Missing);
+    assert!(images.begin(&name("i"), wall(1)).is_some());
+    assert!(
+        images.begin(&name("i"), wall(1)).is_none(),
+        "it is being built"
+    );
+    assert_eq!(want(&images, "i", "c"), ImageState::Building);
+    assert_eq!(images.building(), 1);
+    let waiting = end(&images, Ok(()), Instant::now());
+    assert_eq!(waiting, HashSet::from([key("a"), key("b"), key("c")]));
+    assert_eq!(want(&images, "i", "a"), ImageState::Ready);
+    assert!(images.begin(&name("i"), wall(1)).is_none(), "it is there");
+    assert!(
+        images.begin(&name("unknown"), wall(1)).is_none(),
+        "nobody wants it"
+    );
+}
+
+#[tokio::test]
+async fn a_build_that_nobody_wants_any_more_is_ended_with_its_log() {
+    let images = Images::default();
+    for function in ["a", "b"] {
+        want(&images, "i", function);
+    }
+    let log = images.begin(&name("i"), wall(1)).unwrap();
+    let task = tokio::spawn(std::future::pending::<()>());
+    images.carried_by(&name("i"), task.abort_handle());
+    want(&images, "other", "a");
+    assert_eq!(images.building(), 1, "b wants it still");
+    assert!(!task.is_finished());
+    images.forget(&key("b"));
+    assert_eq!(images.building(), 0);
+    assert!(task.await.unwrap_err().is_cancelled());
+    let followed: Vec<_> = futures::StreamExt::collect(log.read(true)).await;
+    assert_eq!(followed.len(), 0, "whoever follows the log is let go");
+}
+
+#[tokio::test]
+async fn a_build_that_nobody_wants_before_it_has_a_task_is_ended_too() {
+    let images = Images::default();
+    want(&images, "i", "a");
+    images.begin(&name("i"), wall(1)).unwrap();
+    images.forget(&key("a"));
+    let task = tokio::spawn(std::future::pending::<()>());
+    images.carried_by(&name("i"), task.abort_handle());
+    assert!(task.await.unwrap_err().is_cancelled());
+}
+
+#[test]
+fn failures_are_judged_and_tried_again_later_and_later() {
+    let now = Instant::now();
+    let images = Images::default();
+    want(&images, "i", "a");
+    for (attempts, wait) in [(1, 1), (2, 2), (3, 4)] {
+        assert!(
+            images.begin(&name("i"), wall(1)).is_some(),
+            "a failed one may begin again"
+        );
+        end(&images, Err(&pull_error()), now);
+        let expected = Failure {
+            reason: Reason::PullFailed,
+            message: pull_error().to_string(),
+            attempts,
+            retry_at: Some(now + Duration::from_secs(wait)),
+        };
+        assert_eq!(want(&images, "i", "a"), ImageState::Failed(expected));
+    }
+    images.retry(&name("i"));
+    assert_eq!(
+        want(&images, "i", "a"),
+        ImageState::Missing,
+        "somebody asked for it"
+    );
+    for (error, reason, again) in [
+        (
+            BuildError::Refused("no FROM".to_owned()),
+            Reason::BuildFailed,
+            false,
+        ),
+        (
+            BuildError::Source("damaged".to_owned()),
+            Reason::SourceUnavailable,
+            true,
+        ),
+        (
+            BuildError::NoSpace("disk full".to_owned()),
+            Reason::NoSpace,
+            true,
+        ),
+        (
+            BuildError::Engine("no socket".to_owned()),
+            Reason::EngineUnavailable,
+            true,
+        ),
+    ] {
+        images.begin(&name("i"), wall(1)).unwrap();
+        end(&images, Err(&error), now);
+        let ImageState::Failed(failure) = want(&images, "i", "a") else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            (failure.reason, failure.retry_at.is_some()),
+            (reason, again)
+        );
+    }
+}
+
+#[test]
+fn the_engine_tells_what_is_there() {
+    let images = Images::default();
+    let ours = |name: &str| !name.starts_with("theirs");
+    images.observed(&set(&["i", "j", "theirs"]), ours);
+    for (image, function) in [("i", "a"), ("j", "b"), ("theirs", "c")] {
+        assert_eq!(want(&images, image, function), ImageState::Ready, "{image}");
+    }
+    want(&images, "k", "d");
+    images.begin(&name("k"), wall(1));
+    images.observed(&set(&["j"]), ours);
+    for (image, function, expected) in [
+        ("i", "a", ImageState::Missing),
+        ("j", "b", ImageState::Ready),
+        ("theirs", "c", ImageState::Ready),
+        ("k", "d", ImageState::Building),
+    ] {
+        assert_eq!(want(&images, image, function), expected, "{image}");
+    }
+}
+
+#[test]
+fn a_lost_image_is_missing_but_a_build_goes_on() {
+    let images = Images::default();
+    images.observed(&set(&["i"]), |_| true);
+    want(&images, "i", "a");
+    images.lost(&name("i"));
+    assert_eq!(want(&images, "i", "a"), ImageState::Missing);
+    images.begin(&name("i"), wall(1)).unwrap();
+    images.lost(&name("i"));
+    assert_eq!(want(&images, "i", "a"), ImageState::Building);
+    images.observed(&set(&["unwanted"]), |_| true);
+    images.lost(&name("unwanted"));
+    assert_eq!(images.lock().len(), 1, "what nobody wants is forgotten");
+}
+
+#[test]
+fn the_last_build_is_told() {
+    let images = Images::default();
+    want(&images, "i", "a");
+    assert!(images.last_build(&name("i")).is_none());
+    let log = images.begin(&name("i"), wall(2)).unwrap();
+    log.write(b"step 1");
+    let last = |images: &Images| images.last_build(&name("i")).unwrap().0;
+    let running = LastBuild {
+        start_time: Time(wall(2)),
+        completion_time: None,
+        duration_seconds: None,
+        log_tail: None,
+    };
+    assert_eq!(last(&images), running);
+    end(&images, Ok(()), Instant::now());
+    let over = LastBuild {
+        completion_time: Some(Time(wall(9))),
+        duration_seconds: Some(7),
+        log_tail: Some("step 1".to_owned()),
+        ..running
+    };
+    assert_eq!(last(&images), over);
+}

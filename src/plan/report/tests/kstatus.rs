@@ -1,0 +1,340 @@
+//! Readiness as kstatus computes it, by tables and whatever happens.
+
+use super::*;
+
+#[test]
+fn the_table_of_kstatus() {
+    let served = Known::served(0);
+    let kept = Known::served(1);
+    let new = Known {
+        serving: None,
+        ..served.clone()
+    };
+    let rolling = Known {
+        serving: Some(target("old", 0)),
+        ..served.clone()
+    };
+    let unreadable = Known {
+        desired: Err(Blocked {
+            retry_at: Some(Instant::now()),
+            ..blocked()
+        }),
+        ..served.clone()
+    };
+    let blocked = Known {
+        desired: Err(blocked()),
+        ..served.clone()
+    };
+    let away = Known {
+        engine: Some("no socket"),
+        ..served.clone()
+    };
+    let starved = Known {
+        starved: Some(Shortage {
+            needed: 1,
+            bound: 2,
+        }),
+        ..kept.clone()
+    };
+    let image = |image| World { image, ..world() };
+    let one = |phase| World {
+        instances: vec![instance("a", phase)],
+        ..world()
+    };
+    let failing = |attempts, again| World {
+        failure: Some(failure(attempts, again)),
+        ..world()
+    };
+    for (what, known, world, expected) in [
+        (
+            "queued",
+            &new,
+            image(ImageState::Missing),
+            ("Unknown", "Queued", "InProgress"),
+        ),
+        (
+            "building",
+            &new,
+            image(ImageState::Building),
+            ("Unknown", "Building", "InProgress"),
+        ),
+        (
+            "starting",
+            &new,
+            one(Phase::Starting),
+            ("Unknown", "Starting", "InProgress"),
+        ),
+        (
+            "the old one serves on",
+            &rolling,
+            world(),
+            ("Unknown", "Starting", "InProgress"),
+        ),
+        (
+            "fewer than min",
+            &kept,
+            world(),
+            ("Unknown", "Starting", "InProgress"),
+        ),
+        (
+            "served",
+            &served,
+            one(Phase::Ready),
+            ("True", "Ready", "Current"),
+        ),
+        (
+            "served, on probation",
+            &kept,
+            one(Phase::Probation(Instant::now())),
+            ("True", "Ready", "Current"),
+        ),
+        (
+            "served at zero",
+            &served,
+            world(),
+            ("True", "Idle", "Current"),
+        ),
+        (
+            "a build failed for good",
+            &served,
+            image(ImageState::Failed(failure(1, false))),
+            ("False", "StartFailed", "Failed"),
+        ),
+        (
+            "a pull is tried for ever",
+            &served,
+            image(ImageState::Failed(failure(9, true))),
+            ("False", "StartFailed", "InProgress"),
+        ),
+        (
+            "starts fail",
+            &new,
+            failing(1, true),
+            ("False", "StartFailed", "InProgress"),
+        ),
+        (
+            "starts failed too often",
+            &new,
+            failing(ATTEMPTS, true),
+            ("False", "StartFailed", "Failed"),
+        ),
+        (
+            "starts failed for good",
+            &new,
+            failing(1, false),
+            ("False", "StartFailed", "Failed"),
+        ),
+        (
+            "blocked",
+            &blocked,
+            one(Phase::Ready),
+            ("False", "SourceNotFound", "Failed"),
+        ),
+        (
+            "a source is tried again",
+            &unreadable,
+            world(),
+            ("False", "SourceNotFound", "InProgress"),
+        ),
+        (
+            "the engine is away",
+            &away,
+            one(Phase::Ready),
+            ("False", "EngineUnavailable", "InProgress"),
+        ),
+        (
+            "no memory",
+            &starved,
+            world(),
+            ("False", "NoCapacity", "InProgress"),
+        ),
+    ] {
+        let (ready, reason, word) = summary(known, &world);
+        assert_eq!((ready.as_str(), reason.as_str(), word), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_crash_counts_only_where_it_stands_in_the_way() {
+    let world = |min: u32, attempts, again, ready: bool| {
+        let instances = if ready {
+            vec![instance("a", Phase::Ready)]
+        } else {
+            Vec::new()
+        };
+        (
+            Known::served(min),
+            World {
+                failure: Some(failure(attempts, again)),
+                instances,
+                ..world()
+            },
+        )
+    };
+    let (served, unproven) = world(0, 1, true, false);
+    for (what, (known, world), expected) in [
+        (
+            "one crash, another answers",
+            world(0, 1, true, true),
+            ("True", "Ready"),
+        ),
+        (
+            "one crash, min is there",
+            world(1, 1, true, true),
+            ("True", "Ready"),
+        ),
+        (
+            "one crash, none is needed",
+            world(0, 1, true, false),
+            ("True", "Idle"),
+        ),
+        (
+            "two crashes, none is needed until then",
+            world(0, 2, true, false),
+            ("True", "Idle"),
+        ),
+        (
+            "two crashes, another answers",
+            world(0, 2, true, true),
+            ("False", "StartFailed"),
+        ),
+        (
+            "one crash, min is not there",
+            world(2, 1, true, true),
+            ("False", "StartFailed"),
+        ),
+        (
+            "too many crashes",
+            world(0, ATTEMPTS, true, false),
+            ("False", "StartFailed"),
+        ),
+        (
+            "only an edit helps",
+            world(0, 1, false, true),
+            ("False", "StartFailed"),
+        ),
+        (
+            "not proven",
+            (
+                served.clone(),
+                World {
+                    proven: false,
+                    ..unproven.clone()
+                },
+            ),
+            ("False", "StartFailed"),
+        ),
+        (
+            "callers wait",
+            (
+                served.clone(),
+                World {
+                    waiting: 1,
+                    ..unproven.clone()
+                },
+            ),
+            ("False", "StartFailed"),
+        ),
+        (
+            "another serves",
+            (
+                Known {
+                    serving: None,
+                    ..served
+                },
+                unproven,
+            ),
+            ("False", "StartFailed"),
+        ),
+    ] {
+        let (ready, reason, _) = summary(&known, &world);
+        assert_eq!((ready.as_str(), reason.as_str()), expected, "{what}");
+        let conditions = known
+            .status(&world, &FunctionStatus::default(), at(1))
+            .conditions;
+        assert_eq!(
+            is_true(&conditions, ConditionType::Deployed),
+            ready == "True",
+            "{what}"
+        );
+    }
+}
+
+fn any_image() -> impl Strategy<Value = ImageState> {
+    prop_oneof![
+        1 => Just(ImageState::Missing),
+        1 => Just(ImageState::Building),
+        4 => Just(ImageState::Ready),
+        1 => any_failure().prop_map(ImageState::Failed),
+    ]
+}
+
+fn any_failure() -> impl Strategy<Value = Failure> {
+    (1_u32..5, any::<bool>()).prop_map(|(attempts, again)| failure(attempts, again))
+}
+
+fn any_instance() -> impl Strategy<Value = Instance> {
+    let phases = vec![
+        Phase::Starting,
+        Phase::Ready,
+        Phase::Draining,
+        Phase::Condemned,
+        Phase::Stopping,
+    ];
+    (
+        prop::sample::select(vec!["a", "b"]),
+        prop::sample::select(phases),
+    )
+        .prop_map(|(name, phase)| instance(name, phase))
+}
+
+prop_compose! {
+    fn any_world()(
+        image in any_image(),
+        instances in prop::collection::vec(any_instance(), 0..4),
+        proven in any::<bool>(),
+        failure in prop::option::of(any_failure()),
+        waiting in 0_u32..2,
+    ) -> World {
+        World { image, instances, proven, failure, waiting, ..World::empty() }
+    }
+}
+
+prop_compose! {
+    fn any_known()(
+        desired in prop::option::weighted(0.9, 0_u32..3),
+        serving in prop::option::of(prop::sample::select(vec!["a", "b"])),
+        away in any::<bool>(),
+        starved in any::<bool>(),
+    ) -> Known {
+        Known {
+            desired: desired.map(|min| target("a", min)).ok_or_else(blocked),
+            serving: serving.map(|name| target(name, 0)),
+            engine: away.then_some("no socket"),
+            starved: starved.then_some(Shortage { needed: 1, bound: 2 }),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_conditions_never_contradict_each_other(turns in prop::collection::vec((any_known(), any_world()), 1..5)) {
+        let mut stored = FunctionStatus::default();
+        for (second, (known, world)) in (1..).zip(turns) {
+            let status = known.status(&world, &stored, at(second));
+            let holds = |condition| is_true(&status.conditions, condition);
+            let (working, stalled) = (holds(ConditionType::Reconciling), holds(ConditionType::Stalled));
+            prop_assert!(!(working && stalled));
+            prop_assert_eq!(holds(ConditionType::Ready), !working && !stalled, "one of the three");
+            if holds(ConditionType::Ready) {
+                prop_assert_eq!(&status.serving_revision, &status.revision);
+                prop_assert!(holds(ConditionType::Serving) && holds(ConditionType::Built));
+            }
+            let failed = matches!(world.image, ImageState::Failed(_));
+            prop_assert!(known.serving.is_some() || !holds(ConditionType::Serving));
+            prop_assert!(holds(ConditionType::Serving) || known.serving.is_none() || failed);
+            prop_assert_eq!(known.status(&world, &status, at(second + 100)), status.clone(), "said twice");
+            stored = status;
+        }
+    }
+}

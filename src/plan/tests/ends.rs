@@ -1,0 +1,281 @@
+//! How instances end.
+
+use super::*;
+
+#[test]
+fn a_single_call_revision_has_one_ahead() {
+    let single = Target {
+        concurrency: 1,
+        manners: Manners::Single,
+        ..target("a")
+    };
+    let used = |instances| World {
+        last_call: Some(ago(100)),
+        instances,
+        ..proven()
+    };
+    let start = |n| Plan {
+        start: starts("a", n),
+        ..nothing()
+    };
+    for (what, world, expected) in [
+        ("never called", proven(), nothing()),
+        (
+            "in use",
+            used(vec![]),
+            Plan {
+                wake: Some(from_now(200)),
+                ..start(1)
+            },
+        ),
+        (
+            "one is ahead",
+            used(vec![ready("a", "1")]),
+            wake(from_now(200)),
+        ),
+        (
+            "while one is busy",
+            used(vec![busy("a", "1", 1)]),
+            Plan {
+                wake: Some(from_now(200)),
+                ..start(1)
+            },
+        ),
+        (
+            "callers and one ahead",
+            World {
+                waiting: 2,
+                ..used(vec![])
+            },
+            Plan {
+                wake: Some(from_now(200)),
+                ..start(3)
+            },
+        ),
+        (
+            "no longer in use",
+            World {
+                last_call: Some(ago(300)),
+                instances: vec![idle("a", "1", 300)],
+                ..proven()
+            },
+            Plan {
+                stop: vec![Stop::WhenIdle("1".to_owned())],
+                ..nothing()
+            },
+        ),
+    ] {
+        assert_eq!(steady(&single, &world), expected, "{what}");
+    }
+}
+
+#[test]
+fn probation() {
+    let a = Target {
+        manners: Manners::Unknown,
+        max: 1,
+        ..target("a")
+    };
+    let half = Duration::from_millis(500);
+    let on = |since| instance("a", "1", Phase::Probation(since));
+    for (what, waiting, instances, expected) in [
+        ("not yet over", 0, vec![on(*NOW - half)], wake(*NOW + half)),
+        (
+            "over",
+            0,
+            vec![on(ago(1))],
+            Plan {
+                settle: vec!["1".to_owned()],
+                wake: Some(from_now(IDLE)),
+                ..nothing()
+            },
+        ),
+        (
+            "it counts towards max",
+            3,
+            vec![on(*NOW - half)],
+            wake(*NOW + half),
+        ),
+    ] {
+        assert_eq!(
+            steady(
+                &a,
+                &World {
+                    waiting,
+                    instances,
+                    ..proven()
+                }
+            ),
+            expected,
+            "{what}"
+        );
+    }
+    let wide = Target { max: 2, ..a };
+    let world = World {
+        waiting: 3,
+        instances: vec![on(*NOW - half)],
+        ..proven()
+    };
+    let expected = Plan {
+        start: starts("a", 1),
+        ..wake(*NOW + half)
+    };
+    assert_eq!(
+        steady(&wide, &world),
+        expected,
+        "callers do not wait for its end"
+    );
+}
+
+#[test]
+fn a_single_call_instance_leaves_by_itself_unless_its_place_is_needed() {
+    let single = |max| Target {
+        concurrency: 1,
+        manners: Manners::Single,
+        max,
+        ..target("a")
+    };
+    let half = Duration::from_millis(500);
+    let leaving = |id, since| instance("a", id, Phase::Leaving(since));
+    let one = || leaving("1", *NOW - half);
+    let two = || vec![leaving("1", *NOW - half), leaving("2", *NOW - half)];
+    let used = |instances| World {
+        last_call: Some(*NOW - half),
+        instances,
+        ..proven()
+    };
+    let stopped = |ids: &[&str]| -> Vec<Stop> {
+        let ids = ids.iter().map(|id| (*id).to_owned());
+        ids.map(Stop::Drained).collect()
+    };
+    let (begun, none) = (starts("a", 1), Vec::new());
+    for (what, max, world, start, stop) in [
+        ("beside its successor", 2, used(vec![one()]), &begun, none),
+        (
+            "and while that is there",
+            2,
+            used(vec![one(), ready("a", "next")]),
+            &vec![],
+            vec![],
+        ),
+        (
+            "it takes too long",
+            10,
+            used(vec![leaving("1", ago(1))]),
+            &begun,
+            stopped(&["1"]),
+        ),
+        (
+            "its successor takes its place at once",
+            1,
+            used(vec![one()]),
+            &begun,
+            stopped(&["1"]),
+        ),
+        (
+            "the older gives way",
+            2,
+            used(two()),
+            &begun,
+            stopped(&["1"]),
+        ),
+        (
+            "there is no memory for its successor",
+            10,
+            World {
+                room: 0,
+                ..used(vec![one()])
+            },
+            &vec![],
+            stopped(&["1"]),
+        ),
+        (
+            "others need memory",
+            10,
+            World {
+                pressure: true,
+                ..used(two())
+            },
+            &begun,
+            stopped(&["2", "1"]),
+        ),
+    ] {
+        let plan = steady(&single(max), &world);
+        assert_eq!((&plan.start, plan.stop), (start, stop), "{what}");
+    }
+    assert_eq!(
+        steady(
+            &single(1),
+            &World {
+                last_call: None,
+                ..used(vec![one()])
+            }
+        ),
+        wake(*NOW + half),
+        "the plan looks again"
+    );
+    let old = used(vec![one()]);
+    assert_eq!(
+        steady(&target("b"), &old).stop,
+        stopped(&["1"]),
+        "another revision serves"
+    );
+    assert_eq!(dismantle(&old).stop, stopped(&["1"]), "deleted");
+}
+
+#[test]
+fn what_is_out_of_service_is_cleaned_up() {
+    let a = target("a");
+    let id = || "1".to_owned();
+    for (phase, idle_stop, busy_stop) in [
+        (Phase::Condemned, Some(Stop::Kill(id())), None),
+        (Phase::Draining, Some(Stop::Drained(id())), None),
+        (Phase::Stopping, None, None),
+    ] {
+        for name in ["a", "other"] {
+            for (in_flight, expected) in [(0, &idle_stop), (1, &busy_stop)] {
+                let world = World {
+                    instances: vec![Instance {
+                        in_flight,
+                        ..instance(name, "1", phase)
+                    }],
+                    ..proven()
+                };
+                let expected = Plan {
+                    stop: expected.iter().cloned().collect(),
+                    ..nothing()
+                };
+                assert_eq!(
+                    steady(&a, &world),
+                    expected,
+                    "{phase:?} of {name} with {in_flight}"
+                );
+                assert_eq!(
+                    dismantle(&world),
+                    expected,
+                    "{phase:?} of {name} with {in_flight}, deleted"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_deleted_function_leaves_nothing() {
+    let world = World {
+        instances: vec![
+            ready("a", "idle"),
+            busy("a", "busy", 1),
+            instance("a", "starting", Phase::Starting),
+            instance("b", "probation", Phase::Probation(*NOW)),
+        ],
+        waiting: 3,
+        ..proven()
+    };
+    let stop = vec![
+        Stop::WhenIdle("idle".to_owned()),
+        Stop::Kill("starting".to_owned()),
+        Stop::WhenIdle("probation".to_owned()),
+    ];
+    assert_eq!(dismantle(&world), Plan { stop, ..nothing() });
+}

@@ -1,0 +1,345 @@
+//! What failed: when it is tried again, what callers are told, and when it is forgotten.
+
+use super::*;
+
+#[test]
+fn a_source_that_cannot_be_read_now_is_tried_again() {
+    let unavailable = || Blocked {
+        reason: Reason::SourceUnavailable,
+        ..blocked()
+    };
+    let first = unavailable().after(None, *NOW);
+    assert_eq!((first.attempts, first.retry_at), (1, Some(from_now(1))));
+    let second = unavailable().after(Some(&first), *NOW);
+    assert_eq!((second.attempts, second.retry_at), (2, Some(from_now(2))));
+    assert_eq!(
+        blocked().after(Some(&second), *NOW),
+        blocked(),
+        "only an edit helps"
+    );
+    let world = World {
+        waiting: 1,
+        ..proven()
+    };
+    let expected = Plan {
+        wake: second.retry_at,
+        refuse: Some(Failure {
+            reason: second.reason,
+            message: second.message.clone(),
+            attempts: 2,
+            retry_at: second.retry_at,
+        }),
+        ..nothing()
+    };
+    assert_eq!(plan(Err(&second), None, &world, *NOW), expected);
+}
+
+#[test]
+fn failures_are_tried_again_in_their_time() {
+    let a = Target {
+        min: 2,
+        ..target("a")
+    };
+    for (what, attempts, retry_at, expected) in [
+        ("not yet", 1, Some(from_now(2)), wake(from_now(2))),
+        (
+            "now, one at a time",
+            1,
+            Some(*NOW),
+            Plan {
+                start: starts("a", 1),
+                wake: Some(from_now(30)),
+                ..nothing()
+            },
+        ),
+        ("tired", ATTEMPTS, Some(ago(5)), nothing()),
+        ("only an edit helps", 1, None, nothing()),
+    ] {
+        let world = World {
+            failure: Some(failure(attempts, retry_at)),
+            ..proven()
+        };
+        assert_eq!(steady(&a, &world), expected, "{what}");
+    }
+    let world = World {
+        failure: Some(failure(ATTEMPTS, Some(ago(5)))),
+        waiting: 1,
+        ..proven()
+    };
+    assert_eq!(
+        steady(&a, &world),
+        Plan {
+            start: starts("a", 1),
+            ..nothing()
+        },
+        "a caller is a reason to try"
+    );
+    let world = World {
+        serving_failure: Some(failure(1, Some(from_now(2)))),
+        ..proven()
+    };
+    assert_eq!(
+        plan(Err(&blocked()), Some(&a), &world, *NOW),
+        wake(from_now(2)),
+        "the serving revision's own"
+    );
+}
+
+#[test]
+fn refusals() {
+    let a = target("a");
+    let no = blocked();
+    let soon = failure(1, Some(from_now(2)));
+    let hopeless = failure(1, None);
+    let calls = |waiting| World {
+        waiting,
+        ..proven()
+    };
+    let refuse = |failure: &Failure| Some(failure.clone());
+    let of_blocked = Failure {
+        reason: no.reason,
+        message: no.message.clone(),
+        attempts: 0,
+        retry_at: None,
+    };
+    let with = |failure: &Failure| World {
+        failure: Some(failure.clone()),
+        ..calls(1)
+    };
+    let image = |failure: &Failure| World {
+        image: ImageState::Failed(failure.clone()),
+        ..calls(1)
+    };
+    let other = target("old");
+    for (what, newest, serving, world, expected) in [
+        (
+            "nobody waits",
+            Ok(&a),
+            Some(&a),
+            World {
+                waiting: 0,
+                ..with(&soon)
+            },
+            None,
+        ),
+        ("starts fail", Ok(&a), Some(&a), with(&soon), refuse(&soon)),
+        (
+            "starts fail for good",
+            Ok(&a),
+            Some(&a),
+            with(&hopeless),
+            refuse(&hopeless),
+        ),
+        (
+            "before the first proof",
+            Ok(&a),
+            None,
+            World {
+                proven: false,
+                ..with(&soon)
+            },
+            refuse(&soon),
+        ),
+        (
+            "another try is under way",
+            Ok(&a),
+            Some(&a),
+            World {
+                instances: vec![instance("a", "1", Phase::Starting)],
+                waiting: 9,
+                ..with(&soon)
+            },
+            None,
+        ),
+        (
+            "one is busy",
+            Ok(&a),
+            Some(&a),
+            World {
+                instances: vec![busy("a", "1", 4)],
+                ..with(&soon)
+            },
+            None,
+        ),
+        (
+            "one is on probation",
+            Ok(&a),
+            Some(&a),
+            World {
+                instances: vec![instance("a", "1", Phase::Probation(*NOW))],
+                ..with(&soon)
+            },
+            None,
+        ),
+        (
+            "the try is due",
+            Ok(&a),
+            Some(&a),
+            with(&failure(2, Some(*NOW))),
+            None,
+        ),
+        (
+            "the new one fails, the old one serves",
+            Ok(&a),
+            Some(&other),
+            with(&soon),
+            None,
+        ),
+        (
+            "the image failed",
+            Ok(&a),
+            None,
+            image(&hopeless),
+            refuse(&hopeless),
+        ),
+        (
+            "the image will be tried",
+            Ok(&a),
+            None,
+            image(&soon),
+            refuse(&soon),
+        ),
+        (
+            "the image is tried",
+            Ok(&a),
+            None,
+            image(&failure(1, Some(*NOW))),
+            None,
+        ),
+        (
+            "the serving image was lost and failed",
+            Ok(&a),
+            Some(&a),
+            image(&hopeless),
+            refuse(&hopeless),
+        ),
+        (
+            "the image failed, the old one serves",
+            Ok(&a),
+            Some(&other),
+            image(&hopeless),
+            None,
+        ),
+        ("blocked", Err(&no), None, calls(1), refuse(&of_blocked)),
+        (
+            "blocked, the old one serves",
+            Err(&no),
+            Some(&other),
+            calls(1),
+            None,
+        ),
+        ("blocked, nobody waits", Err(&no), None, calls(0), None),
+    ] {
+        assert_eq!(
+            plan(newest, serving, &world, *NOW).refuse,
+            expected,
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn forgiveness() {
+    let failed = |attempts, seconds| Some(failure(attempts, Some(ago(seconds))));
+    let old = |name: &str| idle(name, "1", 9000);
+    let min = |n| Target {
+        min: n,
+        ..target("b")
+    };
+    let over = vec![revision("b")];
+    let single = Target {
+        manners: Manners::Single,
+        ..min(1)
+    };
+    let young = || Instance {
+        since: ago(2),
+        ..old("b")
+    };
+    let starting = || instance("b", "1", Phase::Starting);
+    let none = Vec::new;
+    for (what, target, attempts, failed_ago, instances, expected) in [
+        (
+            "nobody has needed it for a while",
+            min(0),
+            2,
+            30,
+            none(),
+            over.clone(),
+        ),
+        ("not yet", min(0), 2, 29, none(), none_over()),
+        ("tired", min(0), ATTEMPTS, 9000, none(), none_over()),
+        (
+            "an instance lives on",
+            min(1),
+            ATTEMPTS,
+            30,
+            vec![old("b")],
+            over.clone(),
+        ),
+        ("a short life", min(1), 1, 30, vec![young()], none_over()),
+        (
+            "a long life before",
+            min(1),
+            1,
+            29,
+            vec![old("b")],
+            none_over(),
+        ),
+        (
+            "the life of another revision",
+            min(0),
+            ATTEMPTS,
+            30,
+            vec![old("a")],
+            none_over(),
+        ),
+        (
+            "a start is under way",
+            min(1),
+            2,
+            9000,
+            vec![starting()],
+            none_over(),
+        ),
+        (
+            "short lives are the rule",
+            single.clone(),
+            1,
+            30,
+            vec![young()],
+            over.clone(),
+        ),
+    ] {
+        let world = World {
+            failure: failed(attempts, failed_ago),
+            instances,
+            ..proven()
+        };
+        assert_eq!(steady(&target, &world).forgive, expected, "{what}");
+    }
+    let world = World {
+        failure: Some(failure(1, None)),
+        instances: vec![old("b")],
+        ..proven()
+    };
+    assert_eq!(
+        steady(&min(1), &world).forgive,
+        none_over(),
+        "only an edit helps"
+    );
+    let world = World {
+        failure: failed(1, 1),
+        serving_failure: failed(1, 40),
+        instances: vec![old("a"), old("b")],
+        ..proven()
+    };
+    assert_eq!(
+        rolling(&world).forgive,
+        [revision("a")],
+        "each revision by itself"
+    );
+}
+
+fn none_over() -> Vec<Revision> {
+    Vec::new()
+}
