@@ -4,6 +4,7 @@
 
 pub mod archive;
 pub mod docker;
+mod ignore;
 pub mod process;
 pub mod recipe;
 pub mod sources;

@@ -13,6 +13,10 @@ use sha2::{Digest, Sha256};
 
 use self::collect::Collector;
 pub use self::error::ArchiveError;
+use super::ignore::Ignore;
+
+/// Files that say what `docker build` leaves out; the first that is there counts.
+const IGNORES: [&str; 2] = ["Dockerfile.dockerignore", ".dockerignore"];
 
 /// What a source may hold at most.
 #[derive(Clone, Debug)]
@@ -92,6 +96,31 @@ impl Context {
     /// As [`Context::from_tar`], and when something cannot be read.
     pub fn from_directory(root: &Path, dir: &Path, limits: &Limits) -> Result<Self, ArchiveError> {
         directory::read(root, dir, limits)?.finish()
+    }
+
+    /// The files that `docker build` would take: without what a `.dockerignore` among them leaves out. It and the Dockerfile
+    /// stay, for the engine reads them.
+    ///
+    /// # Errors
+    /// When a line of it is no pattern.
+    pub fn without_ignored(self) -> Result<Self, ArchiveError> {
+        let Some((name, text)) = IGNORES
+            .iter()
+            .find_map(|name| Some((*name, self.file(name)?)))
+        else {
+            return Ok(self);
+        };
+        let ignore = Ignore::parse(&String::from_utf8_lossy(text))
+            .map_err(|message| ArchiveError::Ignore { name, message })?;
+        let stays =
+            |path: &str| path == "Dockerfile" || IGNORES.contains(&path) || !ignore.excludes(path);
+        let files = self.files.iter().filter(|(path, _)| stays(path));
+        let unlimited = Limits {
+            entries: usize::MAX,
+            unpacked: u64::MAX,
+        };
+        let files = files.map(|(path, file)| (path, file.mode(), file.content.clone()));
+        Self::from_files(files, &unlimited)
     }
 
     /// SHA-256 of [`Context::tar`], as 64 hex digits.

@@ -121,12 +121,17 @@ impl Resolver {
 
     /// Blocks: reads the source from the disk.
     fn read_job(&self, spec: &FunctionSpec, source: Option<String>) -> Result<BuildJob, Blocked> {
-        let context = self.context(spec, source)?;
+        let mut context = self.context(spec, source)?;
         let build = spec.build.clone().unwrap_or_default();
         let language = match spec.language {
             Some(crd::Language::Dockerfile) => Language::Dockerfile,
             Some(crd::Language::Node) | None => Language::Node,
         };
+        if language == Language::Dockerfile {
+            context = context
+                .without_ignored()
+                .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()))?;
+        }
         let wishes = BuildSpec {
             base_image: build.base_image,
             args: build

@@ -154,3 +154,25 @@ async fn a_roll_over_without_memory_for_both_says_so_and_how_to_have_it_all_the_
     server.deploy("big", spec("new", 0)).await;
     assert_eq!(server.call("big", json!({})).await.response(), "new");
 }
+
+#[tokio::test]
+async fn what_a_dockerignore_names_is_neither_copied_nor_a_reason_to_build() {
+    if !has_docker("e2e dockerignore") {
+        return;
+    }
+    let server = server().await;
+    let dockerfile = "FROM busybox:1\nCOPY . /www\nCMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n";
+    let spec = |secret: &str| {
+        let files = json!({
+            "Dockerfile": dockerfile, "index.html": "page", "secret.txt": secret, ".dockerignore": "*.txt\n",
+        });
+        inline("dockerfile", files, json!({}))
+    };
+    server.deploy("partly", spec("one")).await;
+    let page = server.get("/function/partly/index.html").await.expect(200);
+    assert_eq!(page.text, "page");
+    server.get("/function/partly/secret.txt").await.expect(404);
+    let before = server.status("partly").await["revision"].clone();
+    server.deploy("partly", spec("two")).await;
+    assert_eq!(server.status("partly").await["revision"], before);
+}

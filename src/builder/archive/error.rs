@@ -47,6 +47,8 @@ pub enum ArchiveError {
         "the files hold more than {limit} bytes (at {entry:?}): remove what the function does not need"
     )]
     TooLarge { entry: String, limit: u64 },
+    #[error("{name}: {message}")]
+    Ignore { name: &'static str, message: String },
     #[error("cannot read {path:?}: {message}")]
     Read { path: String, message: String },
 }

@@ -300,3 +300,39 @@ proptest! {
         let _ = Context::from_tar(&bytes, &limits());
     }
 }
+
+#[test]
+fn what_is_ignored_decides_nothing() {
+    let ignore = (".dockerignore", 0o644, "*\n!src\n");
+    let files = [
+        ("Dockerfile", 0o644, "FROM x"),
+        ("src/run", 0o755, "1"),
+        ignore,
+    ];
+    let wanted = inline(&files).unwrap();
+    let noise = [("notes.md", 0o644, "2"), ("src2/x", 0o644, "3")];
+    let all = inline(&[&files[..], &noise].concat()).unwrap();
+    assert_ne!(all.digest(), wanted.digest());
+    assert_eq!(all.clone().without_ignored(), Ok(wanted.clone()));
+    assert_eq!(wanted.clone().without_ignored(), Ok(wanted));
+    let plain = inline(&noise).unwrap();
+    assert_eq!(plain.clone().without_ignored(), Ok(plain));
+
+    let named = ("Dockerfile.dockerignore", 0o644, "src");
+    let context = inline(&[&files[..], &[named]].concat()).unwrap();
+    let names: Vec<_> = context
+        .without_ignored()
+        .unwrap()
+        .files()
+        .keys()
+        .cloned()
+        .collect();
+    assert_eq!(
+        names,
+        [".dockerignore", "Dockerfile", "Dockerfile.dockerignore"]
+    );
+
+    let bad = inline(&[("Dockerfile", 0o644, ""), (".dockerignore", 0o644, "[")]).unwrap();
+    let error = bad.without_ignored().unwrap_err().to_string();
+    assert!(error.starts_with(".dockerignore: line 1"), "{error}");
+}
