@@ -302,6 +302,7 @@ impl Controller {
         let wall = Timestamp::now();
         if let Some(entry) = self.entries().get_mut(key) {
             entry.turn.count += 1;
+            entry.turn.runs = false;
             entry.turn.attempts = 0;
             entry.turn.last = Some(wall);
             entry.turn.next = wait.and_then(|w| wall.checked_add(w).ok());
@@ -323,6 +324,7 @@ impl Controller {
             return Action::requeue(Duration::from_secs(1));
         };
         entry.turn.attempts += 1;
+        entry.turn.runs = false;
         entry.turn.last_error = Some(error.to_string());
         let at = BACKOFF.next(entry.turn.attempts, now).unwrap_or(now);
         let wait = at.saturating_duration_since(now);

@@ -115,7 +115,6 @@ async fn take_in(api: &Api, body: Body) -> Result<FunctionKey, Failure> {
         object(&key, &digest, &context).map(|function| (digest, function))
     })?;
     tracing::debug!(function = %key, %context, "Archive stored");
-    let before = api.controller.turns_of(&key);
     api.store
         .apply(function, &Manager::Api, Timestamp::now())
         .await
@@ -124,7 +123,7 @@ async fn take_in(api: &Api, body: Body) -> Result<FunctionKey, Failure> {
             code: error.reason().to_owned(),
             info: error.to_string(),
         })?;
-    api.controller.retry(&key);
+    let before = api.controller.retry(&key);
     outcome(api, &key, before).await?;
     Ok(key)
 }

@@ -62,8 +62,10 @@ pub struct Moving {
 /// How the turns of a Function go, for people.
 #[derive(Clone, Debug, Default)]
 pub struct Turn {
-    /// Turns in all.
+    /// Turns in all that were finished.
     pub count: u64,
+    /// Whether one goes on.
+    pub runs: bool,
     /// Failed turns in a row.
     pub attempts: u32,
     pub last: Option<Timestamp>,

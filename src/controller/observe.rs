@@ -20,6 +20,7 @@ impl Controller {
         let before = {
             let mut entries = self.entries();
             let entry = self.entry(&mut entries, key, uid);
+            entry.turn.runs = true;
             let blocked = |(_, outcome): &Resolved| outcome.clone().err();
             let known = entry.resolved.as_ref().filter(|(s, _)| *s == stamp);
             let before = known.and_then(blocked);

@@ -1,6 +1,6 @@
 //! The controller's memory for people and programs: nothing here changes anything.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use async_stream::stream;
 use bytes::Bytes;
@@ -46,21 +46,26 @@ impl Controller {
         self.entries().get(key).map_or(0, |entry| entry.turn.count)
     }
 
-    /// Forgets a Function's failures and looks at it again, because somebody asked for it.
-    pub fn retry(&self, key: &FunctionKey) {
-        let image = {
-            let mut entries = self.entries();
-            entries.get_mut(key).and_then(|entry| {
+    /// Forgets a Function's failures and looks at it again, because somebody asked for it. Answers how many turns it will
+    /// have had before that: one that goes on now may have seen what was before.
+    pub fn retry(&self, key: &FunctionKey) -> u64 {
+        let (image, turns) = match self.entries().get_mut(key) {
+            Some(entry) => {
                 entry.failures.clear();
-                // The source that could not be had may be there now.
-                entry.resolved.take_if(|(_, outcome)| outcome.is_err());
-                entry.desired().map(|d| d.target.image.clone())
-            })
+                if let Some((_, Err(blocked))) = &mut entry.resolved {
+                    // The source that could not be had may be there now.
+                    blocked.retry_at = Some(Instant::now());
+                }
+                let image = entry.desired().map(|d| d.target.image.clone());
+                (image, entry.turn.count + u64::from(entry.turn.runs))
+            }
+            None => (None, 0),
         };
         if let Some(image) = image {
             self.images.retry(&image);
         }
         self.turns.request(key);
+        turns
     }
 
     /// Waits until `decide`, shown the object and how many turns it has had, decides; nothing when the object goes.

@@ -126,6 +126,7 @@ async fn an_image_that_somebody_removed_is_built_again_for_what_serves() {
     let again = server.call("hurt", json!({})).await.response();
     assert_eq!(again, answer);
     server.fails("hurt", "StartFailed").await;
+    server.delete("/functions/hurt").await.expect(202);
 }
 
 #[tokio::test]
