@@ -39,6 +39,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
@@ -99,6 +100,7 @@ pub struct Ingress {
 
 /// The connections of one listener.
 struct Connections {
+    limit: usize,
     places: Arc<Semaphore>,
     spare: Arc<Semaphore>,
     graceful: GracefulShutdown,
@@ -136,6 +138,7 @@ impl Ingress {
         stop: CancellationToken,
     ) {
         let connections = Connections {
+            limit,
             places: Arc::new(Semaphore::new(limit)),
             spare: Arc::new(Semaphore::new(SPARE)),
             graceful: GracefulShutdown::new(),
@@ -176,10 +179,10 @@ impl Ingress {
         scope: Scope,
         connections: &Connections,
     ) {
-        let (permit, full) = match Arc::clone(&connections.places).try_acquire_owned() {
-            Ok(permit) => (permit, false),
+        let (permit, beyond) = match Arc::clone(&connections.places).try_acquire_owned() {
+            Ok(permit) => (permit, None),
             Err(_) => match Arc::clone(&connections.spare).try_acquire_owned() {
-                Ok(permit) => (permit, true),
+                Ok(permit) => (permit, Some(connections.limit)),
                 Err(_) => return,
             },
         };
@@ -187,7 +190,7 @@ impl Ingress {
         let Ok(stream) = hand_over(stream, worker) else {
             return;
         };
-        let connection = Arc::clone(self).connection(stream, peer, scope, full);
+        let connection = Arc::clone(self).connection(stream, peer, scope, beyond);
         let connection = connections.graceful.watch(connection);
         let task = async move {
             let _permit: OwnedSemaphorePermit = permit;
@@ -198,13 +201,13 @@ impl Ingress {
         connections.running.spawn_on(task, worker);
     }
 
-    /// One connection's requests.
+    /// One connection's requests. What is `beyond` the limit of connections is refused.
     fn connection(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         scope: Scope,
-        full: bool,
+        beyond: Option<usize>,
     ) -> http1::Connection<
         TokioIo<Timed>,
         impl hyper::service::HttpService<
@@ -224,10 +227,9 @@ impl Ingress {
             let running = requests.begin(!request.body().is_end_stream());
             let this = Arc::clone(&self);
             async move {
-                let response = if full {
-                    this.refuse(&mut request)
-                } else {
-                    this.respond(request, scope, &running).await
+                let response = match beyond {
+                    Some(limit) => this.refuse(&mut request, limit),
+                    None => this.respond(request, scope, &running).await,
                 };
                 Ok::<_, Infallible>(running.until(response))
             }
@@ -335,9 +337,16 @@ impl Ingress {
     }
 
     /// More connections than we may have: only questions about our health are answered.
-    fn refuse(&self, request: &mut Request<Incoming>) -> Response<Body> {
+    fn refuse(&self, request: &mut Request<Incoming>, limit: usize) -> Response<Body> {
         let health = matches!(request.uri().path(), "/healthz" | "/readyz");
-        let mut response = Response::new(Body::from(if health { "ok\n" } else { OVERLOADED }));
+        let body = if health {
+            "ok\n".to_owned()
+        } else {
+            let message =
+                format!("{limit} connections are open, and more are not served; try again later");
+            json!({"message": message, "code": "Overloaded"}).to_string()
+        };
+        let mut response = Response::new(Body::from(body));
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.ids.identify(request.headers_mut()));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -351,9 +360,6 @@ impl Ingress {
         response
     }
 }
-
-const OVERLOADED: &str =
-    r#"{"message":"too many connections; try again later","code":"Overloaded"}"#;
 
 /// A call between its arrival and the head of its answer.
 struct Busy<'a> {

@@ -246,6 +246,31 @@ fn one_place_builds_starts_and_stops() {
 }
 
 #[test]
+fn what_is_promised_names_tests_that_are_there() {
+    let page = fs::read_to_string(root().join("docs/reliability.md")).expect("the promises");
+    let mut files = Vec::new();
+    for dir in ["src", "tests"] {
+        collect(&root().join(dir), &mut files);
+    }
+    let text: String = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let unknown: Vec<_> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        // Nothing else that is named there is a sentence.
+        .filter(|name| name.contains('_') && !text.contains(&format!("fn {name}() {{")))
+        .map(str::to_owned)
+        .collect();
+    assert_none(
+        "tests that docs/reliability.md names and nobody wrote",
+        &unknown,
+    );
+}
+
+#[test]
 fn the_map_names_every_module() {
     let map = fs::read_to_string(root().join("ARCHITECTURE.md"))
         .expect("ARCHITECTURE.md is the map of the sources");

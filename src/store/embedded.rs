@@ -135,7 +135,7 @@ impl EmbeddedStore {
         status: FunctionStatus,
     ) -> Result<bool, StoreError> {
         let (key, uid) = (key.clone(), uid.to_owned());
-        self.write(move |writer| writer.write_status(key, &uid, &status))
+        self.write(move |writer| writer.write_status(key, &uid, status))
             .await
     }
 
@@ -317,7 +317,7 @@ impl Writer {
         &mut self,
         key: FunctionKey,
         uid: &str,
-        status: &FunctionStatus,
+        status: FunctionStatus,
     ) -> Result<bool, StoreError> {
         let Some(current) = self.same(&key, uid) else {
             return Ok(false);

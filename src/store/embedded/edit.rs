@@ -128,7 +128,13 @@ fn seconds(now: Timestamp) -> Time {
 }
 
 /// A status as it will be read again: its times lose their fractions on the way.
-pub fn stored(status: &FunctionStatus) -> FunctionStatus {
-    let read = serde_json::to_value(status).and_then(serde_json::from_value);
-    read.unwrap_or_else(|_| status.clone())
+pub fn stored(mut status: FunctionStatus) -> FunctionStatus {
+    for condition in &mut status.conditions {
+        condition.last_transition_time = seconds(condition.last_transition_time.0);
+    }
+    if let Some(build) = &mut status.last_build {
+        build.start_time = seconds(build.start_time.0);
+        build.completion_time = build.completion_time.take().map(|time| seconds(time.0));
+    }
+    status
 }
