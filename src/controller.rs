@@ -45,7 +45,7 @@ use self::{capacity::Capacity, engine::Engine, entry::Entry, images::Images, res
 use crate::{
     builder::Builder,
     function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
-    plan::{self, Blocked, Target, World},
+    plan::{self, Blocked, Plan, Target, World},
     pool::Pools,
     retry::BACKOFF,
     runtime::Runtime,
@@ -234,8 +234,8 @@ impl Controller {
         // 2. plan
         let plan = match &view.engine {
             None => plan::plan(view.desired.as_ref(), view.serving.as_ref(), &world, now),
-            // Nothing can be done without the engine; what runs goes on answering.
-            Some(error) => plan::without_engine(&world, error),
+            // Nothing can be begun without the engine. What runs goes on answering, and callers wait: it may come back.
+            Some(_) => Plan::default(),
         };
 
         // 3. apply

@@ -290,25 +290,6 @@ pub fn plan(
     plan
 }
 
-/// Without the engine nothing can be begun. Callers that no instance can take are told so, except while it has not been
-/// asked yet.
-pub fn without_engine(world: &World, error: &str) -> Plan {
-    let usable = world
-        .instances
-        .iter()
-        .any(|i| matches!(i.phase, Phase::Ready | Phase::Starting));
-    let failure = Failure {
-        reason: Reason::EngineUnavailable,
-        message: format!("no instance runs, and none can be started: {error}"),
-        attempts: 1,
-        retry_at: None,
-    };
-    Plan {
-        refuse: (!usable && world.waiting > 0).then_some(failure),
-        ..Plan::default()
-    }
-}
-
 /// What a Function that is being deleted needs: everything stopped once its calls are done.
 pub fn dismantle(world: &World) -> Plan {
     let mut plan = Plan::default();

@@ -69,9 +69,12 @@ pub enum LeaseError {
     /// Too many wait already.
     #[error("{} calls wait for this function already", slots::MAX_WAITING)]
     QueueFull,
-    /// None became free within the time.
-    #[error("no instance became free within {}s (spec.startupTimeoutSeconds)", limit.as_secs())]
-    NoInstance { limit: Duration },
+    /// None became free within the time; what is known to be in the way.
+    #[error("no instance became free within {}s (spec.startupTimeoutSeconds){}", limit.as_secs(), cause.as_ref().map(|c| format!(": {c}")).unwrap_or_default())]
+    NoInstance {
+        limit: Duration,
+        cause: Option<String>,
+    },
     /// Instances cannot be started; this is the cause.
     #[error("{}", .0.message)]
     Failing(Failure),
@@ -93,6 +96,8 @@ pub struct Pool {
     patience: Mutex<Duration>,
     /// An instance is needed for which there is no memory.
     starved: AtomicBool,
+    /// Why no instance can be started at present.
+    hindrance: Mutex<Option<String>>,
     turns: Turns,
 }
 
@@ -160,6 +165,7 @@ impl Pool {
             slots: Mutex::default(),
             patience: Mutex::new(Duration::from_secs(20)),
             starved: AtomicBool::new(false),
+            hindrance: Mutex::default(),
             turns,
         })
     }
@@ -192,7 +198,10 @@ impl Pool {
             Ok(Ok(lease)) => lease,
             Ok(Err(_)) => Err(LeaseError::Deleted),
             Err(_) if self.starved.load(Ordering::Relaxed) => Err(LeaseError::NoCapacity { limit }),
-            Err(_) => Err(LeaseError::NoInstance { limit }),
+            Err(_) => Err(LeaseError::NoInstance {
+                limit,
+                cause: self.hindrance().clone(),
+            }),
         }
     }
 
@@ -228,6 +237,17 @@ impl Pool {
     /// Whether an instance is needed for which there is no memory.
     pub fn set_starved(&self, starved: bool) {
         self.starved.store(starved, Ordering::Relaxed);
+    }
+
+    /// Why no instance can be started at present, for callers whose patience ends.
+    pub fn set_hindrance(&self, cause: Option<String>) {
+        *self.hindrance() = cause;
+    }
+
+    fn hindrance(&self) -> MutexGuard<'_, Option<String>> {
+        self.hindrance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an instance out of service if it has no call at this moment. Says whether it is out of service now.

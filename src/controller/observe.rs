@@ -70,6 +70,7 @@ impl Controller {
         let engine = self.engine.borrow().away().map(str::to_owned);
         let entries = self.entries();
         let entry = entries.get(key)?;
+        entry.pool.set_hindrance(engine.clone());
         let (_, outcome) = entry.resolved.as_ref()?;
         let desired = outcome
             .as_ref()

@@ -9,6 +9,7 @@ use kube::runtime::watcher::Event;
 
 use super::{
     Controller,
+    engine::Engine,
     entry::{Entry, Turn},
     log::LiveLog,
 };
@@ -97,8 +98,8 @@ impl Controller {
         self.images.last_build(&image).map(|(_, log)| log)
     }
 
-    /// What the instances of a Function write. With `follow` it goes on until the Function is deleted, and instances that
-    /// come later are heard too.
+    /// What the instances of a Function write. With `follow` it goes on until the Function is deleted or the engine is lost,
+    /// and instances that come later are heard too.
     pub fn logs(
         self: &Arc<Self>,
         key: FunctionKey,
@@ -128,9 +129,13 @@ impl Controller {
                 }
                 tokio::select! {
                     Some(piece) = pieces.next() => yield piece.bytes,
-                    changed = turned.changed() => if changed.is_err() || this.ports.store.get(&key).is_none() {
-                        return;
-                    },
+                    changed = turned.changed() => {
+                        // The engine's log has ended with it: silence would look like a function that says nothing.
+                        let lost = matches!(this.engine(), Engine::Away(_));
+                        if lost || changed.is_err() || this.ports.store.get(&key).is_none() {
+                            return;
+                        }
+                    }
                 }
             }
         }

@@ -266,7 +266,7 @@ mod tests {
             (CallError::FunctionFailed("x".into()), 400, 500, "FunctionFailed", false),
             (CallError::BadInput("x".into()), 400, 400, "BadInput", false),
             (lease(LeaseError::QueueFull), 429, 429, "QueueFull", true),
-            (lease(LeaseError::NoInstance { limit }), 503, 503, "NoInstance", true),
+            (lease(LeaseError::NoInstance { limit, cause: None }), 503, 503, "NoInstance", true),
             (lease(LeaseError::NoCapacity { limit }), 503, 503, "NoCapacity", true),
             (timeout(true), 504, 504, "Timeout", false),
             (timeout(false), 504, 504, "InstanceNotStopped", false),

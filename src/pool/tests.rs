@@ -160,8 +160,11 @@ async fn patience_ends() {
     pool.set_patience(limit);
     assert_eq!(
         pool.lease().await.err(),
-        Some(LeaseError::NoInstance { limit })
+        Some(LeaseError::NoInstance { limit, cause: None })
     );
+    pool.set_hindrance(Some("the engine is away".to_owned()));
+    let error = pool.lease().await.unwrap_err().to_string();
+    assert!(error.ends_with(": the engine is away"), "{error}");
     pool.set_starved(true);
     assert_eq!(
         pool.lease().await.err(),

@@ -7,6 +7,7 @@ use http_body_util::Empty;
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Flavour;
 
@@ -27,15 +28,10 @@ async fn ask(socket: &Path) -> io::Result<Flavour> {
         .header("Host", "docker")
         .body(Empty::<Bytes>::new())
         .map_err(io::Error::other)?;
-    let answer = async { sender.send_request(request).await };
-    // The connection only moves while it is polled beside the question, and ends with it.
-    let response = tokio::select! {
-        response = answer => response.map_err(io::Error::other)?,
-        end = connection => {
-            end.map_err(io::Error::other)?;
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-    };
+    // Beside the question, because the engine may close the connection with its answer.
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = sender.send_request(request).await;
+    let response = response.map_err(io::Error::other)?;
     match response.headers().get("Builder-Version") {
         Some(version) if version == "2" => Ok(Flavour::BuildKit),
         _ => Ok(Flavour::Classic),

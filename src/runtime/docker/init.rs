@@ -23,8 +23,9 @@ pub fn store(state: &Path, init: &[u8]) -> io::Result<PathBuf> {
         return Ok(path);
     }
     fs::create_dir_all(&dir)?;
-    // Written beside and renamed: containers that run from the old file are not disturbed, and nobody sees a half.
-    let fresh = dir.join(format!("faas-init.{}", std::process::id()));
+    // Written beside and renamed: containers that run from the old file are not disturbed, and nobody sees a half. Several
+    // starts may be at it.
+    let fresh = dir.join(format!("faas-init.{}", uuid::Uuid::new_v4().simple()));
     let written = write(&fresh, init).and_then(|()| fs::rename(&fresh, &path));
     if written.is_err() {
         let _ = fs::remove_file(&fresh);
@@ -82,6 +83,19 @@ mod tests {
             );
         }
         assert_ne!(store(state.path(), b"newer").unwrap(), path);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn several_may_store_it_at_a_time() {
+        let state = tempfile::tempdir().unwrap();
+        let store = || store(state.path(), &[7; 100_000]).unwrap();
+        let path = std::thread::scope(|scope| {
+            let stores: Vec<_> = (0..8).map(|_| scope.spawn(store)).collect();
+            let paths: Vec<_> = stores.into_iter().map(|s| s.join().unwrap()).collect();
+            paths[0].clone()
+        });
+        assert_eq!(fs::read(&path).unwrap(), [7; 100_000]);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 }
