@@ -124,7 +124,8 @@ function notFound (res) {
 function serve (handler) {
   const calls = typeof handler === 'function'
   const other = typeof handler.http === 'function' ? handler.http : null
-  const server = http.createServer((req, res) => {
+  // The platform bounds heads before they come here; this leaves room for the fields that it adds.
+  const server = http.createServer({ maxHeaderSize: 128 * 1024 }, (req, res) => {
     const isCall = calls && req.method === 'POST' && (req.url === '/invoke' || (req.url === '/' && !other))
     if (isCall) invoke(handler, req, res)
     else if (other) pass(other, req, res)
