@@ -89,13 +89,13 @@ mod tests {
     #[test]
     fn several_may_store_it_at_a_time() {
         let state = tempfile::tempdir().unwrap();
-        let store = || store(state.path(), &[7; 100_000]).unwrap();
+        let store = || store(state.path(), &vec![7; 100_000]).unwrap();
         let path = std::thread::scope(|scope| {
             let stores: Vec<_> = (0..8).map(|_| scope.spawn(store)).collect();
             let paths: Vec<_> = stores.into_iter().map(|s| s.join().unwrap()).collect();
             paths[0].clone()
         });
-        assert_eq!(fs::read(&path).unwrap(), [7; 100_000]);
+        assert_eq!(fs::read(&path).unwrap(), vec![7; 100_000]);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 }
