@@ -41,6 +41,7 @@ pub struct Found {
 pub fn walk(root: &Path, path: &Path, interest: Interest, entered: &BTreeSet<PathBuf>) -> Found {
     let mut walk = Walk {
         root,
+        top: path,
         interest,
         entered,
         looked_at: 0,
@@ -56,6 +57,8 @@ pub fn walk(root: &Path, path: &Path, interest: Interest, entered: &BTreeSet<Pat
 
 struct Walk<'a> {
     root: &'a Path,
+    /// Where it began.
+    top: &'a Path,
     interest: Interest,
     entered: &'a BTreeSet<PathBuf>,
     looked_at: usize,
@@ -76,8 +79,9 @@ impl Walk<'_> {
     fn entry(&mut self, parent: &Path, name: &str) {
         self.looked_at += 1;
         if self.looked_at == ENTRIES {
+            // Nothing that comes after is looked at, so nothing of the whole tree may be missed.
             self.fault(
-                parent,
+                self.top,
                 format!("more than {ENTRIES} files and directories: watch a smaller directory"),
             );
         }
