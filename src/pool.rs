@@ -5,6 +5,7 @@
 
 pub mod connection;
 pub mod slots;
+mod stream;
 
 use std::{
     collections::HashMap,

@@ -7,7 +7,10 @@ use std::{
     io,
     path::Path,
     pin::{Pin, pin},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -20,8 +23,8 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
 
+use super::stream::Stream;
 use crate::{runtime::socket, workers};
 
 /// Body of a request on its way to an instance.
@@ -99,7 +102,9 @@ fn is_fresh(since: Instant, now: Instant) -> bool {
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<RequestBody>,
-    driver: Option<http1::Connection<TokioIo<UnixStream>, RequestBody>>,
+    driver: Option<http1::Connection<TokioIo<Stream>, RequestBody>>,
+    /// The instance reads no more from it.
+    deaf: Arc<AtomicBool>,
 }
 
 /// Why a request got no answer.
@@ -117,7 +122,8 @@ impl Connection {
     /// # Errors
     /// When nobody listens there, or what is there is no socket.
     pub async fn open(path: &Path) -> io::Result<Self> {
-        let stream = socket::connect(path).await?;
+        let deaf = Arc::<AtomicBool>::default();
+        let stream = Stream::new(socket::connect(path).await?, Arc::clone(&deaf));
         let (sender, driver) = http1::Builder::new()
             .max_header_size(MAX_HEAD)
             .max_headers(MAX_FIELDS)
@@ -127,6 +133,7 @@ impl Connection {
         Ok(Self {
             sender,
             driver: Some(driver),
+            deaf,
         })
     }
 
@@ -159,13 +166,13 @@ impl Connection {
     /// Whether the next request can be sent; notices that the other side has closed.
     fn is_ready(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
-        self.driver.is_some() && self.sender.is_ready()
+        self.driver.is_some() && self.sender.is_ready() && !self.deaf.load(Ordering::Relaxed)
     }
 }
 
 /// Polls the machinery; once it has ended it is gone.
 fn drive(
-    driver: &mut Option<http1::Connection<TokioIo<UnixStream>, RequestBody>>,
+    driver: &mut Option<http1::Connection<TokioIo<Stream>, RequestBody>>,
     cx: &mut Context<'_>,
 ) {
     let ended = driver
