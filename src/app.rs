@@ -177,22 +177,24 @@ impl State {
 
 /// Serves on both listeners, or on the one for everything.
 fn listeners(ingress: &Arc<Ingress>, addresses: Addresses, stop: &CancellationToken) -> Tasks {
-    let most = MAX_CONNECTIONS.min(config::descriptor_limit() * 8 / 10);
+    // A call takes two descriptors, its caller's and its instance's; the engine and files need some too.
+    let listeners = if addresses.invoke.is_some() { 2 } else { 1 };
+    let most = MAX_CONNECTIONS.min(config::descriptor_limit() * 4 / 10 / listeners);
     let limit = usize::try_from(most).unwrap_or(usize::MAX);
-    let mut listeners = Tasks {
+    let mut tasks = Tasks {
         stop: stop.clone(),
         ..Tasks::default()
     };
     let serve =
         |(listener, _), scope| Arc::clone(ingress).serve(listener, scope, limit, stop.clone());
     match addresses.invoke {
-        None => listeners.spawn("listener", serve(addresses.main, Scope::All)),
+        None => tasks.spawn("listener", serve(addresses.main, Scope::All)),
         Some(invoke) => {
-            listeners.spawn("listener", serve(addresses.main, Scope::Manage));
-            listeners.spawn("invoke listener", serve(invoke, Scope::Invoke));
+            tasks.spawn("listener", serve(addresses.main, Scope::Manage));
+            tasks.spawn("invoke listener", serve(invoke, Scope::Invoke));
         }
     }
-    listeners
+    tasks
 }
 
 /// What owns the long-lived tasks. One that ends before it is told to ends the process, by name.

@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
 
@@ -193,11 +194,17 @@ pub fn log_filter() -> String {
     read("FAAS_LOG").unwrap_or_else(|| "info,kube_runtime=warn".to_owned())
 }
 
-/// How many descriptors this process may have.
+/// How many descriptors this process may have, from now on as many as it can: shells are stingy by default.
 pub fn descriptor_limit() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile)
-        .current
-        .unwrap_or(u64::MAX)
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum;
+    let raised = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
+    let limit = if raised.is_ok() {
+        current
+    } else {
+        limit.current
+    };
+    limit.unwrap_or(u64::MAX)
 }
 
 /// This machine's memory, in bytes.

@@ -9,6 +9,7 @@ pub mod guard;
 mod headless;
 mod ids;
 mod peer;
+mod places;
 pub mod proxy;
 pub mod reply;
 pub mod requests;
@@ -43,7 +44,6 @@ use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::{
@@ -54,6 +54,7 @@ use tower::ServiceExt;
 
 use self::{
     ids::Ids,
+    places::Places,
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     requests::{Answering, Requests, Running},
     route::Route,
@@ -65,8 +66,6 @@ use crate::{pool::Pools, telemetry::Metrics, workers::Workers};
 const MAX_HEAD: usize = 64 << 10;
 /// Most fields of a request's head.
 const MAX_FIELDS: usize = 100;
-/// Connections beyond the limit that are answered at least with a refusal, or about our health.
-const SPARE: usize = 64;
 /// Kept connections are heard after the listener is closed, until nothing came for this long: a request on its way would be
 /// lost if its connection were closed meanwhile. Each answer says that it was the connection's last.
 const QUIET: Duration = Duration::from_millis(500);
@@ -100,9 +99,7 @@ pub struct Ingress {
 
 /// The connections of one listener.
 struct Connections {
-    limit: usize,
-    places: Arc<Semaphore>,
-    spare: Arc<Semaphore>,
+    places: Places,
     graceful: GracefulShutdown,
     running: TaskTracker,
 }
@@ -137,10 +134,8 @@ impl Ingress {
         limit: usize,
         stop: CancellationToken,
     ) {
-        let connections = Connections {
-            limit,
-            places: Arc::new(Semaphore::new(limit)),
-            spare: Arc::new(Semaphore::new(SPARE)),
+        let mut connections = Connections {
+            places: Places::new(limit),
             graceful: GracefulShutdown::new(),
             running: TaskTracker::new(),
         };
@@ -150,13 +145,13 @@ impl Ingress {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, scope, &connections),
+                Ok((stream, peer)) => self.admit(stream, peer, scope, &mut connections),
                 Err(error) => pause_after(&error).await,
             }
         }
         // Those that are connected already do not know that we leave.
         while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-            self.admit(stream, peer, scope, &connections);
+            self.admit(stream, peer, scope, &mut connections);
         }
         drop(listener);
         self.leaving.store(true, Ordering::Relaxed);
@@ -171,21 +166,16 @@ impl Ingress {
         }
     }
 
-    /// Gives a connection its place and its worker. Without any place it is closed.
+    /// Gives a connection its place and its worker. Beyond the limit the oldest one there makes room.
     fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         scope: Scope,
-        connections: &Connections,
+        connections: &mut Connections,
     ) {
-        let (permit, beyond) = match Arc::clone(&connections.places).try_acquire_owned() {
-            Ok(permit) => (permit, None),
-            Err(_) => match Arc::clone(&connections.spare).try_acquire_owned() {
-                Ok(permit) => (permit, Some(connections.limit)),
-                Err(_) => return,
-            },
-        };
+        let permit = connections.places.take();
+        let beyond = permit.is_none().then_some(connections.places.limit);
         let worker = self.workers.next();
         let Ok(stream) = hand_over(stream, worker) else {
             return;
@@ -193,12 +183,15 @@ impl Ingress {
         let connection = Arc::clone(self).connection(stream, peer, scope, beyond);
         let connection = connections.graceful.watch(connection);
         let task = async move {
-            let _permit: OwnedSemaphorePermit = permit;
+            let _permit = permit;
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, %error, "Connection ended");
             }
         };
-        connections.running.spawn_on(task, worker);
+        let task = connections.running.spawn_on(task, worker);
+        if beyond.is_some() {
+            connections.places.squeeze_in(task.abort_handle());
+        }
     }
 
     /// One connection's requests. What is `beyond` the limit of connections is refused.
