@@ -198,6 +198,11 @@ impl Controller {
         else {
             return;
         };
+        // Also of one that was given up already, when the call that it had broke off.
+        if exit.out_of_memory {
+            tracing::warn!(function = %exit.function, instance = %exit.id, "Instance ran out of memory; see spec.resources.memory");
+            self.metrics.error(Reason::OomKilled.into());
+        }
         let Some(removed) = pool.remove(&exit.id) else {
             return;
         };
@@ -243,9 +248,9 @@ impl Controller {
                 " (out of memory; see spec.resources.memory)",
             )
         } else {
+            self.metrics.error(Reason::CrashLoop.into());
             (Reason::CrashLoop, "")
         };
-        self.metrics.error(reason.into());
         let now = Instant::now();
         let message = format!("instance {} exited with code {}{cause}", exit.id, exit.code);
         let failure = Failure {
