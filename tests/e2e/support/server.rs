@@ -25,11 +25,18 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 #[derive(Default)]
 pub struct Start {
     args: Vec<OsString>,
+    descriptors: Option<u32>,
 }
 
 impl Start {
     pub fn with(mut self, flag: &str, value: impl Into<OsString>) -> Self {
         self.args.extend([flag.into(), value.into()]);
+        self
+    }
+
+    /// It may have no more open files than these.
+    pub fn with_descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -39,21 +46,25 @@ impl Start {
     }
 
     pub async fn at(self, home: &Arc<Home>) -> Server {
-        Server::start(home, self.args).await
+        Server::start(home, self.command(home)).await
     }
 
     /// The whole command, for starts that are expected to fail.
     pub fn command(self, home: &Home) -> Command {
-        command(home, self.args)
+        let binary = env!("CARGO_BIN_EXE_faas");
+        let mut run = Command::new(self.descriptors.map_or(binary, |_| "prlimit"));
+        if let Some(limit) = self.descriptors {
+            run.arg(format!("--nofile={limit}")).arg(binary);
+        }
+        command(run, home, &self.args)
     }
 }
 
-fn command(home: &Home, args: Vec<OsString>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_faas"));
+fn command(mut command: Command, home: &Home, args: &[OsString]) -> Command {
     command
         .args(["start", "--state-dir"])
         .arg(home.state())
-        .args(&args)
+        .args(args)
         // A directory without `functions`, which would be watched.
         .current_dir(home.secrets())
         .env("FAAS_LOG", "info")
@@ -92,8 +103,7 @@ pub struct Server {
 }
 
 impl Server {
-    async fn start(home: &Arc<Home>, args: Vec<OsString>) -> Self {
-        let mut command = command(home, args);
+    async fn start(home: &Arc<Home>, mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

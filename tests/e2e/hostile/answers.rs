@@ -1,0 +1,149 @@
+//! Answers that come slowly, in pieces, without an end, too early, or are none.
+
+use std::time::SystemTime;
+
+use reqwest::Method;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{Watch, ask, recovers, rogue, server};
+use crate::support::{Reply, SOON, Streaming, client, has_docker, wait_until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_slow_halves_or_none_end_in_their_time() {
+    if !has_docker("e2e poor answers") {
+        return;
+    }
+    let server = server().await;
+    server.deploy("poor", rogue(json!({}))).await;
+    let watch = Watch::begin(&server, "poor").await;
+    assert_eq!(ask(&server, "poor", "slow").await.expect(200).text, "slow");
+    for (deed, status, code) in [
+        ("crawl", 504, "Timeout"),
+        ("halfhead", 504, "Timeout"),
+        ("cuthead", 502, "InstanceLost"),
+        ("garbage", 502, "BadResponse"),
+        ("heads", 502, "BadResponse"),
+    ] {
+        let reply = ask(&server, "poor", deed).await;
+        assert_eq!(reply.header("x-faas-error"), code, "{deed}: {reply:?}");
+        reply.refused(status, code);
+        recovers(&server, "poor").await;
+        let reply = server.call("poor", json!({"do": deed})).await;
+        reply.refused(status, code);
+        recovers(&server, "poor").await;
+        watch.is_flat();
+    }
+    watch.end().await;
+    server.delete("/functions/poor").await.expect(202);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_instance_does_not_read_or_close_holds_nobody_up() {
+    if !has_docker("e2e deaf instances") {
+        return;
+    }
+    let server = server().await;
+    server.deploy("deaf", rogue(json!({}))).await;
+    let watch = Watch::begin(&server, "deaf").await;
+    let post = async |deed: &str, length: usize| {
+        let request = server.request(Method::POST, &format!("/function/deaf/{deed}"));
+        Reply::of(request.body(vec![b' '; length]).send().await.unwrap()).await
+    };
+    for _ in 0..20 {
+        assert_eq!(ask(&server, "deaf", "open").await.expect(200).text, "open");
+    }
+    // Answered before the request was read.
+    for deed in ["early", "earlyclose"] {
+        for _ in 0..10 {
+            assert_eq!(
+                post(deed, 1 << 20).await.expect(200).text,
+                "early",
+                "{deed}"
+            );
+        }
+    }
+    post("deaf", 32 << 20).await.refused(504, "Timeout");
+    recovers(&server, "deaf").await;
+    watch.end().await;
+    server.delete("/functions/deaf").await.expect(202);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_an_end_costs_no_memory() {
+    if !has_docker("e2e endless answers") {
+        return;
+    }
+    let server = server().await;
+    server
+        .deploy("endless", rogue(json!({"timeoutSeconds": 5})))
+        .await;
+    let watch = Watch::begin(&server, "endless").await;
+    for _ in 0..3 {
+        let reply = server.call("endless", json!({"do": "endless"})).await;
+        reply.refused(502, "ResponseTooLarge");
+    }
+    watch.is_flat();
+
+    let mut callers = Vec::new();
+    for _ in 0..3 {
+        let mut caller = TcpStream::connect(server.address).await.unwrap();
+        let request = "GET /function/endless/endless HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        caller.write_all(request.as_bytes()).await.unwrap();
+        let (mut read, mut piece) = (0, vec![0; 1 << 16]);
+        while read < 100 << 20 {
+            let length = caller.read(&mut piece).await.unwrap();
+            assert!(length > 0, "ended after {read} bytes");
+            read += length;
+        }
+        // From now on it reads no more, and stays.
+        callers.push(caller);
+    }
+    watch.is_flat();
+    wait_until("nobody's call runs any more", SOON, async || {
+        let status = server.status("endless").await;
+        let instances = status["instances"].as_array().unwrap();
+        instances.iter().all(|i| i["inFlight"] == 0).then_some(())
+    })
+    .await;
+    recovers(&server, "endless").await;
+    watch.end().await;
+    server.delete("/functions/endless").await.expect(202);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_504_nothing_is_done_any_more() {
+    if !has_docker("e2e work after a timeout") {
+        return;
+    }
+    let server = server().await;
+    let more = json!({"timeoutSeconds": 1, "scale": {"concurrency": 1}});
+    server.deploy("counts", rogue(more)).await;
+    let watch = Watch::begin(&server, "counts").await;
+    let url = server.url("/functions/counts/logs?follow=true");
+    let mut log = Streaming(client().get(url).send().await.unwrap());
+    for round in 0..2 {
+        let reply = match round {
+            0 => ask(&server, "counts", "count").await,
+            _ => server.call("counts", json!({"do": "count"})).await,
+        };
+        let answered = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_millis();
+        reply.refused(504, "Timeout");
+        // Another instance starts meanwhile: time for the first one to go on, if it did.
+        let marked = ask(&server, "counts", "mark").await.expect(200);
+        assert_eq!(marked.text, "marked");
+        let text = log.until("mark\n").await;
+        let times = text.lines().filter_map(|line| line.strip_prefix("at "));
+        let times: Vec<u128> = times.map(|time| time.parse().unwrap()).collect();
+        assert!(times.len() > 10, "it did something: {text}");
+        assert!(times.iter().all(|time| *time <= answered), "{text}");
+    }
+    watch.end().await;
+    server.delete("/functions/counts").await.expect(202);
+}

@@ -1,0 +1,153 @@
+//! Callers that leave, that never finish what they say, and that are too many.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{Watch, rogue, server};
+use crate::support::{Home, SOON, Server, Start, exchange, has_docker, wait_until};
+
+/// Both ends of every connection are of this process and its child.
+fn many_descriptors() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+}
+
+/// Connections on which half a head was sent.
+async fn half_heads(address: SocketAddr, number: usize) -> Vec<TcpStream> {
+    let mut callers = Vec::new();
+    for _ in 0..number {
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        // One that is beyond all bounds may have been closed already.
+        let _ = caller.write_all(b"GET /ping HTTP/1.1\r\nHost: loc").await;
+        callers.push(caller);
+    }
+    callers
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    exchange(address, &request).await
+}
+
+/// Waits until the metrics have this line.
+async fn metric(server: &Server, line: &str) {
+    wait_until(line, SOON, async || {
+        let metrics = server.get("/metrics").await.text;
+        metrics.lines().any(|one| one == line).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_leaves_during_a_start_is_forgotten_and_the_instance_goes() {
+    if !has_docker("e2e leaving callers") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Arc::new(Start::default().at(&home).await);
+    let scale = json!({"idleAfterSeconds": 1});
+    let more = json!({"env": [{"name": "LATE_MS", "value": "2000"}], "scale": scale});
+    server.deploy("late", rogue(more)).await;
+    let watch = Watch::begin(&server, "late").await;
+    for body in [
+        "Content-Length: 0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+    ] {
+        wait_until("no instance is left", SOON, async || {
+            let status = server.status("late").await;
+            (status["instances"] == json!([])).then_some(())
+        })
+        .await;
+        let mut callers = Vec::new();
+        for path in ["/functions/late", "/function/late/fine"] {
+            let mut caller = TcpStream::connect(server.address).await.unwrap();
+            let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{body}");
+            caller.write_all(request.as_bytes()).await.unwrap();
+            callers.push(caller);
+        }
+        metric(&server, "faas_calls_waiting 2").await;
+        wait_until("an instance starts", SOON, async || {
+            server.instances("late", "starting").await.pop()
+        })
+        .await;
+        drop(callers);
+        metric(&server, "faas_calls_waiting 0").await;
+    }
+    wait_until("what was started for them is gone", SOON, async || {
+        let there = home.containers();
+        (!there.iter().any(|one| one.starts_with("faas-late-"))).then_some(())
+    })
+    .await;
+    watch.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_half_heads_keep_nobody_waiting() {
+    if !has_docker("e2e half heads") {
+        return;
+    }
+    many_descriptors();
+    let server = server().await;
+    let watch = Watch::begin(&server, "halves").await;
+    let callers = half_heads(server.address, 1000).await;
+    for path in ["/healthz", "/readyz", "/ping"] {
+        let answer = get(server.address, path).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    watch.is_flat();
+    for mut caller in callers {
+        let mut answer = String::new();
+        let end = timeout(SOON, caller.read_to_string(&mut answer)).await;
+        end.expect("it is given up").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    watch.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beyond_the_limit_of_connections_callers_are_told_and_health_answers() {
+    if !has_docker("e2e too many connections") {
+        return;
+    }
+    many_descriptors();
+    let home = Arc::new(Home::new());
+    let server = Start::default().with_descriptors(300).at(&home).await;
+    wait_until("it is ready", SOON, async || {
+        let answer = get(server.address, "/readyz").await;
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
+    let mut kept = TcpStream::connect(server.address).await.unwrap();
+    // More than it has descriptors, so that it is beyond every bound at once.
+    let callers = half_heads(server.address, 400).await;
+    for path in ["/healthz", "/readyz"] {
+        for _ in 0..10 {
+            let answer = get(server.address, path).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        }
+    }
+    let answer = get(server.address, "/ping").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("x-faas-error: Overloaded"), "{answer}");
+    assert!(answer.contains("retry-after: "), "{answer}");
+    // Who was there before is served.
+    let ping = b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    kept.write_all(ping).await.unwrap();
+    let mut answer = String::new();
+    kept.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(callers);
+    wait_until("everybody is served again", SOON, async || {
+        let answer = get(server.address, "/ping").await;
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
+}
