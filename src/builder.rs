@@ -66,6 +66,12 @@ pub enum BuildError {
     /// The engine is away or answered something that is not about this build.
     #[error("the Docker engine does not answer: {0}")]
     Engine(String),
+    /// The engine answers, but failed in a way that is not about this build; its words.
+    #[error("the Docker engine failed: {0}")]
+    EngineFailed(String),
+    /// The engine's report of the build broke off or makes no sense: nobody knows what became of it.
+    #[error("the build was interrupted: {0}")]
+    Interrupted(String),
 }
 
 /// Where a build writes what it says, as it says it. Bytes, not lines: builds print progress bars and broken UTF-8.

@@ -179,16 +179,16 @@ async fn follow(
         if matches!(info.aux, Some(BuildInfoAux::Default(ref image)) if image.id.is_some()) {
             built = true;
         } else if info.error_detail.is_some() || !read(&info, report) {
-            return Err(BuildError::Engine(format!(
-                "its build reported something unknown: {info:?}"
+            return Err(BuildError::Interrupted(format!(
+                "the engine reported something unknown: {info:?}"
             )));
         }
     }
     if built {
         return Ok(());
     }
-    Err(BuildError::Engine(
-        "the build's report ended without an image".into(),
+    Err(BuildError::Interrupted(
+        "the engine's report ended without an image".into(),
     ))
 }
 

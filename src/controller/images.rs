@@ -245,7 +245,8 @@ fn judge(error: &BuildError) -> (Reason, Retry) {
         BuildError::Pull { .. } => (Reason::PullFailed, BACKOFF),
         BuildError::Source(_) => (Reason::SourceUnavailable, BACKOFF),
         BuildError::NoSpace(_) => (Reason::NoSpace, BACKOFF),
-        BuildError::Engine(_) => (Reason::EngineUnavailable, BACKOFF),
+        BuildError::Engine(_) | BuildError::EngineFailed(_) => (Reason::EngineUnavailable, BACKOFF),
+        BuildError::Interrupted(_) => (Reason::BuildInterrupted, BACKOFF),
     }
 }
 

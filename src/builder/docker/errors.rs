@@ -21,7 +21,10 @@ pub(super) fn engine(error: Error) -> BuildError {
     if is_full(&message) {
         return BuildError::NoSpace(message);
     }
-    BuildError::Engine(message)
+    match error {
+        Error::DockerResponseServerError { .. } => BuildError::EngineFailed(message),
+        _ => BuildError::Engine(message),
+    }
 }
 
 /// A failure while building.
@@ -33,6 +36,10 @@ pub(super) fn build(error: Error, report: &Report) -> BuildError {
             status_code: 400,
             message,
         } => message,
+        // There was an answer, or it would have broken off sooner.
+        broken @ (Error::HyperResponseError { .. }
+        | Error::JsonDataError { .. }
+        | Error::IOError { .. }) => return BuildError::Interrupted(broken.to_string()),
         other => return engine(other),
     };
     let message = cause(&words);
@@ -41,7 +48,7 @@ pub(super) fn build(error: Error, report: &Report) -> BuildError {
         return BuildError::NoSpace(message);
     }
     if is_lost(&words) {
-        return BuildError::Engine(message);
+        return BuildError::EngineFailed(message);
     }
     let step = report.culprit();
     if let Some(image) = pulled_image(step) {

@@ -139,6 +139,16 @@ fn failures_are_judged_and_tried_again_later_and_later() {
             Reason::EngineUnavailable,
             true,
         ),
+        (
+            BuildError::EngineFailed("no layers".to_owned()),
+            Reason::EngineUnavailable,
+            true,
+        ),
+        (
+            BuildError::Interrupted("no end".to_owned()),
+            Reason::BuildInterrupted,
+            true,
+        ),
     ] {
         images.begin(&name("i"), wall(1)).unwrap();
         end(&images, Err(&error), now);
