@@ -90,6 +90,14 @@ pub struct Failure {
     pub retry_at: Option<Instant>,
 }
 
+impl Failure {
+    /// Whether only a caller or an edit makes the controller try again. What an engine does is no fault of the revision, and
+    /// passes.
+    fn is_given_up(&self) -> bool {
+        self.attempts >= ATTEMPTS && self.reason != Reason::EngineUnavailable
+    }
+}
+
 /// What is known of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageState {

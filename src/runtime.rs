@@ -144,9 +144,12 @@ pub enum RuntimeError {
     /// What was asked for is not offered here; says which flag or machine would.
     #[error("{0}")]
     Refused(String),
-    /// The engine is away, or failed in a way that is not about this instance.
+    /// The engine is away.
     #[error("the Docker engine does not answer: {0}")]
     Engine(String),
+    /// The engine answers, but failed in a way that is not about this instance; its words.
+    #[error("the Docker engine failed: {0}")]
+    EngineFailed(String),
 }
 
 /// A piece of an instance's output.

@@ -281,6 +281,10 @@ impl Controller {
         if let Some(entry) = entries.get_mut(key)
             && entry.moving.remove(&observed.id).is_some()
         {
+            // Nothing has to be lived down that was the engine's.
+            entry.failures.retain(|revision, failure| {
+                *revision != observed.revision || failure.reason != Reason::EngineUnavailable
+            });
             entry
                 .pool
                 .add(observed.id, observed.revision, observed.socket);
@@ -346,7 +350,7 @@ fn reason(error: &RuntimeError) -> Reason {
         RuntimeError::NotListening { .. } => Reason::StartTimeout,
         RuntimeError::ImageMissing(_) => Reason::ImageNotFound,
         RuntimeError::Refused(_) => Reason::NetworkRefused,
-        RuntimeError::Engine(_) => Reason::EngineUnavailable,
+        RuntimeError::Engine(_) | RuntimeError::EngineFailed(_) => Reason::EngineUnavailable,
     }
 }
 

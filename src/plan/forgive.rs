@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{ATTEMPTS, Failure, Manners, Phase, STABLE, Target, World, sooner};
+use super::{Failure, Manners, Phase, STABLE, Target, World, sooner};
 use crate::function::Revision;
 
 /// Revisions whose memory of failures is over.
@@ -48,7 +48,7 @@ fn over_at(target: &Target, failure: &Failure, world: &World) -> Option<Instant>
         // Its instances do not live long, however well they do.
         Some(_) if target.manners == Manners::Single => retry_at,
         Some(since) => since.max(retry_at),
-        None if starting || failure.attempts >= ATTEMPTS => return None,
+        None if starting || failure.is_given_up() => return None,
         None => retry_at,
     };
     Some(since + STABLE)

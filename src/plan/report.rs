@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{ATTEMPTS, Blocked, Failure, ImageState, Instance, Phase, Target, World};
+use super::{Blocked, Failure, ImageState, Instance, Phase, Target, World};
 use crate::function::{
     FunctionKey, FunctionStatus,
     crd::LastBuild,
@@ -177,7 +177,7 @@ fn standing_failure<'a>(report: &Report<'_>, world: &'a World) -> Option<&'a Fai
 
 /// Whether only an edit, or a caller, makes the controller start an instance again.
 fn is_final(failure: &Failure) -> bool {
-    failure.retry_at.is_none() || failure.attempts >= ATTEMPTS
+    failure.retry_at.is_none() || failure.is_given_up()
 }
 
 fn is_served(report: &Report<'_>, desired: &Target) -> bool {

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    ATTEMPTS, Failure, ImageState, Instance, Manners, PROBATION, Phase, Plan, Stop, Target, World,
-    due, sooner,
+    Failure, ImageState, Instance, Manners, PROBATION, Phase, Plan, Stop, Target, World, due,
+    sooner,
 };
 use crate::function::Revision;
 
@@ -129,7 +129,7 @@ impl Scaler<'_> {
             return;
         }
         if let Some(failure) = failure {
-            let tired = failure.attempts >= ATTEMPTS && demand == 0;
+            let tired = failure.is_given_up() && demand == 0;
             if tired || !due(failure, self.now, &mut self.plan.wake) {
                 let in_vain = demand > 0 && alive == 0;
                 self.plan.refuse = in_vain.then(|| failure.clone());

@@ -75,6 +75,18 @@ fn failures_are_tried_again_in_their_time() {
         "a caller is a reason to try"
     );
     let world = World {
+        failure: Some(Failure {
+            reason: Reason::EngineUnavailable,
+            ..failure(ATTEMPTS, Some(ago(5)))
+        }),
+        ..proven()
+    };
+    assert_eq!(
+        steady(&a, &world).start,
+        starts("a", 1),
+        "an engine's failure is no fault of the revision"
+    );
+    let world = World {
         serving_failure: Some(failure(1, Some(from_now(2)))),
         ..proven()
     };

@@ -142,7 +142,10 @@ impl fmt::Display for CallError {
 
 impl From<CallError> for RuntimeError {
     fn from(error: CallError) -> Self {
-        Self::Engine(error.to_string())
+        match error {
+            CallError::Refused { .. } => Self::EngineFailed(error.to_string()),
+            CallError::Lost(_) => Self::Engine(error.to_string()),
+        }
     }
 }
 

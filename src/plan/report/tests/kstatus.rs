@@ -1,6 +1,7 @@
 //! Readiness as kstatus computes it, by tables and whatever happens.
 
 use super::*;
+use crate::plan::ATTEMPTS;
 
 #[test]
 fn the_table_of_kstatus() {
