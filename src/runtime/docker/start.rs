@@ -103,7 +103,12 @@ async fn launch(
         network: internet.as_ref().map_or("none", |_| inner.internet.name()),
         cores: cores(inner, spec).await?,
     };
-    let container = create(inner, spec, container::body(spec, &image, at)?).await?;
+    let created = create(inner, spec, container::body(spec, &image, at)?).await;
+    if let Err(RuntimeError::Engine(_)) = created {
+        // It may be there all the same.
+        clear(inner, &spec.id).await;
+    }
+    let container = created?;
     let outcome = async {
         begin(inner, &container).await?;
         drop(internet);
@@ -113,12 +118,23 @@ async fn launch(
         }
     };
     let outcome = outcome.await;
-    if outcome.is_err()
-        && let Err(error) = inner.remove(&container, Duration::ZERO).await
-    {
-        tracing::warn!(instance = spec.id, %error, "A container that failed to start stays behind");
+    if outcome.is_err() {
+        clear(inner, &spec.id).await;
     }
     outcome
+}
+
+/// Removes the container of a start that failed, if there is one.
+async fn clear(inner: &Inner, id: &str) {
+    let removed = async {
+        match inner.find(id).await? {
+            Some(container) => inner.remove(&container, Duration::ZERO).await,
+            None => Ok(()),
+        }
+    };
+    if let Err(error) = removed.await {
+        tracing::warn!(instance = id, %error, "A container that failed to start stays until all are compared");
+    }
 }
 
 /// Cores that the instance may share in. Every machine has one; only for more the engine is asked.
