@@ -15,6 +15,7 @@
 mod answer;
 mod care;
 mod edge;
+mod engine;
 mod hostile;
 mod limits;
 mod lossless;

@@ -1,6 +1,7 @@
 //! What the tests stand on: a home, servers in it, calls, and waiting for what must come true.
 
 mod engine;
+pub mod fault;
 mod home;
 mod http;
 pub mod prober;

@@ -26,6 +26,7 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 pub struct Start {
     args: Vec<OsString>,
     descriptors: Option<u32>,
+    env: Vec<(&'static str, OsString)>,
 }
 
 impl Start {
@@ -37,6 +38,12 @@ impl Start {
     /// It may have no more open files than these.
     pub fn with_descriptors(mut self, limit: u32) -> Self {
         self.descriptors = Some(limit);
+        self
+    }
+
+    /// With another Docker engine than ours.
+    pub fn engine(mut self, address: String) -> Self {
+        self.env.push(("DOCKER_HOST", address.into()));
         self
     }
 
@@ -56,6 +63,7 @@ impl Start {
         if let Some(limit) = self.descriptors {
             run.arg(format!("--nofile={limit}")).arg(binary);
         }
+        run.envs(self.env);
         command(run, home, &self.args)
     }
 }

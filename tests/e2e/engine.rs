@@ -1,0 +1,188 @@
+//! Days on which the Docker engine is away, slow or wrong, and what is promised on them.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Home, SOON, Server, Start, docker,
+    fault::{ALWAYS, Fault, Faulty},
+    has_docker, node,
+    prober::{Prober, honest},
+    wait_until,
+};
+
+/// Time between two calls of a function.
+const PACE: Duration = Duration::from_millis(25);
+
+/// A server behind an engine of its own.
+async fn behind(engine: &Faulty) -> Server {
+    let home = Arc::new(Home::new());
+    Start::default().engine(engine.address()).at(&home).await
+}
+
+fn version(name: &str, version: u64, more: Value) -> Value {
+    node(&honest(name, version), more)
+}
+
+/// Calls until so many more were sent.
+async fn more(prober: &Prober, calls: usize) {
+    let enough = prober.sent() + calls;
+    wait_until("calls are sent", SOON, async || {
+        (prober.sent() >= enough).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the containers that exist are the instances that a Function should have, and those that it tells of.
+async fn settled(server: &Server, name: &str, instances: usize) {
+    wait_until("containers and instances are the same", SOON, async || {
+        let mut containers = server.home.containers();
+        containers.retain(|container| container.starts_with(&format!("faas-{name}-")));
+        containers.sort();
+        let mut ready = server.instances(name, "ready").await;
+        ready.sort();
+        let all = server.status(name).await["instances"]
+            .as_array()
+            .map(Vec::len);
+        (containers == ready && ready.len() == instances && all == Some(instances)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_away_costs_no_call_of_what_runs() {
+    if !has_docker("e2e engine away") {
+        return;
+    }
+    let engine = Faulty::new();
+    let server = behind(&engine).await;
+    let warm = json!({"scale": {"min": 2, "max": 3, "concurrency": 8}});
+    server.deploy("warm", version("warm", 1, warm)).await;
+    let scale = json!({"min": 0, "idleAfterSeconds": 1});
+    for (name, patience) in [("cold", 2), ("patient", 60)] {
+        let more = json!({"scale": scale, "startupTimeoutSeconds": patience});
+        server.deploy(name, version(name, 1, more)).await;
+        settled(&server, name, 0).await;
+    }
+    let before = server.instances("warm", "ready").await;
+    let prober = Prober::start(&server, "warm", PACE, 20).await;
+    more(&prober, 40).await;
+
+    engine.stop();
+    wait_until("the status knows", Duration::from_secs(10), async || {
+        let status = server.get("/status").await.json();
+        (status["loop"]["engine"]["reachable"] == false).then_some(())
+    })
+    .await;
+    let reason = server.get("/readyz").await.expect(503).text;
+    assert!(
+        reason.contains("the Docker engine does not answer"),
+        "{reason}"
+    );
+    server.fails("warm", "EngineUnavailable").await;
+    server
+        .condition("warm", "Serving", |c| c["status"] == "True")
+        .await;
+    let patient = tokio::spawn({
+        let call = server.request(reqwest::Method::POST, "/functions/patient");
+        call.json(&json!({})).send()
+    });
+    let refused = server.call("cold", json!({})).await;
+    let refused = refused.refused(503, "NoInstance");
+    assert!(
+        refused.text.contains("the Docker engine does not answer"),
+        "{}",
+        refused.text
+    );
+    // As long as an engine may take to be updated.
+    more(&prober, 500).await;
+
+    engine.begin();
+    server.ready("warm").await;
+    server.get("/readyz").await.expect(200);
+    let answer = crate::support::Reply::of(patient.await.unwrap().unwrap()).await;
+    assert_eq!(answer.response()["name"], "patient");
+    assert_eq!(
+        server.call("cold", json!({})).await.response()["version"],
+        1
+    );
+    more(&prober, 40).await;
+    settled(&server, "warm", 2).await;
+    assert_eq!(server.instances("warm", "ready").await, before);
+    prober.stop().await.check(|_| false);
+}
+
+/// What was asked for is done, though its answer is lost: nothing is done twice, and nothing stays behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_lost_leaves_the_same_behind() {
+    if !has_docker("e2e lost answers") {
+        return;
+    }
+    let engine = Faulty::new();
+    let server = behind(&engine).await;
+    let warm = || json!({"scale": {"min": 1, "max": 3, "concurrency": 8}});
+    server.deploy("same", version("same", 1, warm())).await;
+    let prober = Prober::start(&server, "same", PACE, 20).await;
+    let lost = [
+        ("POST", "/containers/create"),
+        ("POST", "/start"),
+        ("POST", "/stop"),
+        ("DELETE", "/containers/"),
+    ];
+    for (hits, (number, (method, path))) in (1..).zip((2..).zip(lost)) {
+        engine.on(method, path, 1, Fault::LoseAnswer);
+        server.deploy("same", version("same", number, warm())).await;
+        settled(&server, "same", 1).await;
+        assert_eq!(engine.hits(), hits, "{method} {path}");
+    }
+    prober.stop().await.check(|_| false);
+
+    engine.on("POST", "/kill", 1, Fault::LoseAnswer);
+    let before = server.instances("same", "ready").await;
+    docker(&["kill", &before[0]]);
+    wait_until("another takes its place", SOON, async || {
+        let after = server.instances("same", "ready").await;
+        (after != before && !after.is_empty()).then_some(())
+    })
+    .await;
+    settled(&server, "same", 1).await;
+    assert_eq!(engine.hits(), lost.len() + 1);
+}
+
+/// An engine that refuses for a while is no fault of the revision: it is tried again until it comes up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_fails_for_a_while_is_quoted_and_tried_again() {
+    if !has_docker("e2e engine fails") {
+        return;
+    }
+    let engine = Faulty::new();
+    let server = behind(&engine).await;
+    let warm = || json!({"scale": {"min": 1, "max": 3, "concurrency": 8}});
+    server.deploy("tried", version("tried", 1, warm())).await;
+    let prober = Prober::start(&server, "tried", PACE, 20).await;
+    for (number, path) in [(2, "/containers/create"), (3, "/start")] {
+        let words = json!({"message": "layers are on strike"}).to_string();
+        engine.on("POST", path, ALWAYS, Fault::Answer(500, words));
+        server
+            .apply("tried", version("tried", number, warm()))
+            .await;
+        let message = server.fails("tried", "EngineUnavailable").await;
+        assert!(message.contains("layers are on strike"), "{message}");
+        // As often as a revision is tried that fails by itself.
+        wait_until("it is tried again and again", SOON, async || {
+            let status = server.status("tried").await;
+            (status["failures"][0]["attempts"].as_u64() >= Some(3)).then_some(())
+        })
+        .await;
+        let goes_on = |c: &Value| c["status"] == "True";
+        server.condition("tried", "Reconciling", goes_on).await;
+        server.condition("tried", "Serving", goes_on).await;
+        engine.heal();
+        server.ready("tried").await;
+        settled(&server, "tried", 1).await;
+    }
+    let ledger = prober.stop().await;
+    ledger.check(|_| false);
+    assert_eq!(ledger.versions(), [1, 2, 3], "{}", ledger.summary());
+}
