@@ -8,7 +8,7 @@ use crate::support::{
     Home, SOON, Server, Start, docker,
     fault::{ALWAYS, Fault, Faulty},
     has_docker, node,
-    prober::{Prober, honest},
+    prober::{Call, Outcome, Prober, honest},
     wait_until,
 };
 
@@ -185,4 +185,48 @@ async fn an_engine_that_fails_for_a_while_is_quoted_and_tried_again() {
     let ledger = prober.stop().await;
     ledger.check(|_| false);
     assert_eq!(ledger.versions(), [1, 2, 3], "{}", ledger.summary());
+}
+
+/// Waits until an instance is ready that was not there before.
+async fn replaced(server: &Server, name: &str, before: &str) {
+    wait_until("another takes its place", SOON, async || {
+        let ready = server.instances(name, "ready").await;
+        (!ready.is_empty() && !ready.iter().any(|id| id == before)).then_some(())
+    })
+    .await;
+}
+
+/// Nobody can answer calls whose instance is taken away; every other call is answered, and none is executed twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_to_containers_behind_our_back_is_mended() {
+    if !has_docker("e2e behind our back") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().at(&home).await;
+    let scale = json!({"min": 1, "max": 1, "concurrency": 8});
+    let more_fields = json!({"scale": scale, "timeoutSeconds": 2});
+    server.deploy("hit", version("hit", 1, more_fields)).await;
+    let prober = Prober::start(&server, "hit", PACE, 5).await;
+    for command in [&["rm", "--force"][..], &["stop"], &["pause"]] {
+        let before = server.instances("hit", "ready").await.remove(0);
+        more(&prober, 20).await;
+        docker(&[command, &[before.as_str()]].concat());
+        replaced(&server, "hit", &before).await;
+        more(&prober, 20).await;
+    }
+    let taken = [(502, "InstanceLost"), (504, "Timeout")];
+    let taken = taken.map(|(status, code)| Outcome::Refused(status, code.to_owned()));
+    let ledger = prober.stop().await;
+    ledger.check_but(|call| taken.contains(&call.outcome));
+    let timed_out = |call: &&Call| call.outcome == taken[1];
+    let timed_out = ledger.calls.iter().filter(timed_out).count();
+    assert!((1..=8).contains(&timed_out), "{}", ledger.summary());
+    settled(&server, "hit", 1).await;
+
+    let image = server.object("hit").await.unwrap()["status"]["image"].clone();
+    let before = server.instances("hit", "ready").await.remove(0);
+    docker(&["rm", "--force", &before]);
+    docker(&["rmi", "--force", image.as_str().unwrap()]);
+    assert_eq!(server.call("hit", json!({})).await.response()["version"], 1);
 }
