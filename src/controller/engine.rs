@@ -84,6 +84,7 @@ impl Controller {
 
     /// Takes stock and follows exits until it is time for the next stock, or the engine is lost.
     async fn follow(self: &Arc<Self>) -> Result<(), StockError> {
+        let began = Instant::now();
         // Exits first: what ends while stock is taken must not be missed.
         let mut exits = self.ports.runtime.exits().await?;
         self.take_stock().await?;
@@ -100,7 +101,13 @@ impl Controller {
                 () = self.collect.notified() => self.collect().await?,
                 exit = exits.next() => match exit {
                     Some(exit) => self.exited(exit).await,
-                    None => return Ok(()),
+                    None => {
+                        // An engine that tells no events at all is compared with now and then, not without end.
+                        if began.elapsed() < ASK_AGAIN {
+                            tokio::time::sleep(ASK_AGAIN).await;
+                        }
+                        return Ok(());
+                    }
                 },
             }
         }

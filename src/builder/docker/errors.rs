@@ -39,6 +39,7 @@ pub(super) fn build(error: Error, report: &Report) -> BuildError {
         // There was an answer, or it would have broken off sooner.
         broken @ (Error::HyperResponseError { .. }
         | Error::JsonDataError { .. }
+        | Error::JsonSerdeError { .. }
         | Error::IOError { .. }) => return BuildError::Interrupted(broken.to_string()),
         other => return engine(other),
     };
