@@ -99,16 +99,14 @@ impl Controller {
             tokio::select! {
                 () = &mut end => return Ok(()),
                 () = self.collect.notified() => self.collect().await?,
-                exit = exits.next() => match exit {
-                    Some(exit) => self.exited(exit).await,
-                    None => {
+                exit = exits.next() => {
+                    let Some(exit) = exit else {
                         // An engine that tells no events at all is compared with now and then, not without end.
-                        if began.elapsed() < ASK_AGAIN {
-                            tokio::time::sleep(ASK_AGAIN).await;
-                        }
+                        tokio::time::sleep_until((began + ASK_AGAIN).into()).await;
                         return Ok(());
-                    }
-                },
+                    };
+                    self.exited(exit).await;
+                }
             }
         }
     }

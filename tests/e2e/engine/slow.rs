@@ -30,7 +30,7 @@ async fn a_slow_engine_costs_no_call_and_holds_no_504_back() {
     let prober = Prober::start(&server, "moved", PACE, 20).await;
     let late = Fault::Delay(Duration::from_secs(2));
     engine.on("", "", ALWAYS, late);
-    let (_, stuck) = tokio::join!(
+    let ((), stuck) = tokio::join!(
         server.deploy("moved", version("moved", 2, warm())),
         server.call("stuck", json!({"stay": true})),
     );
