@@ -81,6 +81,7 @@ pub(super) fn is_lost(message: &str) -> bool {
         "unknown parent image",
         "layer does not exist",
         "unable to find image \"sha256:",
+        "failed to get digest sha256:",
     ];
     marks.iter().any(|mark| message.contains(mark))
 }
