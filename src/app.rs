@@ -157,7 +157,7 @@ impl State {
         let lock = state::lock(dir, "faas start")?;
         Ok(Self {
             store: EmbeddedStore::open(dir)?,
-            sources: Sources::open(&dir.join("sources")).map_err(at(dir))?,
+            sources: Sources::open(&dir.join(state::SOURCES)).map_err(at(dir))?,
             owner: state::owner(dir)?,
             hash_key: state::secret(dir)?,
             _lock: lock,
@@ -348,7 +348,7 @@ async fn facts(config: &Config, address: SocketAddr, runtime: &dyn Runtime) -> V
         "version": env!("CARGO_PKG_VERSION"),
         "runtime": kind,
         "engine": engine,
-        "store": config.state_dir.join("store.db"),
+        "store": config.state_dir.join(state::STORE),
         "directories": config.dirs,
         "address": format!("http://{address}"),
     })
@@ -370,7 +370,7 @@ fn announce(config: &Config, facts: &Value, addresses: &Addresses) {
     }
     println!(
         "store        {}",
-        config.state_dir.join("store.db").display()
+        config.state_dir.join(state::STORE).display()
     );
     match config.dirs.as_slice() {
         [] => println!("directories  none (use --dir DIR, `faas apply` or `faas build`)"),

@@ -96,7 +96,8 @@ pub trait Builder: Send + Sync {
     /// Whether the image is here.
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError>;
 
-    /// Removes an image of this owner; one that is not there is no error. Refuses what is not ours.
+    /// Removes an image of this owner, unless a container still uses it; one that is not there is no error. Refuses what is
+    /// not ours.
     async fn remove(&self, image: &ImageName) -> Result<(), BuildError>;
 
     /// The server ends: waits until everything is tidied up after builds that were cancelled.

@@ -196,7 +196,10 @@ pub enum StoreError {
     /// The file does not hold what it should.
     #[error("{} is damaged: {message}; restore it, or move it away to start anew", file.display())]
     Damaged { file: PathBuf, message: String },
-    /// SQLite failed: a full disk, a lost file.
+    /// There is no room for the write. Nothing has changed.
+    #[error("the store {} cannot be written, its disk is full: make room, and try again", file.display())]
+    Full { file: PathBuf },
+    /// SQLite failed otherwise: a lost file, a broken disk.
     #[error("the store {} failed: {source}", file.display())]
     Database {
         file: PathBuf,
@@ -221,6 +224,7 @@ impl StoreError {
             Self::NotFound { .. } => "NotFound",
             Self::Name(_) => "InvalidSpec",
             Self::Held { .. } => "StateHeld",
+            Self::Full { .. } => "NoSpace",
             Self::Newer { .. } | Self::Damaged { .. } | Self::Database { .. } | Self::Io { .. } => {
                 "StoreUnavailable"
             }

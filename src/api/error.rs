@@ -64,6 +64,7 @@ impl ApiError {
             Self::Store(StoreError::Managed { .. } | StoreError::Deleting { .. }) => {
                 StatusCode::CONFLICT
             }
+            Self::Store(StoreError::Full { .. }) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -250,6 +250,10 @@ impl Builder for DockerBuilder {
         match self.client.remove_image(image, options, None).await {
             Ok(_) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),
+            Err(error) if errors::is_in_use(&error) => {
+                tracing::debug!(%image, "A container still uses this image; it stays until the next time");
+                Ok(())
+            }
             Err(error) => Err(errors::engine(error)),
         }
     }

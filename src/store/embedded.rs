@@ -6,6 +6,7 @@
 mod edit;
 mod file;
 mod memory;
+mod salvage;
 
 use std::{collections::BTreeSet, panic, path::Path, sync::Arc};
 
@@ -39,16 +40,22 @@ struct Writer {
 }
 
 impl EmbeddedStore {
-    /// Opens the store `store.db` in the state directory, or makes it. Blocks; hold the directory's lock
-    /// ([`state::lock`]) before and as long as the store is used.
+    /// Opens the store `store.db` in the state directory, or makes it; a damaged one is set aside, and a new one made of what
+    /// can be read. Blocks; hold the directory's lock ([`state::lock`]) before and as long as the store is used.
     ///
     /// # Errors
     ///
-    /// A file of a newer format or a damaged one, each naming the file; whatever the file system says.
+    /// A file of a newer format, by name; whatever the file system says.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         state::make_private(state_dir)?;
-        let file = File::open(&state_dir.join("store.db"))?;
-        let memory = Arc::new(Memory::new(file.objects()?, file.facts()?));
+        let read = |file: File| {
+            let memory = Memory::new(file.objects()?, file.facts()?);
+            Ok((file, Arc::new(memory)))
+        };
+        let (file, memory) = match File::open(&state_dir.join(state::STORE)).and_then(read) {
+            Err(damage @ StoreError::Damaged { .. }) => read(salvage::rebuild(state_dir, &damage)?),
+            whole => whole,
+        }?;
         let writer = Writer {
             file,
             memory: Arc::clone(&memory),

@@ -5,11 +5,18 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     process,
 };
 
+use jiff::Timestamp;
+
 use super::StoreError;
+
+/// The store's file in the state directory.
+pub const STORE: &str = "store.db";
+/// Uploaded sources in the state directory, each in a file.
+pub const SOURCES: &str = "sources";
 
 const OWNER_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;
@@ -86,6 +93,33 @@ pub fn owner(directory: &Path) -> Result<String, StoreError> {
 /// As [`owner`].
 pub fn secret(directory: &Path) -> Result<[u8; SECRET_BYTES], StoreError> {
     kept(directory, "secret")
+}
+
+/// Moves the store out of the way, with all that belongs to it, into a directory of its own, and answers which. Sources are
+/// linked there: they may be missed when nothing names them any more.
+pub fn set_aside(directory: &Path) -> Result<PathBuf, StoreError> {
+    let time = Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ");
+    let aside = directory.join(format!("{STORE}.damaged-{time}"));
+    let moved = || {
+        DirBuilder::new().mode(0o700).create(&aside)?;
+        for name in ["", "-wal", "-shm", "-journal"].map(|suffix| format!("{STORE}{suffix}")) {
+            match fs::rename(directory.join(&name), aside.join(&name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let (sources, kept) = (directory.join(SOURCES), aside.join(SOURCES));
+        if sources.is_dir() {
+            fs::create_dir(&kept)?;
+            for source in fs::read_dir(&sources)? {
+                let source = source?;
+                fs::hard_link(source.path(), kept.join(source.file_name()))?;
+            }
+        }
+        Ok(())
+    };
+    moved().map_err(StoreError::io("set aside the damaged store in", directory))?;
+    Ok(aside)
 }
 
 /// The pid and the command of the holder. It may not have written them yet.

@@ -24,4 +24,5 @@ mod restart;
 mod rollout;
 mod scale;
 mod seed;
+mod state;
 mod support;

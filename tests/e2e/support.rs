@@ -1,11 +1,15 @@
 //! What the tests stand on: a home, servers in it, calls, and waiting for what must come true.
 
+#[path = "../support/disk.rs"]
+pub mod disk;
 mod engine;
 pub mod fault;
 mod home;
 mod http;
 pub mod prober;
 mod server;
+#[path = "../support/skip.rs"]
+mod skip;
 
 use std::time::{Duration, Instant};
 

@@ -65,13 +65,19 @@ pub(super) fn build(error: Error, report: &Report) -> BuildError {
 }
 
 pub(super) fn is_missing(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::DockerResponseServerError {
-            status_code: 404,
-            ..
-        }
-    )
+    status(error) == Some(404)
+}
+
+/// A container uses what should be removed.
+pub(super) fn is_in_use(error: &Error) -> bool {
+    status(error) == Some(409)
+}
+
+fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
 }
 
 /// Whether a layer went away while it was in use: another image that had it in common was just removed. Once more helps.

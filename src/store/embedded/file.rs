@@ -115,6 +115,11 @@ impl File {
         .collect()
     }
 
+    /// The next resource version is at least one more than this.
+    pub fn count_from(&mut self, version: i64) {
+        self.version = self.version.max(version);
+    }
+
     /// Writes `function` and gives it its new resource version.
     pub fn put(
         &mut self,
@@ -360,6 +365,7 @@ fn failure(path: &Path, source: rusqlite::Error) -> StoreError {
             file,
             message: source.to_string(),
         },
+        Some(ErrorCode::DiskFull) => StoreError::Full { file },
         _ => StoreError::Database { file, source },
     }
 }

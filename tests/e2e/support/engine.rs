@@ -1,6 +1,8 @@
 //! The Docker engine seen from beside the server.
 
-use std::{fs::OpenOptions, io::Write, process::Command};
+use std::process::Command;
+
+use super::skip::skip;
 
 /// Whether tests that need an engine can run; a test that cannot is noted by name.
 pub fn has_docker(test: &str) -> bool {
@@ -8,17 +10,7 @@ pub fn has_docker(test: &str) -> bool {
     if engine.exists() {
         return true;
     }
-    let note = format!("skipped: {test}: no Docker engine at {}", engine.display());
-    eprintln!("{note}");
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "scripts/test names the file this way"
-    )]
-    let file = std::env::var_os("FAAS_TEST_SKIPS");
-    if let Some(file) = file {
-        let mut file = OpenOptions::new().append(true).open(file).unwrap();
-        writeln!(file, "{note}").unwrap();
-    }
+    skip(test, &format!("no Docker engine at {}", engine.display()));
     false
 }
 

@@ -5,31 +5,50 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{containers, docker, images};
+use super::{containers, disk::Disk, docker, images};
 
 /// Temporary directories of one installation. Whatever a test leaves in the engine goes with it.
-pub struct Home(tempfile::TempDir);
+pub struct Home {
+    /// The state directory, if it is a small one. It goes before the directory that it is mounted in.
+    disk: Option<Disk>,
+    dir: tempfile::TempDir,
+}
 
 impl Home {
     pub fn new() -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
+        let home = Self {
+            disk: None,
+            dir: tempfile::tempdir().unwrap(),
+        };
         for dir in [home.functions(), home.secrets()] {
             fs::create_dir(dir).unwrap();
         }
         home
     }
 
+    /// Its state directory is a disk of 4 MiB. Where that cannot be, `test` is skipped.
+    pub fn on_a_small_disk(test: &str) -> Option<Self> {
+        let mut home = Self::new();
+        fs::create_dir(home.state()).unwrap();
+        home.disk = Some(Disk::at(&home.state(), test)?);
+        Some(home)
+    }
+
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
+    }
+
     pub fn state(&self) -> PathBuf {
-        self.0.path().join("state")
+        self.dir.path().join("state")
     }
 
     /// The watched directory.
     pub fn functions(&self) -> PathBuf {
-        self.0.path().join("functions")
+        self.dir.path().join("functions")
     }
 
     pub fn secrets(&self) -> PathBuf {
-        self.0.path().join("secrets")
+        self.dir.path().join("secrets")
     }
 
     /// Writes a file as an editor does: beside, then in its place.

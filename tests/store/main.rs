@@ -5,6 +5,12 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod damage;
+#[path = "../support/disk.rs"]
+mod disk;
+#[path = "../support/skip.rs"]
+mod skip;
+
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use faas::{
@@ -507,63 +513,20 @@ async fn a_thousand_objects_are_cheap() {
 }
 
 #[test]
-fn a_bad_file_is_named() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("store.db");
-    let open = || {
-        EmbeddedStore::open(directory.path())
-            .err()
-            .expect("refused")
-    };
-
-    fs::write(
-        &path,
-        "this is not a database, and long enough to be seen as none".repeat(20),
-    )
-    .unwrap();
-    let error = open();
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
-    assert!(error.to_string().contains("store.db"));
-
-    fs::remove_file(&path).unwrap();
-    drop(EmbeddedStore::open(directory.path()).unwrap());
-    let connection = rusqlite::Connection::open(&path).unwrap();
+fn a_file_of_a_newer_format_is_left_alone() {
+    let (directory, store) = store();
+    drop(store);
+    let connection = rusqlite::Connection::open(directory.path().join("store.db")).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
-    let error = open();
+    let error = EmbeddedStore::open(directory.path())
+        .err()
+        .expect("refused");
     assert!(
         matches!(error, StoreError::Newer { found: 99, .. }),
         "{error:?}"
     );
-}
-
-#[test]
-fn a_damaged_object_or_fact_is_found_at_the_start() {
-    for sabotage in [
-        "UPDATE functions SET object = '{'",
-        "UPDATE facts SET fact = 'x'",
-    ] {
-        let directory = TempDir::new().unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let store = EmbeddedStore::open(directory.path()).unwrap();
-        runtime.block_on(async {
-            store
-                .apply(function("sum", "1"), &Manager::Api, at(0))
-                .await
-                .unwrap();
-            store
-                .note(&Revision::of([b"r".as_slice()]), Fact::Proven, at(0))
-                .await
-                .unwrap();
-        });
-        drop(store);
-        rusqlite::Connection::open(directory.path().join("store.db"))
-            .unwrap()
-            .execute(sabotage, [])
-            .unwrap();
-        let error = EmbeddedStore::open(directory.path()).err().expect(sabotage);
-        assert!(error.to_string().contains("store.db"), "{error}");
-    }
+    assert!(error.to_string().contains("store.db"), "{error}");
 }
 
 #[test]

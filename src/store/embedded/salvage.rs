@@ -1,0 +1,112 @@
+//! A damaged store is set aside, and what can still be read of it goes into a new one.
+
+use std::{collections::BTreeMap, path::Path};
+
+use rusqlite::{Connection, OpenFlags, Row, config::DbConfig};
+
+use super::file::{Durability, File};
+use crate::{
+    function::{Function, FunctionKey},
+    store::{StoreError, state},
+};
+
+/// Makes a new store in place of the damaged one. What the new one has from the old one is told in the log.
+pub fn rebuild(state_dir: &Path, damage: &StoreError) -> Result<File, StoreError> {
+    let aside = state::set_aside(state_dir)?;
+    let old = read(&aside.join(state::STORE));
+    let mut file = File::open(&state_dir.join(state::STORE))?;
+    // Resource versions go on where they were: nobody may take new for old.
+    let versions = old
+        .functions
+        .iter()
+        .filter_map(|(_, f)| f.metadata.resource_version.as_ref()?.parse().ok());
+    file.count_from(versions.max().unwrap_or(0));
+    let kept = old.functions.len();
+    for (key, mut function) in old.functions {
+        file.put(&key, &mut function, Durability::Derived)?;
+    }
+    for (uid, record) in old.served {
+        file.serve(&uid, &record)?;
+    }
+    tracing::error!(
+        %damage,
+        set_aside = %aside.display(),
+        kept,
+        complete = old.complete,
+        "The store was damaged and is set aside. A new one holds the functions that could be read. Of the others, those in \
+         watched directories come back by themselves; deploy the rest again"
+    );
+    Ok(file)
+}
+
+/// What could be read. Facts and events are not missed: the first are learnt again, the second were about what is past.
+#[derive(Default)]
+struct Old {
+    functions: Vec<(FunctionKey, Function)>,
+    served: Vec<(String, String)>,
+    /// Nothing was unreadable.
+    complete: bool,
+}
+
+fn read(path: &Path) -> Old {
+    let mut old = Old {
+        complete: true,
+        ..Old::default()
+    };
+    let Ok(connection) = open(path) else {
+        return Old::default();
+    };
+    for json in old.rows(&connection, "SELECT rowid, object FROM functions", |row| {
+        row.get::<_, String>(1)
+    }) {
+        match function(&json) {
+            Some(function) => old.functions.push(function),
+            None => old.complete = false,
+        }
+    }
+    old.served = old.rows(
+        &connection,
+        "SELECT rowid, uid, record FROM served",
+        |row| Ok((row.get(1)?, row.get(2)?)),
+    );
+    old
+}
+
+/// Not only for reading: the newest may be in the write-ahead log. Both files stay as they are.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
+}
+
+fn function(json: &str) -> Option<(FunctionKey, Function)> {
+    let function: Function = serde_json::from_str(json).ok()?;
+    Some((FunctionKey::try_from(&function).ok()?, function))
+}
+
+impl Old {
+    /// The rows of a table, read from both ends up to what cannot be read.
+    fn rows<T>(
+        &mut self,
+        connection: &Connection,
+        select: &str,
+        read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Vec<T> {
+        let rows = |order: &str| -> rusqlite::Result<Vec<rusqlite::Result<(i64, T)>>> {
+            let mut statement = connection.prepare(&format!("{select} ORDER BY rowid {order}"))?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, read(row)?)))?;
+            Ok(rows.collect())
+        };
+        let mut found = BTreeMap::new();
+        for order in ["ASC", "DESC"] {
+            let rows = rows(order).unwrap_or_else(|error| vec![Err(error)]);
+            let complete = rows.iter().all(Result::is_ok);
+            found.extend(rows.into_iter().flatten());
+            if complete {
+                return found.into_values().collect();
+            }
+        }
+        self.complete = false;
+        found.into_values().collect()
+    }
+}

@@ -1,0 +1,108 @@
+//! Days on which the state directory is damaged or full.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{
+    Home, SOON, Start, docker, function, has_docker, node, prober::Prober, wait_until,
+};
+
+const HERE: &str = "module.exports = async () => 'here'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_is_set_aside_and_directories_fill_the_new_one() {
+    if !has_docker("e2e damaged store") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().watching(&home).at(&home).await;
+    let warm = || node(HERE, json!({"scale": {"min": 1}}));
+    home.write("filed.yaml", &function("filed", warm()).to_string());
+    wait_until("the function is known", SOON, async || {
+        server.object("filed").await
+    })
+    .await;
+    server.ready("filed").await;
+    server.deploy("posted", warm()).await;
+    server.signal(Signal::KILL);
+    server.end().await;
+    drop(server);
+    fs::write(home.state().join("store.db"), "noise ".repeat(1000)).unwrap();
+    fs::remove_file(home.state().join("store.db-wal")).unwrap();
+
+    let server = Start::default().watching(&home).at(&home).await;
+    wait_until("the function is known again", SOON, async || {
+        server.object("filed").await
+    })
+    .await;
+    assert_eq!(server.call("filed", json!({})).await.response(), "here");
+    server
+        .call("posted", json!({}))
+        .await
+        .refused(400, "NotFound");
+    let said = server.said();
+    assert!(
+        said.contains("The store was damaged") && said.contains("store.db.damaged-"),
+        "{said}"
+    );
+    wait_until(
+        "only instances of what is known run",
+        SOON,
+        async || match home.containers().as_slice() {
+            [one] => one.starts_with("faas-filed-").then_some(()),
+            _ => None,
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_state_directory_refuses_changes_and_answers_calls() {
+    if !has_docker("e2e full state directory") {
+        return;
+    }
+    let Some(home) = Home::on_a_small_disk("e2e full state directory") else {
+        return;
+    };
+    let home = Arc::new(home);
+    let server = Start::default().at(&home).await;
+    let warm = || node(HERE, json!({"scale": {"min": 1, "max": 1}}));
+    server.deploy("warm", warm()).await;
+    let code = crate::support::prober::honest("called", 1);
+    server.deploy("called", node(&code, json!({}))).await;
+    let prober = Prober::start(&server, "called", Duration::from_millis(25), 5).await;
+
+    home.disk().fill(0);
+    let manifest = function("new", warm()).to_string();
+    let refused = server.put("/functions/new", manifest).await;
+    let refused = refused.refused(507, "NoSpace");
+    assert!(
+        refused.text.contains("store.db") && refused.text.contains("full"),
+        "{}",
+        refused.text
+    );
+    // What happens meanwhile cannot be noted, and is done all the same.
+    let before = server.instances("warm", "ready").await.remove(0);
+    docker(&["rm", "--force", &before]);
+    wait_until("another instance takes its place", SOON, async || {
+        let now = home.containers();
+        let new = now
+            .iter()
+            .find(|name| name.starts_with("faas-warm-") && **name != before);
+        new.is_some().then_some(())
+    })
+    .await;
+    assert_eq!(server.call("warm", json!({})).await.response(), "here");
+
+    home.disk().free();
+    server.deploy("new", warm()).await;
+    wait_until("the status is true again", SOON, async || {
+        let status = server.object("warm").await.unwrap()["status"].clone();
+        (status["readyReplicas"] == 1 && status["replicas"] == 1).then_some(())
+    })
+    .await;
+    server.ready("warm").await;
+    prober.stop().await.check(|_| false);
+}

@@ -1,0 +1,235 @@
+//! Damaged files, torn writes and full disks: the store is as it was before a write or after it, and what can be read of a
+//! damaged one is kept.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use faas::{
+    function::Revision,
+    store::{Fact, Manager, embedded::EmbeddedStore, state},
+};
+use tempfile::TempDir;
+
+use super::{at, disk::Disk, function, key, status, store, uid};
+
+/// Everything that a reader sees.
+fn content(store: &EmbeddedStore) -> serde_json::Value {
+    let objects: Vec<_> = store.list().iter().map(|f| (**f).clone()).collect();
+    serde_json::to_value(objects).unwrap()
+}
+
+fn names(store: &EmbeddedStore) -> Vec<String> {
+    let names = store.list().into_iter();
+    names.map(|f| f.metadata.name.clone().unwrap()).collect()
+}
+
+async fn apply(store: &EmbeddedStore, name: &str, code: &str) {
+    store
+        .apply(function(name, code), &Manager::Api, at(0))
+        .await
+        .unwrap();
+}
+
+/// Where damaged stores were set aside.
+fn set_aside(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.to_string_lossy().contains("store.db.damaged-"))
+        .collect()
+}
+
+fn execute(directory: &Path, statement: &str) {
+    let connection = rusqlite::Connection::open(directory.join("store.db")).unwrap();
+    connection.execute_batch(statement).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_store_is_set_aside_with_the_sources() {
+    let directory = TempDir::new().unwrap();
+    let noise = "this is not a database, and long enough to be seen as none".repeat(20);
+    fs::write(directory.path().join("store.db"), &noise).unwrap();
+    fs::create_dir(directory.path().join("sources")).unwrap();
+    fs::write(directory.path().join("sources/a.tar"), "a").unwrap();
+
+    let store = EmbeddedStore::open(directory.path()).unwrap();
+    assert!(names(&store).is_empty());
+    apply(&store, "sum", "1").await;
+    let aside = set_aside(directory.path());
+    assert_eq!(aside.len(), 1);
+    assert_eq!(
+        fs::read_to_string(aside[0].join("store.db")).unwrap(),
+        noise
+    );
+    assert!(aside[0].join("sources/a.tar").exists());
+
+    drop(store);
+    let store = EmbeddedStore::open(directory.path()).unwrap();
+    assert_eq!(names(&store), ["sum"]);
+    assert_eq!(set_aside(directory.path()).len(), 1, "the new one is whole");
+}
+
+#[tokio::test]
+async fn a_damaged_object_or_fact_costs_itself_alone() {
+    for (sabotage, left) in [
+        (
+            "UPDATE functions SET object = '{' WHERE name = 'b'",
+            &["a", "c"][..],
+        ),
+        ("UPDATE facts SET fact = 'x'", &["a", "b", "c"]),
+    ] {
+        let (directory, store) = store();
+        for name in ["a", "b", "c"] {
+            apply(&store, name, "1").await;
+        }
+        let first = store.get(&key("a")).unwrap();
+        let state = status("r1");
+        assert!(
+            store
+                .write_status(&key("a"), uid(&first), state)
+                .await
+                .unwrap()
+        );
+        store
+            .keep_served(uid(&first), "served".into())
+            .await
+            .unwrap();
+        let revision = Revision::of([b"r".as_slice()]);
+        store.note(&revision, Fact::Proven, at(0)).await.unwrap();
+        let before = store.get(&key("a")).unwrap();
+        drop(store);
+        execute(directory.path(), sabotage);
+
+        let store = EmbeddedStore::open(directory.path()).unwrap();
+        assert_eq!(names(&store), left, "{sabotage}");
+        assert_eq!(set_aside(directory.path()).len(), 1, "{sabotage}");
+        let after = store.get(&key("a")).unwrap();
+        assert_eq!((uid(&after), &after.status), (uid(&before), &before.status));
+        let version = |f: &faas::function::Function| -> i64 {
+            f.metadata
+                .resource_version
+                .as_ref()
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        assert!(version(&after) > version(&before), "{sabotage}");
+        assert_eq!(
+            store.served(uid(&after)).await.unwrap().as_deref(),
+            Some("served")
+        );
+    }
+}
+
+/// Pages in the middle of the file are noise: what lies on others is read from both sides.
+#[tokio::test]
+async fn of_a_file_with_a_hole_the_rest_is_kept() {
+    let (directory, store) = store();
+    for number in 0..40 {
+        apply(&store, &format!("f{number:02}"), &"x".repeat(3000)).await;
+    }
+    drop(store);
+    let path = directory.path().join("store.db");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 3 * 4096].fill(0x5a);
+    fs::write(&path, bytes).unwrap();
+
+    let store = EmbeddedStore::open(directory.path()).unwrap();
+    let left = names(&store);
+    assert!((20..40).contains(&left.len()), "{left:?}");
+    assert!(left.contains(&"f00".to_owned()) && left.contains(&"f39".to_owned()));
+}
+
+/// A power cut leaves any part of what was written after the last sync, and noise. What comes back is exactly what the
+/// last whole write left.
+#[tokio::test]
+async fn a_torn_write_leaves_the_state_before_it() {
+    let (directory, store) = store();
+    let log = directory.path().join("store.db-wal");
+    let length = || fs::metadata(&log).map_or(0, |m| usize::try_from(m.len()).unwrap());
+    let mut states = vec![(length(), content(&store))];
+    for step in 0..6 {
+        apply(&store, &format!("f{}", step % 3), &format!("{step}")).await;
+        states.push((length(), content(&store)));
+        let one = store.get(&key("f0")).unwrap();
+        let revision = status(&format!("r{step}"));
+        assert!(
+            store
+                .write_status(&key("f0"), uid(&one), revision)
+                .await
+                .unwrap()
+        );
+        states.push((length(), content(&store)));
+    }
+    let (main, whole) = (
+        fs::read(directory.path().join("store.db")).unwrap(),
+        fs::read(&log).unwrap(),
+    );
+    for cut in (0..=whole.len()).step_by(1021).chain([whole.len()]) {
+        for noise in [0, 200] {
+            let after = TempDir::new().unwrap();
+            fs::write(after.path().join("store.db"), &main).unwrap();
+            let mut torn = whole[..cut].to_vec();
+            torn.extend((0..noise).map(|n: u8| n ^ 0x5a));
+            fs::write(after.path().join("store.db-wal"), torn).unwrap();
+            let found = content(&EmbeddedStore::open(after.path()).unwrap());
+            let expected = states.iter().rev().find(|(end, _)| *end <= cut).unwrap();
+            assert_eq!(found, expected.1, "cut at {cut} of {}", whole.len());
+            assert!(set_aside(after.path()).is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_a_write_and_loses_none() {
+    let home = TempDir::new().unwrap();
+    let Some(disk) = Disk::at(home.path(), "store full disk") else {
+        return;
+    };
+    let directory = home.path();
+    let store = EmbeddedStore::open(directory).unwrap();
+    apply(&store, "sum", "0").await;
+    let mut refused = 0;
+    for pages in 0..12 {
+        let before = content(&store);
+        disk.fill(pages);
+        let code = format!("{pages}").repeat(500);
+        let written = store
+            .apply(function("sum", &code), &Manager::Api, at(0))
+            .await;
+        if let Err(error) = &written {
+            refused += 1;
+            assert!(error.to_string().contains("full"), "{error}");
+            assert_eq!(content(&store), before);
+        }
+        disk.free();
+        // As after a crash: what another process would find.
+        let copy = TempDir::new().unwrap();
+        for name in ["store.db", "store.db-wal"] {
+            fs::copy(directory.join(name), copy.path().join(name)).unwrap();
+        }
+        let found = content(&EmbeddedStore::open(copy.path()).unwrap());
+        assert_eq!(found, content(&store), "{pages} pages");
+        apply(&store, "sum", &format!("again {pages}")).await;
+    }
+    assert!((1..12).contains(&refused), "{refused}");
+    drop(store);
+    drop(EmbeddedStore::open(directory).unwrap());
+}
+
+/// The identity is written whole or not at all.
+#[test]
+fn a_full_disk_leaves_no_half_identity() {
+    let home = TempDir::new().unwrap();
+    let Some(disk) = Disk::at(home.path(), "store full disk") else {
+        return;
+    };
+    disk.fill(0);
+    let refused = state::owner(home.path()).unwrap_err().to_string();
+    assert!(refused.contains("No space left"), "{refused}");
+    disk.free();
+    assert_eq!(state::owner(home.path()).unwrap().len(), 16);
+}
