@@ -25,6 +25,7 @@ use crate::{
     },
     config::{self, Config, ConfigError, RuntimeKind},
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
+    crash,
     directory::{self, Directory},
     ingress::{Ingress, Scope},
     pool::Pools,
@@ -72,6 +73,9 @@ pub enum AppError {
 
 /// Runs the server until a signal ends it.
 pub async fn run(config: Config) -> Result<(), AppError> {
+    if let Some(file) = config::crash_file() {
+        crash::arm(file);
+    }
     let state = State::open(&config.state_dir)?;
     let adapters = adapters(&config, &state.owner).await?;
     let addresses = Addresses::bind(&config).await?;

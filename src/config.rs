@@ -194,6 +194,13 @@ pub fn log_filter() -> String {
     read("FAAS_LOG").unwrap_or_else(|| "info,kube_runtime=warn".to_owned())
 }
 
+/// For tests, and in debug builds only: the file that names the [`crate::crash::Point`] to end at.
+pub fn crash_file() -> Option<PathBuf> {
+    read("FAAS_CRASH_FILE")
+        .filter(|_| cfg!(debug_assertions))
+        .map(PathBuf::from)
+}
+
 /// How many descriptors this process may have, from now on as many as it can: shells are stingy by default.
 pub fn descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);

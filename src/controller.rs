@@ -44,6 +44,7 @@ pub use self::turns::Turns;
 use self::{capacity::Capacity, engine::Engine, entry::Entry, images::Images, resolve::Resolver};
 use crate::{
     builder::Builder,
+    crash::{self, Point},
     function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
     plan::{self, Blocked, Plan, Target, World},
     pool::Pools,
@@ -226,6 +227,7 @@ impl Controller {
 
         // 1. observe
         self.resolve(&key, &uid, function).await;
+        crash::point(Point::ContextDigested);
         let now = Instant::now();
         let Some((mut view, world)) = self.observe(&key) else {
             return Ok(Action::await_change());
@@ -262,9 +264,11 @@ impl Controller {
         };
         self.pools.remove(key);
         if instances.is_empty() {
+            crash::point(Point::Deleting);
             self.ports.store.finalize(key, uid).await?;
             return Ok(Action::await_change());
         }
+        crash::point(Point::Draining);
         let world = World {
             instances,
             ..World::empty()

@@ -6,6 +6,7 @@ pub mod builder;
 pub mod cli;
 pub mod config;
 pub mod controller;
+pub mod crash;
 pub mod directory;
 pub mod function;
 pub mod ingress;

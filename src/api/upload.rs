@@ -19,6 +19,7 @@ use serde_json::json;
 use super::Api;
 use crate::{
     builder::archive::{ArchiveError, Context, Limits},
+    crash::{self, Point},
     function::{
         Function, FunctionKey,
         folder::{self, FN_YAML},
@@ -107,6 +108,7 @@ async fn take_in(api: &Api, body: Body) -> Result<FunctionKey, Failure> {
                 info,
             }
         })?;
+        crash::point(Point::UploadStored);
         Ok((context.digest().to_owned(), context))
     })
     .await
@@ -123,6 +125,7 @@ async fn take_in(api: &Api, body: Body) -> Result<FunctionKey, Failure> {
             code: error.reason().to_owned(),
             info: error.to_string(),
         })?;
+    crash::point(Point::ObjectStored);
     let before = api.controller.retry(&key);
     outcome(api, &key, before).await?;
     Ok(key)

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 pub use self::ping::flavour;
 use self::{errors::is_missing, report::Report, sweep::Sweep};
 use super::{BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, recipe};
+use crate::crash::{self, Point};
 
 /// Label with the owner of an image.
 pub const OWNER_LABEL: &str = "faas.dev/owner";
@@ -175,6 +176,7 @@ async fn follow(
     pin_mut!(stream);
     let mut built = false;
     while let Some(record) = stream.next().await {
+        crash::point(Point::BuildSent);
         let info = record.map_err(|error| errors::build(error, report))?;
         if matches!(info.aux, Some(BuildInfoAux::Default(ref image)) if image.id.is_some()) {
             built = true;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     builder::{BuildError, ImageName},
+    crash::{self, Point},
     function::{Function, FunctionKey, Revision, status::Reason},
     plan::{Failure, Manners, Phase, Plan, Target, image::Desired},
     pool::{LeaseError, Route},
@@ -66,6 +67,7 @@ impl Controller {
 
     /// Calls go to the newest revision from now on.
     async fn switch(&self, key: &FunctionKey, function: &Function, revision: &Revision) {
+        crash::point(Point::BeforeSwitch);
         let uid = {
             let mut entries = self.entries();
             let Some(entry) = entries.get_mut(key) else {
@@ -93,6 +95,7 @@ impl Controller {
         };
         tracing::info!(function = %key, %revision, "Revision serves");
         self.keep_served(key, &uid, function).await;
+        crash::point(Point::Draining);
         self.collect.notify_one();
     }
 
@@ -174,6 +177,7 @@ impl Controller {
         let task = self.tasks.spawn(async move {
             tracing::info!(function = %key, image = %name, "Build begins");
             let outcome = this.make(&made_from, &name, log).await;
+            crash::point(Point::ImageBuilt);
             this.metrics.build_ended(outcome.is_ok());
             if let Err(error) = &outcome {
                 tracing::warn!(function = %key, image = %name, %error, "Build failed");
@@ -259,6 +263,7 @@ impl Controller {
         let outcome = self.ports.runtime.start(&spec).await;
         match outcome {
             Ok(observed) => {
+                crash::point(Point::InstanceReady);
                 self.metrics.start_took(began.elapsed());
                 self.learn(&spec.revision, Fact::Proven).await;
                 self.came_up(&key, observed);

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{Controller, TurnError, View};
 use crate::{
+    crash::{self, Point},
     function::{Function, FunctionKey, FunctionStatus},
     plan::{self, report},
     store::{EventRecord, EventType},
@@ -45,7 +46,9 @@ impl Controller {
             .unwrap_or_default();
         let status = report::status(&report, &world, &previous, Timestamp::now());
         self.announce(key, uid, &previous, &status).await?;
-        self.ports.store.write_status(key, uid, status).await?;
+        if self.ports.store.write_status(key, uid, status).await? {
+            crash::point(Point::StatusWritten);
+        }
         Ok(())
     }
 

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
-use crate::support::{Home, Reply, SOON, Server, Shared, Start, has_docker, wait_until};
+use crate::support::{
+    self, Home, Reply, SOON, Server, Shared, Start, has_docker,
+    upload::{encoded, tar_of},
+    wait_until,
+};
 
 /// The request from the document that the first users have, as it is.
 const ADD: &str = include_str!("data/add-function.json");
@@ -211,23 +214,8 @@ async fn an_upload_over_the_limit_is_413() {
 }
 
 async fn upload(server: &Server, name: &str, tar: &[u8]) -> Reply {
-    let body = json!({"name": name, "file": encoded(tar)});
+    let body = support::upload::upload(name, tar);
     server.post("/functions", &body).await
-}
-
-fn encoded(bytes: &[u8]) -> String {
-    BASE64_STANDARD.encode(bytes)
-}
-
-fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut tar = Builder::new(Vec::new());
-    for (path, text) in files {
-        let mut header = Header::new_ustar();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
-    }
-    tar.into_inner().unwrap()
 }
 
 /// The crate that writes tars refuses such a path, so it is written by hand.

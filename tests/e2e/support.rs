@@ -10,6 +10,7 @@ pub mod prober;
 mod server;
 #[path = "../support/skip.rs"]
 mod skip;
+pub mod upload;
 
 use std::time::{Duration, Instant};
 

@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use crate::{
     controller::{Controller, entry::Moving},
+    crash::{self, Point},
     function::{FunctionKey, status::Reason},
     plan::{Phase, Stop},
     retry::BACKOFF,
@@ -76,6 +77,7 @@ impl Controller {
         self.end_proof(key, &revision);
         let (this, key, id) = (Arc::clone(self), key.clone(), id.clone());
         self.tasks.spawn(async move {
+            crash::point(Point::Stopping);
             this.end(&id, grace).await;
             if let Some(removed) = removed {
                 removed.instance.gone.cancel();

@@ -17,9 +17,12 @@ use super::{
     engine::{CHANGE, CallError, LOOK, found},
     facts, init, logs,
 };
-use crate::runtime::{
-    InstanceSpec, Network, Observed, RuntimeError, probe,
-    rundir::{InstanceDirs, Readers},
+use crate::{
+    crash::{self, Point},
+    runtime::{
+        InstanceSpec, Network, Observed, RuntimeError, probe,
+        rundir::{InstanceDirs, Readers},
+    },
 };
 
 pub(super) async fn start(inner: Arc<Inner>, spec: InstanceSpec) -> Result<Observed, RuntimeError> {
@@ -109,8 +112,10 @@ async fn launch(
         clear(inner, &spec.id).await;
     }
     let container = created?;
+    crash::point(Point::ContainerCreated);
     let outcome = async {
         begin(inner, &container).await?;
+        crash::point(Point::InstanceStarted);
         drop(internet);
         tokio::select! {
             outcome = ready(inner, spec, &container) => outcome,

@@ -47,6 +47,12 @@ impl Start {
         self
     }
 
+    /// It ends, as by kill -9, at the point that this file names.
+    pub fn crashing_by(mut self, file: &Path) -> Self {
+        self.env.push(("FAAS_CRASH_FILE", file.into()));
+        self
+    }
+
     /// The home's directory of manifests is watched.
     pub fn watching(self, home: &Home) -> Self {
         self.with("--dir", home.functions())
