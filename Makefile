@@ -1,6 +1,6 @@
 # Each target is one script or one cargo command; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench clean
+.PHONY: help setup build demo test lint bench soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ lint: ## format, clippy, docs, dependencies, shell scripts
 
 bench: ## compare with the bare instance and with nginx, and measure the idle cost
 	@scripts/bench
+
+soak: ## ten minutes of traffic, changes and kills; what is there in the end must be what was there before
+	@scripts/setup
+	@cargo test --locked --test e2e soak::after_ten_minutes -- --ignored --nocapture
 
 setup: ## make a Docker engine answer and provide the images that the tests use
 	@scripts/setup

@@ -25,5 +25,6 @@ mod restart;
 mod rollout;
 mod scale;
 mod seed;
+mod soak;
 mod state;
 mod support;

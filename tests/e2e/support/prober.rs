@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -45,6 +45,9 @@ pub fn honest(name: &str, version: u64) -> String {
         }}"
     )
 }
+
+/// Ids are those of one call, whichever prober sent it.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Calls one function until it is stopped.
 pub struct Prober {
@@ -123,7 +126,9 @@ impl Calls {
         let mut pace = tokio::time::interval(pace);
         while !self.stop.load(Ordering::Relaxed) {
             pace.tick().await;
-            let id = self.sent.fetch_add(1, Ordering::Relaxed) as u64;
+            self.sent.fetch_add(1, Ordering::Relaxed);
+            // An instance may have noted the calls of other probers before.
+            let id = NEXT.fetch_add(1, Ordering::Relaxed);
             let call = client
                 .post(&self.url)
                 .json(&json!({"id": id, "ms": self.ms}));
