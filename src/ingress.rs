@@ -31,7 +31,7 @@ use axum::{Router, body::Body};
 use futures::FutureExt;
 use hyper::{
     Request, Response, StatusCode,
-    body::{Body as _, Incoming},
+    body::Incoming,
     header::{CONNECTION, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
@@ -217,7 +217,7 @@ impl Ingress {
         let requests = Requests::default();
         let stream = Timed::new(stream, requests.clone(), Arc::clone(&self.ids));
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let running = requests.begin(!request.body().is_end_stream());
+            let running = requests.begin();
             let this = Arc::clone(&self);
             async move {
                 let response = match beyond {

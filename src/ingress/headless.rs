@@ -9,6 +9,8 @@ use super::reply::{ERROR_HEADER, REQUEST_ID};
 pub enum Headless {
     /// Something that is not HTTP as it should be.
     Malformed,
+    /// HTTP/2, begun without asking.
+    Http2,
     /// More than is read.
     TooLarge,
     /// Nothing more, for too long.
@@ -32,6 +34,11 @@ impl Headless {
                 "400 Bad Request",
                 "BadRequest",
                 "the request is not HTTP/1.1 as it should be",
+            ),
+            Self::Http2 => (
+                "505 HTTP Version Not Supported",
+                "HttpVersion",
+                "HTTP/2 is not spoken here: send HTTP/1.1",
             ),
             Self::TooLarge => (
                 "431 Request Header Fields Too Large",
@@ -61,6 +68,7 @@ mod tests {
     fn answers_are_as_long_as_they_say_and_name_what_is_enforced() {
         for (headless, status, limits) in [
             (Headless::Malformed, "400 ", vec![]),
+            (Headless::Http2, "505 ", vec!["HTTP/1.1".to_owned()]),
             (
                 Headless::TooLarge,
                 "431 ",

@@ -17,7 +17,7 @@ use hyper::{
 use tokio::time::timeout;
 
 use super::{
-    body::{Answer, Bounded, Cut, Deadline, TooLarge},
+    body::{self, Answer, Bounded, Cut, Deadline},
     reply::{self, CallError, ERROR_HEADER},
     requests::Running,
     route::Target,
@@ -216,6 +216,13 @@ async fn exchange(
             Err(SendError {
                 unsent: None,
                 error,
+            }) if error.is_user() => {
+                drop((connection, lease));
+                return Err(Unsent::Over(body::broken(&error).await));
+            }
+            Err(SendError {
+                unsent: None,
+                error,
             }) => return Err(Unsent::Over(lost(&lease, &error))),
         }
     }
@@ -229,18 +236,6 @@ fn set_connection(headers: &mut HeaderMap, keep: bool) {
 
 /// The function may have seen the request and gave no answer.
 fn lost(lease: &Lease, error: &hyper::Error) -> CallError {
-    let mut cause: Option<&dyn Error> = Some(error);
-    while let Some(current) = cause {
-        if current.is::<TooLarge>() {
-            return CallError::BodyTooLarge {
-                limit: super::body::MAX_REQUEST,
-            };
-        }
-        cause = current.source();
-    }
-    if error.is_user() {
-        return CallError::CallerGone;
-    }
     lease.condemn();
     if error.is_parse() {
         return CallError::BadResponse(error.to_string());

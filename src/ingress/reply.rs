@@ -45,6 +45,8 @@ pub enum CallError {
     },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
+    #[error("the request's body cannot be read: {0}")]
+    BrokenBody(String),
     #[error(
         "the answer is larger than the {limit} bytes that fit into an envelope; call /function/NAME to have it streamed"
     )]
@@ -106,6 +108,7 @@ impl CallError {
             Self::Timeout { stopped: true, .. } => "Timeout",
             Self::Timeout { stopped: false, .. } => "InstanceNotStopped",
             Self::BodyTooLarge { .. } => "BodyTooLarge",
+            Self::BrokenBody(_) => "BadRequest",
             Self::ResponseTooLarge { .. } => "ResponseTooLarge",
             Self::InstanceLost => "InstanceLost",
             Self::BadResponse(_) => "BadResponse",
@@ -133,9 +136,10 @@ impl CallError {
                 Style::Raw => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BadInput(_) | Self::Path(_) | Self::Refused(Refusal::Host | Refusal::Framing) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadInput(_)
+            | Self::BrokenBody(_)
+            | Self::Path(_)
+            | Self::Refused(Refusal::Host | Refusal::Framing) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::Lease {
                 error: LeaseError::QueueFull,
@@ -271,6 +275,7 @@ mod tests {
             (timeout(true), 504, 504, "Timeout", false),
             (timeout(false), 504, 504, "InstanceNotStopped", false),
             (CallError::BodyTooLarge { limit: 1 }, 413, 413, "BodyTooLarge", false),
+            (CallError::BrokenBody("x".into()), 400, 400, "BadRequest", false),
             (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
             (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
