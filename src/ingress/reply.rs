@@ -59,6 +59,8 @@ pub enum CallError {
     BadInput(String),
     #[error("{0}")]
     FunctionFailed(String),
+    #[error("{limit} connections are open, and more are not served; try again later")]
+    Crowded { limit: usize },
     #[error("the request failed within faas; its log says why")]
     Internal,
     #[error(transparent)]
@@ -114,6 +116,7 @@ impl CallError {
             Self::BadResponse(_) => "BadResponse",
             Self::BadInput(_) => "BadInput",
             Self::FunctionFailed(_) => "FunctionFailed",
+            Self::Crowded { .. } => "Overloaded",
             Self::Internal => "Internal",
             Self::Path(_) => "BadPath",
             Self::Refused(refusal) => refusal.code(),
@@ -145,7 +148,7 @@ impl CallError {
                 error: LeaseError::QueueFull,
                 ..
             } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Lease { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Lease { .. } | Self::Crowded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ResponseTooLarge { .. } | Self::InstanceLost | Self::BadResponse(_) => {
@@ -172,7 +175,7 @@ impl CallError {
                 error: LeaseError::Deleted,
                 ..
             } => None,
-            Self::Lease { .. } => Some(1),
+            Self::Lease { .. } | Self::Crowded { .. } => Some(1),
             _ => None,
         }
     }
@@ -277,6 +280,7 @@ mod tests {
             (CallError::BodyTooLarge { limit: 1 }, 413, 413, "BodyTooLarge", false),
             (CallError::BrokenBody("x".into()), 400, 400, "BadRequest", false),
             (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
+            (CallError::Crowded { limit: 1 }, 503, 503, "Overloaded", true),
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
             (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
             (CallError::Refused(Refusal::Framing), 400, 400, "BadRequest", false),

@@ -12,11 +12,12 @@ use tokio::{
 
 use super::*;
 use crate::{
+    api::error::ApiError,
     controller::Turns,
     function::Revision,
     plan::Manners,
     pool::{self, Pool},
-    telemetry::Snapshot,
+    telemetry::{Snapshot, text::Format},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -41,7 +42,9 @@ impl Served {
             timeout: SOON,
         }));
         let metrics = Arc::new(Metrics::default());
-        let ingress = Ingress::new(pools, Router::new(), Arc::clone(&metrics)).unwrap();
+        let nothing = || async { ApiError::NotFound("nothing".to_owned()) };
+        let management = Router::new().fallback(nothing);
+        let ingress = Ingress::new(pools, management, Arc::clone(&metrics)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -109,7 +112,11 @@ impl Served {
     /// Waits until the metrics have this line.
     async fn counts(&self, line: &str) {
         let look = async {
-            while !self.metrics.render(&Snapshot::default()).contains(line) {
+            while !self
+                .metrics
+                .render(&Snapshot::default(), Format::Prometheus)
+                .contains(line)
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -330,5 +337,39 @@ async fn an_early_answer_reaches_a_caller_that_is_still_sending() {
         let answer = rest(caller).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn every_refusal_is_counted_and_a_caller_that_left_is_none() {
+    let served = Served::start(100).await;
+    let end = "Host: localhost\r\nConnection: close\r\n\r\n";
+    for (request, code) in [
+        (
+            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
+            "BadRequest",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: evil\r\nConnection: close\r\n\r\n".to_owned(),
+            "ForeignHost",
+        ),
+        (format!("GET /a/../b HTTP/1.1\r\n{end}"), "BadPath"),
+        (format!("GET /nothing HTTP/1.1\r\n{end}"), "NotFound"),
+        ("PRI * HTTP/2.0\r\n\r\n".to_owned(), "HttpVersion"),
+    ] {
+        let answer = rest(served.send(&request).await).await;
+        assert!(
+            answer.contains(&format!("x-faas-error: {code}\r\n")),
+            "{answer}"
+        );
+        let line = format!("faas_errors_total{{reason=\"{code}\"}} 1\n");
+        served.counts(&line).await;
+    }
+    drop(served.send(&whole()[0]).await);
+    served.counts("faas_calls_total{code=\"499\"} 1\n").await;
+    let text = served
+        .metrics
+        .render(&Snapshot::default(), Format::Prometheus);
+    assert!(!text.contains("CallerGone"), "{text}");
     served.end().await;
 }

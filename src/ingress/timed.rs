@@ -26,6 +26,7 @@ use super::{
     peer,
     requests::Requests,
 };
+use crate::telemetry::Metrics;
 
 /// Longest time for a request's head, from its first byte; for the first one, from the beginning of the connection.
 pub const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -47,6 +48,7 @@ pub struct Timed {
     stream: TcpStream,
     requests: Requests,
     ids: Arc<Ids>,
+    metrics: Arc<Metrics>,
     /// Requests whose answers have been written to their last byte.
     answered: u64,
     /// Requests begun when bytes were last read.
@@ -72,12 +74,18 @@ struct Parting {
 }
 
 impl Timed {
-    /// `requests` are those that come from `stream`; `ids` are for what is none.
-    pub fn new(stream: TcpStream, requests: Requests, ids: Arc<Ids>) -> Self {
+    /// `requests` are those that come from `stream`; `ids` and `metrics` are for what is none.
+    pub fn new(
+        stream: TcpStream,
+        requests: Requests,
+        ids: Arc<Ids>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             stream,
             requests,
             ids,
+            metrics,
             answered: 0,
             seen: 0,
             partial: true,
@@ -106,6 +114,7 @@ impl Timed {
     /// Answers to what is no request. Nothing else is on its way to the caller, so there is room for it; if not, it may be
     /// lost: a caller who does that may not even read it.
     fn refuse(&self, headless: Headless) {
+        self.metrics.error(headless.code());
         let _ = self
             .stream
             .try_write(headless.answer(&self.ids.make()).as_bytes());

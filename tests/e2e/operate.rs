@@ -151,6 +151,15 @@ async fn metrics_are_whole_and_count() {
     assert!(
         reply
             .header("content-type")
+            .starts_with("text/plain; version=0.0.4")
+    );
+    assert!(reply.text.contains("# TYPE faas_calls_total counter\n"));
+    let request = server.request(reqwest::Method::GET, "/metrics");
+    let request = request.header("accept", "application/openmetrics-text, */*;q=0.1");
+    let reply = Reply::of(request.send().await.unwrap()).await.expect(200);
+    assert!(
+        reply
+            .header("content-type")
             .starts_with("application/openmetrics-text")
     );
     assert!(reply.text.ends_with("# EOF\n"));
