@@ -75,7 +75,7 @@ pub enum Scope {
     /// Management and invocation.
     All,
     /// Everything but invocation, which has a listener of its own.
-    Manage,
+    Manage { calls: SocketAddr },
     /// Invocation and nothing else.
     Invoke,
 }
@@ -283,10 +283,14 @@ impl Ingress {
                 let outcome = proxy::raw(&self.pools, &target, &path, request, running).await;
                 self.finish(outcome, Style::Raw, busy)
             }
-            (Route::Manage, Scope::All | Scope::Manage) => self.manage(request).await,
-            _ => {
-                let nothing = CallError::NotFound(request.uri().path().to_owned());
-                self.tell(&nothing, Style::Raw)
+            (Route::Manage, Scope::All | Scope::Manage { .. }) => self.manage(request).await,
+            (Route::Call(_) | Route::Raw(..), Scope::Manage { calls }) => {
+                let url = format!("http://{calls}{}", request.uri());
+                self.tell(&CallError::Elsewhere { url }, Style::Raw)
+            }
+            (Route::Manage, Scope::Invoke) => {
+                let path = request.uri().path().to_owned();
+                self.tell(&CallError::CallsOnly(path), Style::Raw)
             }
         }
     }

@@ -7,6 +7,10 @@ use std::{
     future::Future,
     io, iter,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -37,6 +41,18 @@ pub struct Bounded {
     ahead: VecDeque<Bytes>,
     rest: Incoming,
     left: u64,
+    owed: Owed,
+}
+
+/// Whether more of a body was asked for and has not come: that it takes long is its caller's doing then.
+#[derive(Clone, Debug, Default)]
+pub struct Owed(Arc<AtomicBool>);
+
+impl Owed {
+    /// At this moment.
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The body is larger than [`MAX_REQUEST`].
@@ -54,7 +70,13 @@ impl Bounded {
             ahead: VecDeque::new(),
             rest: body,
             left: MAX_REQUEST,
+            owed: Owed::default(),
         })
+    }
+
+    /// Tells, wherever the body goes, whether its caller owes some of it.
+    pub fn owed(&self) -> Owed {
+        self.owed.clone()
     }
 
     /// Waits for `outcome` and reads ahead meanwhile, so that a caller who leaves is noticed.
@@ -120,7 +142,9 @@ impl Body for Bounded {
         if let Some(data) = self.ahead.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        let frame = match Pin::new(&mut self.rest).poll_frame(cx) {
+        let polled = Pin::new(&mut self.rest).poll_frame(cx);
+        self.owed.0.store(polled.is_pending(), Ordering::Relaxed);
+        let frame = match polled {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => return Poll::Ready(None),

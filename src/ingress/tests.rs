@@ -20,6 +20,8 @@ use crate::{
     telemetry::{Snapshot, text::Format},
 };
 
+mod blame;
+
 const SOON: Duration = Duration::from_secs(30);
 
 /// A listener with the function `sum`, which has no instance yet.
@@ -33,13 +35,18 @@ struct Served {
 
 impl Served {
     async fn start(limit: usize) -> Self {
+        Self::with(limit, Scope::All, SOON).await
+    }
+
+    /// Calls may take as long as `timeout`.
+    async fn with(limit: usize, scope: Scope, timeout: Duration) -> Self {
         let pools = Arc::new(Pools::new(Turns::new().0));
         let pool = pools.ensure(&"sum".parse().unwrap());
         pool.serve(Some(pool::Route {
             revision: Revision::of([b"a".as_slice()]),
             concurrency: 1,
             manners: Manners::Stays,
-            timeout: SOON,
+            timeout,
         }));
         let metrics = Arc::new(Metrics::default());
         let nothing = || async { ApiError::NotFound("nothing".to_owned()) };
@@ -48,7 +55,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(ingress.serve(listener, Scope::All, limit, stop.clone()));
+        let serving = tokio::spawn(ingress.serve(listener, scope, limit, stop.clone()));
         Self {
             address,
             pool,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    process::Command,
     sync::Arc,
 };
 
@@ -461,6 +462,11 @@ async fn a_listener_for_calls_takes_only_calls() {
             .unwrap();
         assert_eq!(reply.status(), 200, "{path}");
     }
+    let invoke = Command::new(env!("CARGO_BIN_EXE_faas"))
+        .args(["invoke", "apart", "--data", "7", "--server"])
+        .arg(server.url(""))
+        .output();
+    assert_eq!(invoke.unwrap().stdout, b"Response: 7\n");
     for path in [
         "/status",
         "/functions",
