@@ -250,12 +250,13 @@ impl Ingress {
             Err(refusal) => self.tell(&refusal.into(), Style::Raw),
         };
         response.headers_mut().insert(REQUEST_ID, id);
-        // What is left of a body that is too large is not waited for.
+        // What is left of a body that is too large is not waited for, and where one ends that is ambiguous nobody knows.
         let is_leaving = self.leaving.load(Ordering::Relaxed);
         if is_leaving {
             self.late.fetch_add(1, Ordering::Relaxed);
         }
-        if is_leaving || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let is_last = is_leaving || running.is_ambiguous();
+        if is_last || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }

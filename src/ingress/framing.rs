@@ -122,10 +122,10 @@ impl Framing {
             begin.eq_ignore_ascii_case(name).then_some(value)
         };
         if let Some(value) = value(b"content-length:") {
-            let Some(length) = number(value, 10) else {
-                return self.twice();
-            };
-            self.length = Some(length);
+            match number(value, 10) {
+                Some(length) if self.line.len() <= MAX_LINE => self.length = Some(length),
+                _ => return self.twice(),
+            }
         } else if value(b"transfer-encoding:").is_some() {
             self.chunked = true;
         }
@@ -202,6 +202,13 @@ mod tests {
             (format!("{REQUEST}{CODING}\r\n0\r\n{LENGTH}\r\n"), false),
             (format!("{REQUEST}X: {LENGTH}{CODING}\r\n0\r\n\r\n"), false),
             (format!("{REQUEST}Content-Length:{blanks}2\r\n\r\n"), true),
+            (
+                format!(
+                    "{REQUEST}Content-Length: {}2\r\n\r\nab",
+                    "0".repeat(MAX_LINE)
+                ),
+                true,
+            ),
         ] {
             for (before, number) in [
                 (String::new(), 1),
