@@ -194,7 +194,8 @@ fn listeners(ingress: &Arc<Ingress>, addresses: Addresses, stop: &CancellationTo
     match addresses.invoke {
         None => tasks.spawn("listener", serve(addresses.main, Scope::All)),
         Some(invoke) => {
-            tasks.spawn("listener", serve(addresses.main, Scope::Manage));
+            let calls = invoke.1;
+            tasks.spawn("listener", serve(addresses.main, Scope::Manage { calls }));
             tasks.spawn("invoke listener", serve(invoke, Scope::Invoke));
         }
     }

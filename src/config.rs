@@ -24,11 +24,11 @@ pub struct StartArgs {
     dirs: Vec<PathBuf>,
 
     /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS, value_parser = address)]
     listen: SocketAddr,
 
     /// Address for calls alone; the other one then answers 404 to calls
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     invoke_listen: Option<SocketAddr>,
 
     /// Where the server keeps what must survive it [default: `$XDG_STATE_HOME/faas`]
@@ -160,6 +160,15 @@ impl StartArgs {
             path: around.path,
         })
     }
+}
+
+/// An address to listen on; `localhost` is IPv4's.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let number = text.strip_prefix("localhost:");
+    let number = number.map_or(text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    number
+        .parse()
+        .map_err(|_| format!("give an address and a port, such as {DEFAULT_ADDRESS}"))
 }
 
 /// What of the environment decides where the engine and the sockets of instances are.
@@ -298,4 +307,22 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 #[expect(clippy::disallowed_methods, reason = "this file alone may")]
 fn read(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_numbers_or_localhost() {
+        let read = |text| address(text).map(|address| address.to_string());
+        assert_eq!(read("[::1]:80").as_deref(), Ok("[::1]:80"));
+        assert_eq!(read("localhost:0").as_deref(), Ok("127.0.0.1:0"));
+        for wrong in ["localhost", "localhost:x", "5555", "example.org:80"] {
+            assert!(
+                read(wrong).unwrap_err().contains(DEFAULT_ADDRESS),
+                "{wrong}"
+            );
+        }
+    }
 }

@@ -31,8 +31,8 @@ use axum::{Router, body::Body};
 use futures::FutureExt;
 use hyper::{
     Request, Response, StatusCode,
-    body::{Body as _, Incoming},
-    header::{CONNECTION, CONTENT_TYPE, HeaderValue},
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -40,7 +40,6 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
@@ -76,7 +75,7 @@ pub enum Scope {
     /// Management and invocation.
     All,
     /// Everything but invocation, which has a listener of its own.
-    Manage,
+    Manage { calls: SocketAddr },
     /// Invocation and nothing else.
     Invoke,
 }
@@ -215,9 +214,10 @@ impl Ingress {
             tracing::debug!(%peer, %error, "No TCP_NODELAY");
         }
         let requests = Requests::default();
-        let stream = Timed::new(stream, requests.clone(), Arc::clone(&self.ids));
+        let (ids, metrics) = (Arc::clone(&self.ids), Arc::clone(&self.metrics));
+        let stream = Timed::new(stream, requests.clone(), ids, metrics);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let running = requests.begin(!request.body().is_end_stream());
+            let running = requests.begin();
             let this = Arc::clone(&self);
             async move {
                 let response = match beyond {
@@ -247,15 +247,16 @@ impl Ingress {
         let id = self.ids.identify(request.headers_mut());
         let mut response = match guard::judge(request.headers(), running.is_ambiguous()) {
             Ok(()) => self.dispatch(request, scope, running).await,
-            Err(refusal) => CallError::from(refusal).response(Style::Raw, Instant::now()),
+            Err(refusal) => self.tell(&refusal.into(), Style::Raw),
         };
         response.headers_mut().insert(REQUEST_ID, id);
-        // What is left of a body that is too large is not waited for.
+        // What is left of a body that is too large is not waited for, and where one ends that is ambiguous nobody knows.
         let is_leaving = self.leaving.load(Ordering::Relaxed);
         if is_leaving {
             self.late.fetch_add(1, Ordering::Relaxed);
         }
-        if is_leaving || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let is_last = is_leaving || running.is_ambiguous();
+        if is_last || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
@@ -270,7 +271,7 @@ impl Ingress {
     ) -> Response<Body> {
         let route = match route::parse(request.method(), request.uri()) {
             Ok(route) => route,
-            Err(error) => return CallError::from(error).response(Style::Raw, Instant::now()),
+            Err(error) => return self.tell(&error.into(), Style::Raw),
         };
         match (route, scope) {
             (Route::Call(target), Scope::All | Scope::Invoke) => {
@@ -283,9 +284,15 @@ impl Ingress {
                 let outcome = proxy::raw(&self.pools, &target, &path, request, running).await;
                 self.finish(outcome, Style::Raw, busy)
             }
-            (Route::Manage, Scope::All | Scope::Manage) => self.manage(request).await,
-            _ => CallError::NotFound(request.uri().path().to_owned())
-                .response(Style::Raw, Instant::now()),
+            (Route::Manage, Scope::All | Scope::Manage { .. }) => self.manage(request).await,
+            (Route::Call(_) | Route::Raw(..), Scope::Manage { calls }) => {
+                let url = format!("http://{calls}{}", request.uri());
+                self.tell(&CallError::Elsewhere { url }, Style::Raw)
+            }
+            (Route::Manage, Scope::Invoke) => {
+                let path = request.uri().path().to_owned();
+                self.tell(&CallError::CallsOnly(path), Style::Raw)
+            }
         }
     }
 
@@ -294,12 +301,17 @@ impl Ingress {
         let outcome: Result<Result<_, Infallible>, _> =
             AbortOnDropHandle::new(self.control.spawn(answer)).await;
         match outcome {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => {
+                let code = response.headers().get(ERROR_HEADER);
+                if let Some(code) = code.and_then(|code| code.to_str().ok()) {
+                    self.metrics.error(code);
+                }
+                response
+            }
             Ok(Err(never)) => match never {},
             Err(error) => {
                 tracing::error!(%error, "Management request failed");
-                self.metrics.error("Internal");
-                CallError::Internal.response(Style::Raw, Instant::now())
+                self.tell(&CallError::Internal, Style::Raw)
             }
         }
     }
@@ -320,36 +332,32 @@ impl Ingress {
         style: Style,
         mut busy: Busy<'_>,
     ) -> Response<Body> {
-        let response = outcome.unwrap_or_else(|error| {
-            self.metrics.error(error.code());
-            tracing::debug!(%error, code = error.code(), "Call refused or failed");
-            error.response(style, Instant::now())
-        });
+        let response = outcome.unwrap_or_else(|error| self.tell(&error, style));
         busy.code = response.status().as_u16();
         response
+    }
+
+    /// The answer to what is refused or has failed. That a caller has left is no error.
+    fn tell(&self, error: &CallError, style: Style) -> Response<Body> {
+        let code = error.code();
+        if !matches!(error, CallError::CallerGone) {
+            self.metrics.error(code);
+        }
+        tracing::debug!(%error, code, "Refused or failed");
+        error.response(style, Instant::now())
     }
 
     /// More connections than we may have: only questions about our health are answered.
     fn refuse(&self, request: &mut Request<Incoming>, limit: usize) -> Response<Body> {
         let health = matches!(request.uri().path(), "/healthz" | "/readyz");
-        let body = if health {
-            "ok\n".to_owned()
+        let mut response = if health {
+            Response::new(Body::from("ok\n"))
         } else {
-            let message =
-                format!("{limit} connections are open, and more are not served; try again later");
-            json!({"message": message, "code": "Overloaded"}).to_string()
+            self.tell(&CallError::Crowded { limit }, Style::Raw)
         };
-        let mut response = Response::new(Body::from(body));
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.ids.identify(request.headers_mut()));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        if !health {
-            self.metrics.error("Overloaded");
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(ERROR_HEADER, HeaderValue::from_static("Overloaded"));
-            headers.insert("retry-after", HeaderValue::from_static("1"));
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        }
         response
     }
 }

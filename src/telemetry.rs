@@ -2,6 +2,7 @@
 //! and none carries free text.
 
 mod calls;
+pub mod text;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -14,7 +15,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use self::calls::Calls;
+use self::{calls::Calls, text::Format};
 
 /// Bounds of the histogram of starts, in seconds.
 const SECONDS: [f64; 14] = [
@@ -51,7 +52,7 @@ struct Outcome {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
-    reason: &'static str,
+    reason: String,
 }
 
 /// What is counted afresh for each scrape.
@@ -104,7 +105,7 @@ impl Metrics {
         );
         r.register(
             "errors",
-            "Errors of the platform, by reason",
+            "Failures of the platform, and refusals that it told callers of, by reason",
             self.errors.clone(),
         );
         self.register_controller();
@@ -155,7 +156,8 @@ impl Metrics {
     }
 
     /// Something went wrong that is the platform's to tell. `reason` is a word from the code, never a text.
-    pub fn error(&self, reason: &'static str) {
+    pub fn error(&self, reason: &str) {
+        let reason = reason.to_owned();
         self.errors.get_or_create(&ByReason { reason }).inc();
     }
 
@@ -171,7 +173,7 @@ impl Metrics {
     }
 
     /// The text for Prometheus.
-    pub fn render(&self, snapshot: &Snapshot) -> String {
+    pub fn render(&self, snapshot: &Snapshot, format: Format) -> String {
         self.functions.set(signed(snapshot.functions));
         self.waiting.set(i64::from(snapshot.waiting));
         for (state, count) in &snapshot.instances {
@@ -184,7 +186,10 @@ impl Metrics {
         self.engine_up.set(f64::from(u8::from(snapshot.engine_up)));
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Prometheus => text::prometheus(&text),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules that know nothing of IO, async or the clock, and say so in their docs.
-const PURE: [&str; 23] = [
+const PURE: [&str; 24] = [
     "builder/ignore.rs",
     "builder/recipe.rs",
     "builder/recipe/dockerfile.rs",
@@ -34,6 +34,7 @@ const PURE: [&str; 23] = [
     "plan/scale.rs",
     "pool/slots.rs",
     "retry.rs",
+    "telemetry/text.rs",
     "text.rs",
 ];
 

@@ -18,6 +18,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 const SHIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/languages/node/shim.js");
+/// Given wherever the shim is started.
+const LARGE_HEADS: &str = "--max-http-header-size=131072";
 const OLDEST: &str = "faas.local/node:12";
 
 /// Every node that can be had, each with a line for those that cannot.
@@ -75,7 +77,7 @@ impl Function {
         }
         let socket = dir.path().join("socket");
         let child = Command::new(node)
-            .arg(SHIM)
+            .args([LARGE_HEADS, SHIM])
             .arg(dir.path())
             .env("FAAS_SOCKET", &socket)
             .stdout(Stdio::piped())
@@ -150,6 +152,7 @@ impl Answer {
         self.status == status
             && has_code != code.is_empty()
             && self.head.contains(code)
+            && (code.is_empty() || self.body.contains(&format!("\"code\":\"{code}\"")))
             && self.body.contains(body)
     }
 }
@@ -244,14 +247,14 @@ const HANDLERS: [(&str, &str, u16, &str, &str); 17] = [
         "",
         500,
         FAILED,
-        r#"{"message":"oh"}"#,
+        r#"{"message":"oh","code":"FunctionFailed"}"#,
     ),
     (
         "module.exports = async () => { throw 'oh' }",
         "",
         500,
         FAILED,
-        r#"{"message":"oh"}"#,
+        r#"{"message":"oh","code":"FunctionFailed"}"#,
     ),
     (
         "module.exports = (c, cb) => cb(BigInt(1))",
@@ -376,13 +379,17 @@ fn other_requests_go_to_http_or_nowhere() {
         let plain = Function::start(node, "module.exports = (c, cb) => cb(1)");
         let mut client = plain.connect();
         // One connection serves them all.
-        for (method, path) in [("GET", "/invoke"), ("POST", "/other"), ("GET", "/")] {
+        for (method, path, status, code) in [
+            ("GET", "/invoke", 405, "MethodNotAllowed"),
+            ("POST", "/other", 404, "NotFound"),
+            ("GET", "/?q=1", 405, "MethodNotAllowed"),
+        ] {
             client.send(method, path, "");
             let answer = client.receive();
-            assert!(
-                answer.says(404, "NotFound", "POST / and POST /invoke only"),
-                "{answer:?}"
-            );
+            let words = "POST / and POST /invoke only";
+            assert!(answer.says(status, code, words), "{answer:?}");
+            let allows = answer.head.contains("\r\nAllow: POST\r\n");
+            assert_eq!(allows, status == 405, "{answer:?}");
         }
         client.send("POST", "/", "");
         assert!(client.receive().says(200, "", "1"));
@@ -431,5 +438,21 @@ fn large_bodies_arrive_whole() {
         let function = Function::start(node, "module.exports = (c, cb) => cb(c.text.length)");
         let body = format!(r#"{{"text":"{}"}}"#, "ü".repeat(400_000));
         assert!(function.invoke(&body).says(200, "", "400000"));
+    });
+}
+
+#[test]
+fn heads_as_large_as_the_platform_lets_pass_are_taken() {
+    on_every_node(|node| {
+        let code = "module.exports = { http (req, res) { res.setHeader('Content-Length', '5'); res.end(String(req.headers.x.length)) } }";
+        let function = Function::start(node, code);
+        let mut client = function.connect();
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: f\r\nX: {}\r\n\r\n",
+            "x".repeat(65_000)
+        );
+        client.0.get_mut().write_all(head.as_bytes()).unwrap();
+        let answer = client.receive();
+        assert!(answer.says(200, "", "65000"), "{answer:?}");
     });
 }

@@ -5,7 +5,8 @@
 //   POST /         the same, unless there is module.exports.http
 //   anything else  goes to module.exports.http(req, res) when there is one
 //
-// `node shim.js [DIRECTORY]`: the code lies in DIRECTORY, else in /function. Works from Node 12 on, needs no package.
+// `node --max-http-header-size=131072 shim.js [DIRECTORY]`: the code lies in DIRECTORY, else in /function. Works from Node 12
+// on, which knows only this flag for heads as large as the platform lets pass, and needs no package.
 
 const http = require('http')
 const path = require('path')
@@ -22,17 +23,20 @@ function describe (error) {
   return error instanceof Error ? error.message : String(error)
 }
 
-function answer (res, status, code, body) {
+function answer (res, status, body, fields) {
   if (!open.delete(res)) return
   const head = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body) }
-  if (code) head['X-Faas-Error'] = code
   if (stopping) head.Connection = 'close'
-  res.writeHead(status, head)
+  res.writeHead(status, Object.assign(head, fields))
   res.end(body, leaveWhenDone)
 }
 
+function refuse (res, status, code, message, fields) {
+  answer(res, status, JSON.stringify({ message, code }), Object.assign({ 'X-Faas-Error': code }, fields))
+}
+
 function fail (res, error) {
-  answer(res, 500, 'FunctionFailed', JSON.stringify({ message: describe(error) }))
+  refuse(res, 500, 'FunctionFailed', describe(error))
 }
 
 function crash (res, error) {
@@ -48,7 +52,7 @@ function succeed (res, result) {
   } catch (error) {
     return crash(res, new Error('the result cannot be written as JSON: ' + describe(error)))
   }
-  answer(res, 200, null, body)
+  answer(res, 200, body)
 }
 
 function call (handler, input, res) {
@@ -91,8 +95,7 @@ function invoke (handler, req, res) {
     try {
       if (body !== null) input = JSON.parse(body.toString())
     } catch (error) {
-      const message = 'the input is not JSON: ' + error.message
-      return answer(res, 400, 'BadInput', JSON.stringify({ message }))
+      return refuse(res, 400, 'BadInput', 'the input is not JSON: ' + error.message)
     }
     call(handler, input, res)
   })
@@ -116,20 +119,22 @@ function pass (other, req, res) {
   }
 }
 
-function notFound (res) {
+function turnAway (req, res) {
   open.add(res)
-  answer(res, 404, 'NotFound', JSON.stringify({ message: 'this function answers POST / and POST /invoke only' }))
+  const message = 'this function has no `http` export, so it answers POST / and POST /invoke only'
+  const isCallable = ['/', '/invoke'].includes(req.url.split('?')[0])
+  if (isCallable && req.method !== 'POST') refuse(res, 405, 'MethodNotAllowed', message, { Allow: 'POST' })
+  else refuse(res, 404, 'NotFound', message)
 }
 
 function serve (handler) {
   const calls = typeof handler === 'function'
   const other = typeof handler.http === 'function' ? handler.http : null
-  // The platform bounds heads before they come here; this leaves room for the fields that it adds.
-  const server = http.createServer({ maxHeaderSize: 128 * 1024 }, (req, res) => {
+  const server = http.createServer((req, res) => {
     const isCall = calls && req.method === 'POST' && (req.url === '/invoke' || (req.url === '/' && !other))
     if (isCall) invoke(handler, req, res)
     else if (other) pass(other, req, res)
-    else notFound(res)
+    else turnAway(req, res)
   })
   // The platform owns its connections and every time limit.
   server.keepAliveTimeout = 0

@@ -1,10 +1,19 @@
 //! The API, described for programs: `openapi.yaml` beside this file, completed by what other modules know better.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::function::crd;
 
 const TEXT: &str = include_str!("openapi.yaml");
+
+/// What any request may be refused with.
+const ANYWHERE: [(&str, &str); 5] = [
+    ("400", "BadRequest"),
+    ("403", "Foreign"),
+    ("408", "TooSlow"),
+    ("431", "HeadTooLarge"),
+    ("503", "Overloaded"),
+];
 
 /// The OpenAPI 3.1 document. `docs/openapi.json` is this, for those who have no server at hand.
 ///
@@ -14,7 +23,25 @@ pub fn document() -> Value {
     let mut document: Value = serde_saphyr::from_str(TEXT).expect("openapi.yaml is YAML");
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
     document["components"]["schemas"]["Function"] = crd::open_api_schema();
+    for responses in
+        operations(&mut document).filter_map(|operation| operation.get_mut("responses"))
+    {
+        for (status, name) in ANYWHERE {
+            if responses.get(status).is_none() {
+                responses[status] = json!({"$ref": format!("#/components/responses/{name}")});
+            }
+        }
+    }
     document
+}
+
+/// All of them, but for what is beside them in a path's description.
+fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let paths = document["paths"].as_object_mut();
+    let items = paths.into_iter().flat_map(|paths| paths.values_mut());
+    items
+        .filter_map(Value::as_object_mut)
+        .flat_map(|item| item.values_mut())
 }
 
 #[cfg(test)]
@@ -40,6 +67,23 @@ mod tests {
         let document = document();
         let described = document["paths"].as_object().unwrap().keys().cloned();
         assert_eq!(described.collect::<BTreeSet<_>>(), routed());
+    }
+
+    #[test]
+    fn every_operation_may_be_refused_and_every_refusal_is_described() {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap().values();
+        let items = paths.flat_map(|item| item.as_object().unwrap().values());
+        let all: Vec<_> = items
+            .filter(|item| item.get("responses").is_some())
+            .collect();
+        assert!(all.len() > 15);
+        for operation in all {
+            for (status, name) in ANYWHERE {
+                assert!(operation["responses"][status].is_object(), "{operation:#}");
+                assert!(document["components"]["responses"][name].is_object());
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
@@ -16,6 +19,7 @@ use crate::{
     controller::view::Seen,
     function::{DEFAULT_NAMESPACE, Revision},
     plan::Failure,
+    telemetry::text::Format,
 };
 
 /// What the loop does and how it goes, function by function.
@@ -139,14 +143,9 @@ pub async fn ready(State(api): State<Api>) -> Response {
 }
 
 /// The text for Prometheus.
-pub async fn metrics(State(api): State<Api>) -> Response {
-    let text = api.metrics.render(&api.controller.snapshot());
-    (
-        [(
-            CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+pub async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    let text = api.metrics.render(&api.controller.snapshot(), format);
+    ([(CONTENT_TYPE, format.content_type())], text).into_response()
 }

@@ -40,6 +40,8 @@ pub enum ClientError {
         message: String,
         info: Option<String>,
         code: String,
+        /// Where the call that was refused is answered.
+        invoke: Option<String>,
     },
     #[error("{server} answers, but not as faas does ({what}): is it another program?")]
     Stranger { server: String, what: String },
@@ -99,6 +101,7 @@ struct Refusal {
     message: String,
     info: Option<String>,
     code: String,
+    invoke: Option<String>,
 }
 
 /// One server.
@@ -181,14 +184,19 @@ impl Client {
             .map(|deployed| deployed.invoke)
     }
 
-    /// Calls a Function; tells its result.
+    /// Calls a Function, at the address for calls where there is one; tells its result.
     pub async fn invoke(&self, key: &FunctionKey, input: Vec<u8>) -> Result<String, ClientError> {
-        let request = self
-            .http
-            .post(self.url(&path(key)))
-            .header("content-type", "application/json")
-            .body(input);
-        let response = self.send(request).await?;
+        let input = bytes::Bytes::from(input);
+        let call = |url| {
+            let request = self.http.post(url).body(input.clone());
+            self.send(request.header("content-type", "application/json"))
+        };
+        let response = match call(self.url(&path(key))).await {
+            Err(ClientError::Refused {
+                invoke: Some(url), ..
+            }) => call(url).await?,
+            outcome => outcome?,
+        };
         self.read::<Answer>(response)
             .await
             .map(|answer| answer.response)
@@ -260,6 +268,7 @@ impl Client {
             message,
             info,
             code,
+            invoke,
         }) = serde_json::from_slice(&body)
         {
             return Err(ClientError::Refused {
@@ -267,6 +276,7 @@ impl Client {
                 message,
                 info,
                 code,
+                invoke,
             });
         }
         let text: String = String::from_utf8_lossy(&body)

@@ -76,10 +76,15 @@ async fn view(args: &ListArgs, client: &Client) -> Result<View, CliError> {
             return Ok(View {
                 text,
                 essence: essence + &problems,
+                table: true,
             });
         }
     };
-    Ok(View { text, essence })
+    Ok(View {
+        text,
+        essence,
+        table: false,
+    })
 }
 
 /// Which columns there are beside the usual ones.

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use rustix::termios;
 use serde::Serialize;
 
 use super::error::CliError;
@@ -35,6 +36,12 @@ pub fn say(text: &str) {
 /// Whether a person looks at the answer.
 pub fn is_watched() -> bool {
     io::stdout().is_terminal()
+}
+
+/// How many characters a line of the person's terminal has.
+pub fn width() -> Option<usize> {
+    let size = termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
 /// A document in the wanted format.

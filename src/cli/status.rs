@@ -48,7 +48,11 @@ async fn view(args: &StatusArgs, client: &Client) -> Result<View, CliError> {
             Timestamp::now(),
         ),
     };
-    Ok(View { text, essence })
+    Ok(View {
+        text,
+        essence,
+        table: args.output.is_none(),
+    })
 }
 
 fn render(report: &Report, server: &str, now: Timestamp) -> String {

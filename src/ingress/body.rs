@@ -3,8 +3,14 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     future::Future,
+    io, iter,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -13,7 +19,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep};
 
 use super::reply::CallError;
 use crate::pool::{Lease, connection::Connection};
@@ -23,7 +29,11 @@ pub const MAX_REQUEST: u64 = 100 << 20;
 /// How much of a body is read while its caller waits for an instance.
 const READ_AHEAD: usize = 64 << 10;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// How long a caller whose body has ended too early may take to be gone, which the connection notices. One that is still
+/// there then waits for an answer.
+const FAREWELL: Duration = Duration::from_millis(250);
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A request's body: what was read ahead, then the rest as it comes, up to [`MAX_REQUEST`].
 #[derive(Debug)]
@@ -31,6 +41,18 @@ pub struct Bounded {
     ahead: VecDeque<Bytes>,
     rest: Incoming,
     left: u64,
+    owed: Owed,
+}
+
+/// Whether more of a body was asked for and has not come: that it takes long is its caller's doing then.
+#[derive(Clone, Debug, Default)]
+pub struct Owed(Arc<AtomicBool>);
+
+impl Owed {
+    /// At this moment.
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The body is larger than [`MAX_REQUEST`].
@@ -48,7 +70,13 @@ impl Bounded {
             ahead: VecDeque::new(),
             rest: body,
             left: MAX_REQUEST,
+            owed: Owed::default(),
         })
+    }
+
+    /// Tells, wherever the body goes, whether its caller owes some of it.
+    pub fn owed(&self) -> Owed {
+        self.owed.clone()
     }
 
     /// Waits for `outcome` and reads ahead meanwhile, so that a caller who leaves is noticed.
@@ -64,7 +92,7 @@ impl Bounded {
                 outcome = &mut outcome => return Ok(outcome),
                 frame = self.rest.frame() => match frame {
                     None => break,
-                    Some(Err(_)) => return Err(CallError::CallerGone),
+                    Some(Err(error)) => return Err(broken(&error).await),
                     Some(Ok(frame)) => if let Ok(data) = frame.into_data() {
                         read += data.len();
                         self.left = self.left.saturating_sub(data.len() as u64);
@@ -75,6 +103,32 @@ impl Bounded {
         }
         Ok(outcome.await)
     }
+}
+
+/// What it means for the caller that its request's body could not be read, or passed on, to its end.
+pub fn broken(error: &hyper::Error) -> impl Future<Output = CallError> + use<> {
+    let too_large = cause::<TooLarge>(error).is_some();
+    let cause = cause::<io::Error>(error);
+    let cause = cause.map(|error| (error.kind(), error.to_string()));
+    async move {
+        match cause {
+            _ if too_large => CallError::BodyTooLarge { limit: MAX_REQUEST },
+            Some((io::ErrorKind::UnexpectedEof, _)) => {
+                sleep(FAREWELL).await;
+                CallError::BrokenBody("it ended before the end that it announced".to_owned())
+            }
+            Some((io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData, why)) => {
+                CallError::BrokenBody(why)
+            }
+            _ => CallError::CallerGone,
+        }
+    }
+}
+
+/// The error of this type behind another.
+fn cause<E: Error + 'static>(error: &hyper::Error) -> Option<&E> {
+    let first: &(dyn Error + 'static) = error;
+    iter::successors(Some(first), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 impl Body for Bounded {
@@ -88,7 +142,9 @@ impl Body for Bounded {
         if let Some(data) = self.ahead.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        let frame = match Pin::new(&mut self.rest).poll_frame(cx) {
+        let polled = Pin::new(&mut self.rest).poll_frame(cx);
+        self.owed.0.store(polled.is_pending(), Ordering::Relaxed);
+        let frame = match polled {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => return Poll::Ready(None),
@@ -132,7 +188,7 @@ impl Deadline {
         Self {
             began: Instant::now(),
             limit,
-            sleep: Box::pin(tokio::time::sleep(limit)),
+            sleep: Box::pin(sleep(limit)),
         }
     }
 

@@ -1,92 +1,256 @@
-//! Where a request's body ends, said twice (pure). The server below us takes a Content-Length beside a Transfer-Encoding
-//! silently away, but who is before us may have gone by it, and seen another end. So heads are read here too, as they come.
-//! What follows a request without waiting for its answer is not: there the server's way stands, which is to believe the
-//! Transfer-Encoding and to close the connection.
+//! Where the requests of a connection begin and end (pure). The server below us takes a Content-Length beside a
+//! Transfer-Encoding silently away, but who is before us may have gone by it, and seen another end. So all that comes is
+//! read here too: heads for what they say twice, bodies for their end, because the next head follows it.
 
-const LENGTH: &[u8] = b"content-length:";
-const CODING: &[u8] = b"transfer-encoding:";
+/// What is kept of a line. A longer one that says where a body ends is as good as one that says it twice.
+const MAX_LINE: usize = 256;
+/// First line of what comes from callers that take us for a server of HTTP/2.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
-/// A head that is coming.
+/// The requests of one connection, as far as they have come.
 #[derive(Debug, Default)]
 pub struct Framing {
-    /// How the line begins that is coming.
-    line: [u8; CODING.len()],
-    filled: usize,
+    /// The line that is coming.
+    line: Vec<u8>,
     place: Place,
-    length: bool,
-    coding: bool,
+    /// Heads that have begun.
+    heads: u64,
+    /// What the head says of its body's end.
+    length: Option<u64>,
+    chunked: bool,
+    ambiguous: Option<u64>,
+    http2: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
+    /// Empty lines before a head are none of it.
     #[default]
     Before,
-    Within,
-    Behind,
+    Head,
+    /// This much is left of a body.
+    Body(u64),
+    /// Before the size of a chunk.
+    Size,
+    /// This much is left of a chunk and of the line end behind it.
+    Chunk(u64),
+    /// Behind the last chunk.
+    Trailers,
+    /// What comes is no request, and the server ends the connection.
+    Lost,
 }
 
 impl Framing {
     /// Takes the next bytes of the connection.
     pub fn read(&mut self, mut bytes: &[u8]) {
-        while self.place != Place::Behind && !bytes.is_empty() {
-            let end = bytes.iter().position(|byte| *byte == b'\n');
-            let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
-            let taken = part.len().min(self.line.len() - self.filled);
-            self.line[self.filled..self.filled + taken].copy_from_slice(&part[..taken]);
-            self.filled += taken;
-            if end.is_some() {
-                self.end_line();
-            }
-            bytes = rest;
+        while !bytes.is_empty() && self.place != Place::Lost {
+            bytes = match self.place {
+                Place::Body(left) => self.skip(left, bytes, Place::Body, Place::Before),
+                Place::Chunk(left) => self.skip(left, bytes, Place::Chunk, Place::Size),
+                _ => self.read_line(bytes),
+            };
         }
     }
 
-    /// Whether the head has both, so far.
-    pub fn is_ambiguous(&self) -> bool {
-        self.length && self.coding
+    /// The first head that says twice where its body ends, counted from 1. No request follows such a one.
+    pub fn ambiguous(&self) -> Option<u64> {
+        self.ambiguous
     }
 
-    fn end_line(&mut self) {
-        let line = &self.line[..self.filled];
-        let is = |name: &[u8]| {
-            line.get(..name.len())
-                .is_some_and(|begin| begin.eq_ignore_ascii_case(name))
-        };
-        self.length |= is(LENGTH);
-        self.coding |= is(CODING);
-        let empty = matches!(line, b"\n" | b"\r\n");
-        self.place = match (empty, self.place) {
-            // Empty lines before a head are none of it.
-            (true, Place::Before) => Place::Before,
-            (true, _) => Place::Behind,
-            (false, _) => Place::Within,
-        };
-        self.filled = 0;
+    /// Whether HTTP/2 is spoken.
+    pub fn is_http2(&self) -> bool {
+        self.http2
     }
+
+    /// Whether every request that has begun has come to its end.
+    pub fn is_between(&self) -> bool {
+        self.place == Place::Before && self.line.is_empty()
+    }
+
+    fn skip<'a>(
+        &mut self,
+        left: u64,
+        bytes: &'a [u8],
+        within: fn(u64) -> Place,
+        behind: Place,
+    ) -> &'a [u8] {
+        let skipped = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        let left = left - skipped as u64;
+        self.place = if left == 0 { behind } else { within(left) };
+        &bytes[skipped..]
+    }
+
+    fn read_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
+        let room = (MAX_LINE + 1).saturating_sub(self.line.len());
+        self.line.extend_from_slice(&part[..part.len().min(room)]);
+        if end.is_some() {
+            self.place = self.end_line();
+            self.line.clear();
+        }
+        rest
+    }
+
+    fn end_line(&mut self) -> Place {
+        let empty = matches!(&*self.line, b"\n" | b"\r\n");
+        match self.place {
+            Place::Before | Place::Trailers if empty => Place::Before,
+            Place::Before => self.begin(),
+            Place::Head if empty => self.body(),
+            Place::Head => self.field(),
+            Place::Size => match size(&self.line) {
+                Some(0) => Place::Trailers,
+                Some(size) => Place::Chunk(size),
+                None => Place::Lost,
+            },
+            place => place,
+        }
+    }
+
+    fn begin(&mut self) -> Place {
+        self.heads += 1;
+        (self.length, self.chunked) = (None, false);
+        self.http2 = self.line.starts_with(PREFACE);
+        if self.http2 { Place::Lost } else { Place::Head }
+    }
+
+    fn field(&mut self) -> Place {
+        let value = |name: &[u8]| {
+            let begin = self.line.get(..name.len())?;
+            let value = &self.line[name.len()..];
+            begin.eq_ignore_ascii_case(name).then_some(value)
+        };
+        if let Some(value) = value(b"content-length:") {
+            match number(value, 10) {
+                Some(length) if self.line.len() <= MAX_LINE => self.length = Some(length),
+                _ => return self.twice(),
+            }
+        } else if value(b"transfer-encoding:").is_some() {
+            self.chunked = true;
+        }
+        if self.length.is_some() && self.chunked {
+            return self.twice();
+        }
+        Place::Head
+    }
+
+    fn twice(&mut self) -> Place {
+        self.ambiguous = Some(self.heads);
+        Place::Lost
+    }
+
+    /// Behind a head.
+    fn body(&self) -> Place {
+        match self.length {
+            _ if self.chunked => Place::Size,
+            None | Some(0) => Place::Before,
+            Some(length) => Place::Body(length),
+        }
+    }
+}
+
+/// Bytes from behind a chunk's size line to before the next one; 0 for the last.
+fn size(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|byte| *byte == b';').next()?;
+    match number(digits, 16)? {
+        0 => Some(0),
+        size => size.checked_add(2),
+    }
+}
+
+fn number(text: &[u8], radix: u32) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    u64::from_str_radix(text, radix).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn both_are_seen_however_they_come() {
-        let (length, coding) = ("Content-Length: 2\r\n", "transfer-Encoding: chunked\r\n");
-        let request = "POST / HTTP/1.1\r\nHost: localhost\r\n";
-        for (head, ambiguous) in [
-            (format!("{request}{length}{coding}\r\n"), true),
-            (format!("\r\n\n{request}{coding}X: 1\n{length}\n"), true),
-            (format!("{request}{length}\r\n"), false),
-            (format!("{request}{coding}\r\n{length}"), false),
-            (format!("{request}X: {length}{coding}\r\n"), false),
-        ] {
-            for size in 1..head.len() {
-                let mut framing = Framing::default();
-                for piece in head.as_bytes().chunks(size) {
-                    framing.read(piece);
-                }
-                assert_eq!(framing.is_ambiguous(), ambiguous, "{head} by {size}");
+    const LENGTH: &str = "Content-Length: 2\r\n";
+    const CODING: &str = "transfer-Encoding: chunked\r\n";
+    const REQUEST: &str = "POST / HTTP/1.1\r\nHost: localhost\r\n";
+
+    /// Reads the text in pieces of every size, and tells the verdict on which all agree.
+    fn read(text: &str) -> (Option<u64>, bool, bool) {
+        let by = |size| {
+            let mut framing = Framing::default();
+            for piece in text.as_bytes().chunks(size) {
+                framing.read(piece);
             }
+            (
+                framing.ambiguous(),
+                framing.is_http2(),
+                framing.is_between(),
+            )
+        };
+        let whole = by(text.len());
+        for size in 1..text.len() {
+            assert_eq!(by(size), whole, "{text} by {size}");
+        }
+        whole
+    }
+
+    #[test]
+    fn what_is_said_twice_is_seen_in_every_request() {
+        let blanks = " ".repeat(MAX_LINE);
+        for (head, ambiguous) in [
+            (format!("{REQUEST}{LENGTH}{CODING}\r\n"), true),
+            (format!("\r\n\n{REQUEST}{CODING}X: 1\n{LENGTH}\n"), true),
+            (format!("{REQUEST}{LENGTH}\r\nab"), false),
+            (format!("{REQUEST}{CODING}\r\n0\r\n{LENGTH}\r\n"), false),
+            (format!("{REQUEST}X: {LENGTH}{CODING}\r\n0\r\n\r\n"), false),
+            (format!("{REQUEST}Content-Length:{blanks}2\r\n\r\n"), true),
+            (
+                format!(
+                    "{REQUEST}Content-Length: {}2\r\n\r\nab",
+                    "0".repeat(MAX_LINE)
+                ),
+                true,
+            ),
+        ] {
+            for (before, number) in [
+                (String::new(), 1),
+                (format!("{REQUEST}\r\n"), 2),
+                (format!("{REQUEST}{LENGTH}\r\n\n\n"), 2),
+                (
+                    format!(
+                        "{REQUEST}{CODING}\r\n3;x=y\r\n0\r\n\r\nA\r\n0123456789\r\n0\r\nX: 1\r\n\r\n"
+                    ),
+                    2,
+                ),
+                (format!("{REQUEST}\r\n{REQUEST}{LENGTH}{LENGTH}\r\nxx"), 3),
+            ] {
+                let (seen, http2, between) = read(&format!("{before}{head}"));
+                assert_eq!(seen, ambiguous.then_some(number), "{before}{head}");
+                assert_eq!((http2, between), (false, !ambiguous), "{before}{head}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_request_is_seen() {
+        for (text, between) in [
+            (String::from("\r\n"), true),
+            (format!("{REQUEST}\r\n"), true),
+            (REQUEST.to_owned(), false),
+            (format!("{REQUEST}{LENGTH}\r\na"), false),
+            (format!("{REQUEST}{CODING}\r\n"), false),
+            (format!("{REQUEST}{CODING}\r\n2\r\nab\r\n"), false),
+            (format!("{REQUEST}{CODING}\r\n2\r\nab\r\n0\r\n"), false),
+            (format!("{REQUEST}{CODING}\r\nzz\r\n"), false),
+            (format!("{REQUEST}{CODING}\r\nffffffffffffffff\r\n"), false),
+        ] {
+            assert_eq!(read(&text), (None, false, between), "{text}");
+        }
+    }
+
+    #[test]
+    fn http_2_is_heard_at_its_first_words() {
+        for before in [String::new(), format!("{REQUEST}\r\n")] {
+            let text = format!("{before}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+            assert_eq!(read(&text), (None, true, false));
         }
     }
 }

@@ -9,6 +9,8 @@ use super::reply::{ERROR_HEADER, REQUEST_ID};
 pub enum Headless {
     /// Something that is not HTTP as it should be.
     Malformed,
+    /// HTTP/2, begun without asking.
+    Http2,
     /// More than is read.
     TooLarge,
     /// Nothing more, for too long.
@@ -25,22 +27,34 @@ impl Headless {
         }
     }
 
+    /// Word for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Malformed => "BadRequest",
+            Self::Http2 => "HttpVersion",
+            Self::TooLarge => "HeadTooLarge",
+            Self::Late => "HeadTimeout",
+        }
+    }
+
     /// The whole answer, head and body.
     pub fn answer(self, id: &str) -> String {
-        let (status, code, message) = match self {
+        let code = self.code();
+        let (status, message) = match self {
             Self::Malformed => (
                 "400 Bad Request",
-                "BadRequest",
                 "the request is not HTTP/1.1 as it should be",
+            ),
+            Self::Http2 => (
+                "505 HTTP Version Not Supported",
+                "HTTP/2 is not spoken here: send HTTP/1.1",
             ),
             Self::TooLarge => (
                 "431 Request Header Fields Too Large",
-                "HeadTooLarge",
                 "the request's head is larger than 64 KiB, or has more than 100 fields",
             ),
             Self::Late => (
                 "408 Request Timeout",
-                "HeadTimeout",
                 "the request's head did not come within 10s",
             ),
         };
@@ -61,6 +75,7 @@ mod tests {
     fn answers_are_as_long_as_they_say_and_name_what_is_enforced() {
         for (headless, status, limits) in [
             (Headless::Malformed, "400 ", vec![]),
+            (Headless::Http2, "505 ", vec!["HTTP/1.1".to_owned()]),
             (
                 Headless::TooLarge,
                 "431 ",

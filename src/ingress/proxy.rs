@@ -3,6 +3,7 @@
 
 use std::{
     error::Error,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use hyper::{
 use tokio::time::timeout;
 
 use super::{
-    body::{Answer, Bounded, Cut, Deadline, TooLarge},
+    body::{self, Answer, Bounded, Cut, Deadline, Owed},
     reply::{self, CallError, ERROR_HEADER},
     requests::Running,
     route::Target,
@@ -26,7 +27,7 @@ use crate::{
     plan::Manners,
     pool::{
         Lease, Pool, Pools,
-        connection::{Connection, RequestBody, SendError},
+        connection::{Connection, MAX_FIELDS, MAX_HEAD, RequestBody, SendError, is_shortage},
     },
 };
 
@@ -124,23 +125,24 @@ async fn send(
 ) -> Result<Response<Answer>, CallError> {
     let pool = pools
         .get(&target.namespace, &target.name)
-        .ok_or_else(|| CallError::NotFound(target.name.clone()))?;
+        .ok_or_else(|| CallError::NotFound(target.clone()))?;
     let mut body = Bounded::new(body)?;
     let arrived = Instant::now();
     let mut lease = body
         .while_reading(pool.lease())
         .await?
         .map_err(|e| CallError::lease(e, arrived.elapsed()))?;
+    let owed = body.owed();
     let mut request = Box::new(with_body(head, body));
     for _ in 1..ATTEMPTS {
-        match exchange(lease, request).await {
+        match exchange(lease, request, &owed).await {
             Ok(answer) => return Ok(answer),
             Err(Unsent::Over(error)) => return Err(error),
             Err(Unsent::Again(unsent)) => request = unsent,
         }
         lease = again(&pool, arrived).await?;
     }
-    match exchange(lease, request).await {
+    match exchange(lease, request, &owed).await {
         Ok(answer) => Ok(answer),
         Err(Unsent::Over(error)) => Err(error),
         Err(Unsent::Again(_)) => Err(CallError::InstanceLost),
@@ -168,6 +170,7 @@ enum Unsent {
 async fn exchange(
     lease: Lease,
     mut request: Box<Request<RequestBody>>,
+    owed: &Owed,
 ) -> Result<Response<Answer>, Unsent> {
     let mut deadline = Deadline::new(lease.route.timeout);
     let keep = lease.route.manners == Manners::Stays;
@@ -180,23 +183,22 @@ async fn exchange(
             Some(connection) => connection,
             None => match Connection::open(&lease.instance.socket).await {
                 Ok(connection) => connection,
-                Err(error) => {
-                    tracing::debug!(instance = %lease.instance.id, %error, "Instance refused a connection");
-                    lease.condemn();
-                    return Err(Unsent::Again(request));
-                }
+                Err(error) => return Err(unreached(&lease, error, request)),
             },
         };
         let outcome = tokio::select! {
             biased;
             outcome = connection.send(*request) => outcome,
             () = deadline.passed() => {
-                let timed_out = timed_out(&lease, &deadline);
-                drop(lease);
-                return Err(Unsent::Over(timed_out.await));
+                return Err(Unsent::Over(late(lease, &deadline, owed).await));
             }
         };
         match outcome {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                lease.condemn();
+                let why = "101, and nothing asked for another protocol".to_owned();
+                return Err(Unsent::Over(CallError::BadResponse(why)));
+            }
             Ok(answer) => {
                 lease.answered();
                 return Ok(answer.map(|body| Answer::new(body, connection, keep, lease, deadline)));
@@ -216,7 +218,10 @@ async fn exchange(
             Err(SendError {
                 unsent: None,
                 error,
-            }) => return Err(Unsent::Over(lost(&lease, &error))),
+            }) => {
+                drop(connection);
+                return Err(Unsent::Over(lost(lease, &error).await));
+            }
         }
     }
 }
@@ -227,25 +232,48 @@ fn set_connection(headers: &mut HeaderMap, keep: bool) {
     }
 }
 
-/// The function may have seen the request and gave no answer.
-fn lost(lease: &Lease, error: &hyper::Error) -> CallError {
-    let mut cause: Option<&dyn Error> = Some(error);
-    while let Some(current) = cause {
-        if current.is::<TooLarge>() {
-            return CallError::BodyTooLarge {
-                limit: super::body::MAX_REQUEST,
-            };
-        }
-        cause = current.source();
+/// There is no connection to the instance.
+fn unreached(lease: &Lease, error: io::Error, request: Box<Request<RequestBody>>) -> Unsent {
+    if is_shortage(&error) {
+        return Unsent::Over(CallError::Shortage(error));
     }
+    tracing::debug!(instance = %lease.instance.id, %error, "Instance refused a connection");
+    lease.condemn();
+    Unsent::Again(request)
+}
+
+/// The function may have seen the request and gave no answer.
+async fn lost(lease: Lease, error: &hyper::Error) -> CallError {
     if error.is_user() {
-        return CallError::CallerGone;
+        drop(lease);
+        return body::broken(error).await;
     }
     lease.condemn();
+    if error.is_parse_too_large() {
+        let why = format!(
+            "its head is larger than {} KiB, or has more than {MAX_FIELDS} fields",
+            MAX_HEAD >> 10
+        );
+        return CallError::BadResponse(why);
+    }
     if error.is_parse() {
         return CallError::BadResponse(error.to_string());
     }
     CallError::InstanceLost
+}
+
+/// The time is over before there is an answer. For an instance that is owed some of the request, it is as if the caller had
+/// left.
+async fn late(lease: Lease, deadline: &Deadline, owed: &Owed) -> CallError {
+    if owed.is_so() {
+        return CallError::BodyTimeout {
+            limit: deadline.limit,
+            elapsed: deadline.began.elapsed(),
+        };
+    }
+    let timed_out = timed_out(&lease, deadline);
+    drop(lease);
+    timed_out.await
 }
 
 /// A timed-out instance gets no more calls, from now on. With one call an instance its end is awaited, so that nothing of

@@ -1,6 +1,9 @@
 //! From what went wrong to what the caller reads (pure): one table for all answers that the platform makes itself.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use axum::body::Body;
 use hyper::{
@@ -9,7 +12,10 @@ use hyper::{
 };
 use serde_json::json;
 
-use super::{guard::Refusal, route::PathError};
+use super::{
+    guard::Refusal,
+    route::{PathError, Target},
+};
 use crate::pool::LeaseError;
 
 /// Says that the platform, not the function, made this answer, and why.
@@ -29,8 +35,12 @@ pub enum Style {
 /// Why a call has no answer of the function's.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    #[error("there is no function {0:?}; `faas list` shows those that there are")]
-    NotFound(String),
+    #[error("there is no function {0}; `faas list -A` shows those that there are")]
+    NotFound(Target),
+    #[error("calls are answered at {url} (--invoke-listen), and not here")]
+    Elsewhere { url: String },
+    #[error("this address answers calls and nothing else; there is no call at {0}")]
+    CallsOnly(String),
     #[error("{message}")]
     Lease {
         message: String,
@@ -43,13 +53,19 @@ pub enum CallError {
         elapsed: Duration,
         stopped: bool,
     },
+    #[error("the request's body did not come within {}s (spec.timeoutSeconds); {:.1}s have passed", limit.as_secs(), elapsed.as_secs_f64())]
+    BodyTimeout { limit: Duration, elapsed: Duration },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
+    #[error("the request's body cannot be read: {0}")]
+    BrokenBody(String),
     #[error(
         "the answer is larger than the {limit} bytes that fit into an envelope; call /function/NAME to have it streamed"
     )]
     ResponseTooLarge { limit: u64 },
-    #[error("the instance ended before it answered; `faas logs` shows its last words")]
+    #[error(
+        "the instance ended, or closed the connection, before it answered; `faas logs` shows its last words"
+    )]
     InstanceLost,
     #[error("the function's answer is not HTTP as it should be: {0}")]
     BadResponse(String),
@@ -57,6 +73,12 @@ pub enum CallError {
     BadInput(String),
     #[error("{0}")]
     FunctionFailed(String),
+    #[error("{limit} connections are open, and more are not served; try again later")]
+    Crowded { limit: usize },
+    #[error(
+        "faas has too little left to reach an instance ({0}); try again later, or raise its limits (ulimit -n)"
+    )]
+    Shortage(io::Error),
     #[error("the request failed within faas; its log says why")]
     Internal,
     #[error(transparent)]
@@ -83,6 +105,8 @@ impl CallError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotFound(_)
+            | Self::Elsewhere { .. }
+            | Self::CallsOnly(_)
             | Self::Lease {
                 error: LeaseError::Deleted,
                 ..
@@ -105,12 +129,15 @@ impl CallError {
             } => failure.reason.into(),
             Self::Timeout { stopped: true, .. } => "Timeout",
             Self::Timeout { stopped: false, .. } => "InstanceNotStopped",
+            Self::BodyTimeout { .. } => "BodyTimeout",
             Self::BodyTooLarge { .. } => "BodyTooLarge",
+            Self::BrokenBody(_) => "BadRequest",
             Self::ResponseTooLarge { .. } => "ResponseTooLarge",
             Self::InstanceLost => "InstanceLost",
             Self::BadResponse(_) => "BadResponse",
             Self::BadInput(_) => "BadInput",
             Self::FunctionFailed(_) => "FunctionFailed",
+            Self::Crowded { .. } | Self::Shortage(_) => "Overloaded",
             Self::Internal => "Internal",
             Self::Path(_) => "BadPath",
             Self::Refused(refusal) => refusal.code(),
@@ -133,15 +160,20 @@ impl CallError {
                 Style::Raw => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BadInput(_) | Self::Path(_) | Self::Refused(Refusal::Host | Refusal::Framing) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadInput(_)
+            | Self::BrokenBody(_)
+            | Self::Path(_)
+            | Self::Refused(Refusal::Host | Refusal::Framing) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::Lease {
                 error: LeaseError::QueueFull,
                 ..
             } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Lease { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Elsewhere { .. } | Self::CallsOnly(_) => StatusCode::NOT_FOUND,
+            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ResponseTooLarge { .. } | Self::InstanceLost | Self::BadResponse(_) => {
@@ -168,7 +200,7 @@ impl CallError {
                 error: LeaseError::Deleted,
                 ..
             } => None,
-            Self::Lease { .. } => Some(1),
+            Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => Some(1),
             _ => None,
         }
     }
@@ -176,8 +208,11 @@ impl CallError {
     /// The answer.
     pub fn response(&self, style: Style, now: Instant) -> Response<Body> {
         let code = self.code();
-        let body = json!({"message": self.to_string(), "code": code}).to_string();
-        let mut response = Response::new(Body::from(body));
+        let mut body = json!({"message": self.to_string(), "code": code});
+        if let Self::Elsewhere { url } = self {
+            body["invoke"] = url.as_str().into();
+        }
+        let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status(style);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -260,9 +295,14 @@ mod tests {
         let lease = |error| CallError::lease(error, Duration::from_secs(3));
         let limit = Duration::from_secs(20);
         let timeout = |stopped| CallError::Timeout { limit, elapsed: limit, stopped };
+        let target = Target { namespace: "default".into(), name: "x".into() };
         let foreign = Refusal::ForeignHost("x".into());
         vec![
-            (CallError::NotFound("x".into()), 400, 404, "NotFound", false),
+            (CallError::NotFound(target), 400, 404, "NotFound", false),
+            (CallError::Elsewhere { url: "x".into() }, 404, 404, "NotFound", false),
+            (CallError::CallsOnly("x".into()), 404, 404, "NotFound", false),
+            (CallError::BodyTimeout { limit, elapsed: limit }, 408, 408, "BodyTimeout", false),
+            (CallError::Shortage(io::ErrorKind::Other.into()), 503, 503, "Overloaded", true),
             (CallError::FunctionFailed("x".into()), 400, 500, "FunctionFailed", false),
             (CallError::BadInput("x".into()), 400, 400, "BadInput", false),
             (lease(LeaseError::QueueFull), 429, 429, "QueueFull", true),
@@ -271,7 +311,9 @@ mod tests {
             (timeout(true), 504, 504, "Timeout", false),
             (timeout(false), 504, 504, "InstanceNotStopped", false),
             (CallError::BodyTooLarge { limit: 1 }, 413, 413, "BodyTooLarge", false),
+            (CallError::BrokenBody("x".into()), 400, 400, "BadRequest", false),
             (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
+            (CallError::Crowded { limit: 1 }, 503, 503, "Overloaded", true),
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
             (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
             (CallError::Refused(Refusal::Framing), 400, 400, "BadRequest", false),

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -27,10 +27,8 @@ struct Counts {
     ended: AtomicU64,
     /// When the last answer must be through, in milliseconds; 0 for whenever its caller likes.
     end: AtomicU64,
-    /// The last request has a body and was refused, perhaps before its end.
-    refused: AtomicBool,
-    /// The head that is read says twice where its body ends.
-    ambiguous: AtomicBool,
+    /// The request whose head says twice where its body ends; 0 for none.
+    ambiguous: AtomicU64,
 }
 
 impl Default for Requests {
@@ -40,37 +38,25 @@ impl Default for Requests {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             end: AtomicU64::new(0),
-            refused: AtomicBool::new(false),
-            ambiguous: AtomicBool::new(false),
+            ambiguous: AtomicU64::new(0),
         }))
     }
 }
 
 impl Requests {
     /// A head was read; the request runs until its answer's body is dropped.
-    pub fn begin(&self, has_body: bool) -> Running {
-        self.0.begun.fetch_add(1, Ordering::Relaxed);
+    pub fn begin(&self) -> Running {
+        let before = self.0.begun.fetch_add(1, Ordering::Relaxed);
         self.0.end.store(0, Ordering::Relaxed);
-        self.0.refused.store(false, Ordering::Relaxed);
         Running {
             requests: self.clone(),
-            has_body,
+            number: before + 1,
         }
     }
 
-    /// Whether the last one has a body and was refused, perhaps before its end.
-    pub fn refused(&self) -> bool {
-        self.0.refused.load(Ordering::Relaxed)
-    }
-
-    /// The last one was refused.
-    pub fn set_refused(&self) {
-        self.0.refused.store(true, Ordering::Relaxed);
-    }
-
-    /// The head that is read says twice where its body ends.
-    pub fn set_ambiguous(&self) {
-        self.0.ambiguous.store(true, Ordering::Relaxed);
+    /// The head of this request, counted from 1, says twice where its body ends.
+    pub fn set_ambiguous(&self, number: u64) {
+        self.0.ambiguous.store(number, Ordering::Relaxed);
     }
 
     /// When the last answer must be through.
@@ -90,13 +76,14 @@ impl Requests {
 #[derive(Debug)]
 pub struct Running {
     requests: Requests,
-    has_body: bool,
+    /// Of the connection's requests, counted from 1.
+    number: u64,
 }
 
 impl Running {
     /// Whether the head says twice where its body ends. The connection ends with such a request.
     pub fn is_ambiguous(&self) -> bool {
-        self.requests.0.ambiguous.load(Ordering::Relaxed)
+        self.requests.0.ambiguous.load(Ordering::Relaxed) == self.number
     }
 
     /// The answer that comes must be through by then, its last byte taken by the caller.
@@ -110,10 +97,6 @@ impl Running {
 
     /// The request runs until this answer is through.
     pub fn until(self, answer: Response<Body>) -> Response<Answering> {
-        let failed = answer.status().is_client_error() || answer.status().is_server_error();
-        if self.has_body && failed {
-            self.requests.set_refused();
-        }
         answer.map(|body| Answering {
             body,
             _running: self,

@@ -1,6 +1,8 @@
 //! What a request's path means (pure). Paths are compared as they were sent: nothing is decoded or tidied, and what could
 //! be read in two ways is refused.
 
+use std::fmt::{self, Display, Formatter};
+
 use hyper::{Method, Uri};
 
 use crate::function::DEFAULT_NAMESPACE;
@@ -21,6 +23,16 @@ pub enum Route {
 pub struct Target {
     pub namespace: String,
     pub name: String,
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name)?;
+        match self.namespace.as_str() {
+            DEFAULT_NAMESPACE => Ok(()),
+            namespace => write!(f, " in namespace {namespace:?}"),
+        }
+    }
 }
 
 /// Longest path that is looked at, in bytes.
@@ -174,6 +186,12 @@ mod tests {
             let parsed = parse(&method, &uri.parse().unwrap());
             assert_eq!(parsed, expected, "{method} {uri}");
         }
+    }
+
+    #[test]
+    fn targets_are_named_as_they_were_asked_for() {
+        assert_eq!(at("sum", "default").to_string(), r#""sum""#);
+        assert_eq!(at("sum", "v1").to_string(), r#""sum" in namespace "v1""#);
     }
 
     #[test]

@@ -2,20 +2,25 @@
 
 use std::{num::NonZero, thread};
 
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixListener,
-    task::JoinHandle,
+    net::{UnixListener, UnixStream},
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 
 use super::*;
 use crate::{
+    api::error::ApiError,
     controller::Turns,
     function::Revision,
     plan::Manners,
     pool::{self, Pool},
+    telemetry::{Snapshot, text::Format},
 };
+
+mod blame;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -23,28 +28,38 @@ const SOON: Duration = Duration::from_secs(30);
 struct Served {
     address: SocketAddr,
     pool: Arc<Pool>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }
 
 impl Served {
     async fn start(limit: usize) -> Self {
+        Self::with(limit, Scope::All, SOON).await
+    }
+
+    /// Calls may take as long as `timeout`.
+    async fn with(limit: usize, scope: Scope, timeout: Duration) -> Self {
         let pools = Arc::new(Pools::new(Turns::new().0));
         let pool = pools.ensure(&"sum".parse().unwrap());
         pool.serve(Some(pool::Route {
             revision: Revision::of([b"a".as_slice()]),
             concurrency: 1,
             manners: Manners::Stays,
-            timeout: SOON,
+            timeout,
         }));
-        let ingress = Ingress::new(pools, Router::new(), Arc::new(Metrics::default())).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let nothing = || async { ApiError::NotFound("nothing".to_owned()) };
+        let management = Router::new().fallback(nothing);
+        let ingress = Ingress::new(pools, management, Arc::clone(&metrics)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(ingress.serve(listener, Scope::All, limit, stop.clone()));
+        let serving = tokio::spawn(ingress.serve(listener, scope, limit, stop.clone()));
         Self {
             address,
             pool,
+            metrics,
             stop,
             serving,
         }
@@ -80,10 +95,68 @@ impl Served {
         timeout(SOON, look).await.unwrap();
     }
 
+    /// Adds an instance that answers with these bytes each request that `is_whole`, or no other bytes ever.
+    fn instance(&self, is_whole: fn(&[u8]) -> bool, answer: &'static str) -> Instance {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fn.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let serving = tokio::spawn(async move {
+            let mut calls = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A caller that has left is no longer answered.
+                calls.spawn(reply(stream, is_whole, answer).map(drop));
+            }
+        });
+        let revision = Revision::of([b"a".as_slice()]);
+        self.pool.add("one".into(), revision, path);
+        Instance {
+            _dir: dir,
+            _serving: AbortOnDropHandle::new(serving),
+        }
+    }
+
+    /// Waits until the metrics have this line.
+    async fn counts(&self, line: &str) {
+        let look = async {
+            while !self
+                .metrics
+                .render(&Snapshot::default(), Format::Prometheus)
+                .contains(line)
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, look).await.expect(line);
+    }
+
     async fn end(self) {
         self.stop.cancel();
         self.serving.await.unwrap();
     }
+}
+
+/// Ends when dropped.
+struct Instance {
+    _dir: TempDir,
+    _serving: AbortOnDropHandle<()>,
+}
+
+/// What a fake instance says.
+const HI: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+
+async fn reply(
+    mut stream: UnixStream,
+    is_whole: fn(&[u8]) -> bool,
+    answer: &str,
+) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !is_whole(&request) {
+        if stream.read_buf(&mut request).await? == 0 {
+            return Ok(());
+        }
+    }
+    stream.write_all(answer.as_bytes()).await
 }
 
 /// Reads until the server closes.
@@ -153,13 +226,7 @@ async fn a_caller_that_leaves_is_forgotten_waiting_or_not() {
             served.calls(0, 0).await;
         }
     }
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("fn.sock");
-    // It takes calls and never answers.
-    let _listener = UnixListener::bind(&path).unwrap();
-    served
-        .pool
-        .add("one".into(), Revision::of([b"a".as_slice()]), path);
+    let _instance = served.instance(|_| false, "");
     for request in whole() {
         let caller = served.send(&request).await;
         served.calls(0, 1).await;
@@ -182,27 +249,134 @@ async fn a_caller_that_only_stops_sending_gets_its_answer() {
     served.settle().await;
     served.calls(4, 0).await;
 
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("fn.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    let instance = tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = Vec::new();
-            while !is_whole(&request) {
-                stream.read_buf(&mut request).await.unwrap();
-            }
-            let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
-            stream.write_all(answer).await.unwrap();
-        }
-    });
-    served
-        .pool
-        .add("one".into(), Revision::of([b"a".as_slice()]), path);
+    let _instance = served.instance(is_whole, HI);
     for (caller, answers) in callers.into_iter().zip([1, 1, 2, 1]) {
         let answer = rest(caller).await;
         assert_eq!(answer.matches("HTTP/1.1 200").count(), answers, "{answer}");
     }
-    instance.abort();
+    served.end().await;
+}
+
+/// Asserts that an answer is the platform's, with this status, code and piece of the message.
+fn refused(answer: &str, status: &str, code: &str, words: &str) {
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{answer}"
+    );
+    let named = answer.contains(&format!("x-faas-error: {code}\r\n"));
+    assert!(named && answer.contains(words), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_its_callers_fault_and_is_told_while_there_is_one() {
+    let served = Served::start(100).await;
+    let mut instance = None;
+    for waits in [true, false] {
+        if !waits {
+            instance = Some(served.instance(|_| false, ""));
+        }
+        for path in ["/functions/sum", "/function/sum/"] {
+            let call = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n");
+            for (body, words) in [
+                ("Transfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk size"),
+                (
+                    "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n",
+                    "chunk size",
+                ),
+                (
+                    "Transfer-Encoding: chunked\r\n\r\n2\r\n{",
+                    "it ended before",
+                ),
+                ("Content-Length: 3\r\n\r\n{}", "it ended before"),
+            ] {
+                let mut caller = served.send(&format!("{call}{body}")).await;
+                caller.shutdown().await.unwrap();
+                refused(&rest(caller).await, "400", "BadRequest", words);
+                served.calls(0, 0).await;
+            }
+        }
+    }
+    for left in 1..3 {
+        let call = "POST /function/sum/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n{}";
+        let caller = served.send(call).await;
+        served.calls(0, 1).await;
+        drop(caller);
+        let line = format!("faas_calls_total{{code=\"499\"}} {left}\n");
+        served.counts(&line).await;
+    }
+    drop(instance);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn every_request_of_a_connection_is_judged_like_the_first() {
+    let served = Served::start(100).await;
+    let first = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+    let twice = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 2\r\n{}\r\n0\r\n\r\n";
+    let http2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
+    for (odd, status, code, words) in [
+        (twice, "400", "BadRequest", "and nothing else"),
+        (http2, "505", "HttpVersion", "HTTP/1.1"),
+    ] {
+        for before in [String::new(), first.to_owned(), first.repeat(3)] {
+            let answers = rest(served.send(&format!("{before}{odd}")).await).await;
+            let good = answers.matches("HTTP/1.1 404").count();
+            assert_eq!(good, before.matches("POST").count(), "{answers}");
+            let last = answers.rfind("HTTP/1.1 ").unwrap();
+            refused(&answers[last..], status, code, words);
+        }
+    }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn an_early_answer_reaches_a_caller_that_is_still_sending() {
+    let served = Served::start(100).await;
+    let _instance = served.instance(|request| !request.is_empty(), HI);
+    let length = 32 << 20;
+    for path in ["/functions/sum", "/function/sum/"] {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let mut caller = served.send(&head).await;
+        // One that looks for the answer only then.
+        caller.write_all(&vec![b' '; length]).await.unwrap();
+        let answer = rest(caller).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn every_refusal_is_counted_and_a_caller_that_left_is_none() {
+    let served = Served::start(100).await;
+    let end = "Host: localhost\r\nConnection: close\r\n\r\n";
+    for (request, code) in [
+        (
+            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
+            "BadRequest",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: evil\r\nConnection: close\r\n\r\n".to_owned(),
+            "ForeignHost",
+        ),
+        (format!("GET /a/../b HTTP/1.1\r\n{end}"), "BadPath"),
+        (format!("GET /nothing HTTP/1.1\r\n{end}"), "NotFound"),
+        ("PRI * HTTP/2.0\r\n\r\n".to_owned(), "HttpVersion"),
+    ] {
+        let answer = rest(served.send(&request).await).await;
+        assert!(
+            answer.contains(&format!("x-faas-error: {code}\r\n")),
+            "{answer}"
+        );
+        let line = format!("faas_errors_total{{reason=\"{code}\"}} 1\n");
+        served.counts(&line).await;
+    }
+    drop(served.send(&whole()[0]).await);
+    served.counts("faas_calls_total{code=\"499\"} 1\n").await;
+    let text = served
+        .metrics
+        .render(&Snapshot::default(), Format::Prometheus);
+    assert!(!text.contains("CallerGone"), "{text}");
     served.end().await;
 }

@@ -19,7 +19,14 @@ use tokio::{
     time::{Sleep, sleep, sleep_until},
 };
 
-use super::{framing::Framing, headless::Headless, ids::Ids, peer, requests::Requests};
+use super::{
+    framing::{Framing, PREFACE},
+    headless::Headless,
+    ids::Ids,
+    peer,
+    requests::Requests,
+};
+use crate::telemetry::Metrics;
 
 /// Longest time for a request's head, from its first byte; for the first one, from the beginning of the connection.
 pub const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -41,6 +48,7 @@ pub struct Timed {
     stream: TcpStream,
     requests: Requests,
     ids: Arc<Ids>,
+    metrics: Arc<Metrics>,
     /// Requests whose answers have been written to their last byte.
     answered: u64,
     /// Requests begun when bytes were last read.
@@ -48,6 +56,8 @@ pub struct Timed {
     /// A part of a head was read.
     partial: bool,
     framing: Framing,
+    /// What came last was answered here, as it is no request.
+    refused: bool,
     sleep: Option<Pin<Box<Sleep>>>,
     /// Runs while the caller does not take what was written.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -64,16 +74,23 @@ struct Parting {
 }
 
 impl Timed {
-    /// `requests` are those that come from `stream`; `ids` are for what is none.
-    pub fn new(stream: TcpStream, requests: Requests, ids: Arc<Ids>) -> Self {
+    /// `requests` are those that come from `stream`; `ids` and `metrics` are for what is none.
+    pub fn new(
+        stream: TcpStream,
+        requests: Requests,
+        ids: Arc<Ids>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             stream,
             requests,
             ids,
+            metrics,
             answered: 0,
             seen: 0,
             partial: true,
             framing: Framing::default(),
+            refused: false,
             sleep: None,
             stalled: None,
             parting: None,
@@ -97,6 +114,7 @@ impl Timed {
     /// Answers to what is no request. Nothing else is on its way to the caller, so there is room for it; if not, it may be
     /// lost: a caller who does that may not even read it.
     fn refuse(&self, headless: Headless) {
+        self.metrics.error(headless.code());
         let _ = self
             .stream
             .try_write(headless.answer(&self.ids.make()).as_bytes());
@@ -104,13 +122,35 @@ impl Timed {
 
     /// The server answers some bytes by itself, before they are a request to us, with a bare head. Says whether this is
     /// one, and says something better in its place.
-    fn is_bare(&self, answer: &[u8]) -> bool {
+    fn is_bare(&mut self, answer: &[u8]) -> bool {
         let bare = self.requests.look().0 == self.answered;
         if bare {
-            self.refuse(Headless::told_by(answer));
-            self.requests.set_refused();
+            self.refuse(if self.framing.is_http2() {
+                Headless::Http2
+            } else {
+                Headless::told_by(answer)
+            });
+            self.refused = true;
         }
         bare
+    }
+
+    /// Follows what comes.
+    fn follow(&mut self, come: &mut [u8]) {
+        self.framing.read(come);
+        if let Some(number) = self.framing.ambiguous() {
+            self.requests.set_ambiguous(number);
+        }
+        if self.framing.is_http2() {
+            // On this the server would close without a word; what is no HTTP at all it answers.
+            let at = come.windows(PREFACE.len()).rposition(|w| w == PREFACE);
+            come[at.unwrap_or(0)..].fill(0);
+        }
+    }
+
+    /// Whether nothing is left to come of what was answered.
+    fn is_through(&self) -> bool {
+        self.framing.is_between() && !self.refused
     }
 
     /// Throws away what still comes, until the caller closes too or it has been enough.
@@ -119,7 +159,7 @@ impl Timed {
         loop {
             let mut waste = ReadBuf::uninit(&mut waste);
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut waste);
-            if read.is_pending() && self.parting.is_none() && !self.requests.refused() {
+            if read.is_pending() && self.parting.is_none() && self.is_through() {
                 return Poll::Ready(());
             }
             let parting = self.parting.get_or_insert_with(|| Parting {
@@ -189,19 +229,13 @@ impl AsyncRead for Timed {
         if begun != self.seen {
             self.seen = begun;
             self.partial = false;
-            self.framing = Framing::default();
             self.sleep = None;
         }
         match read {
             Poll::Ready(outcome) => {
-                let come = &buf.filled()[before..];
-                if !running && !come.is_empty() {
-                    self.partial = true;
-                    self.framing.read(come);
-                    if self.framing.is_ambiguous() {
-                        self.requests.set_ambiguous();
-                    }
-                }
+                let come = &mut buf.filled_mut()[before..];
+                self.partial |= !running && !come.is_empty();
+                self.follow(come);
                 Poll::Ready(outcome)
             }
             Poll::Pending if running => Poll::Pending,

@@ -23,6 +23,7 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 
 use super::stream::Stream;
 use crate::{runtime::socket, workers};
@@ -31,9 +32,9 @@ use crate::{runtime::socket, workers};
 pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Longest head of an answer, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
+pub const MAX_HEAD: usize = 64 * 1024;
 /// Most fields of an answer's head.
-const MAX_FIELDS: usize = 200;
+pub const MAX_FIELDS: usize = 200;
 
 /// More workers than this share a shelf with others.
 const SHELVES: usize = 16;
@@ -170,6 +171,14 @@ impl Connection {
     }
 }
 
+/// Whether this machine, and not the instance, is why there is no connection.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}
+
 /// Polls the machinery; once it has ended it is gone.
 fn drive(
     driver: &mut Option<http1::Connection<TokioIo<Stream>, RequestBody>>,
@@ -188,6 +197,21 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn a_shortage_of_ours_is_none_of_the_instances_faults() {
+        for (errno, ours) in [
+            (Errno::MFILE, true),
+            (Errno::NFILE, true),
+            (Errno::NOMEM, true),
+            (Errno::CONNREFUSED, false),
+            (Errno::NOENT, false),
+            (Errno::AGAIN, false),
+        ] {
+            assert_eq!(is_shortage(&errno.into()), ours, "{errno}");
+        }
+        assert!(!is_shortage(&io::ErrorKind::InvalidInput.into()));
+    }
 
     #[tokio::test]
     async fn connections_rest_for_a_while_and_no_longer() {

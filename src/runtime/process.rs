@@ -103,6 +103,7 @@ impl Inner {
         check_length(&socket)?;
         let mut command = Command::new(&self.settings.node);
         command
+            .arg("--max-http-header-size=131072")
             .arg(shim)
             .arg(&code)
             .current_dir(&code)

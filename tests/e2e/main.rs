@@ -13,6 +13,7 @@
 )]
 
 mod answer;
+mod blame;
 mod care;
 mod crash;
 mod edge;

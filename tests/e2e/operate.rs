@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    process::Command,
     sync::Arc,
 };
 
@@ -148,6 +149,15 @@ async fn metrics_are_whole_and_count() {
     assert!(calls(&server, "400").await >= 1.0);
 
     let reply = server.get("/metrics").await.expect(200);
+    assert!(
+        reply
+            .header("content-type")
+            .starts_with("text/plain; version=0.0.4")
+    );
+    assert!(reply.text.contains("# TYPE faas_calls_total counter\n"));
+    let request = server.request(reqwest::Method::GET, "/metrics");
+    let request = request.header("accept", "application/openmetrics-text, */*;q=0.1");
+    let reply = Reply::of(request.send().await.unwrap()).await.expect(200);
     assert!(
         reply
             .header("content-type")
@@ -452,6 +462,11 @@ async fn a_listener_for_calls_takes_only_calls() {
             .unwrap();
         assert_eq!(reply.status(), 200, "{path}");
     }
+    let invoke = Command::new(env!("CARGO_BIN_EXE_faas"))
+        .args(["invoke", "apart", "--data", "7", "--server"])
+        .arg(server.url(""))
+        .output();
+    assert_eq!(invoke.unwrap().stdout, b"Response: 7\n");
     for path in [
         "/status",
         "/functions",

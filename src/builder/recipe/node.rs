@@ -152,7 +152,7 @@ fn dockerfile(context: &Context, package: &Package, npm: Option<&[&str]>, base: 
     }
     lines.extend([
         "COPY shim.js /faas/shim.js".into(),
-        r#"CMD ["node", "/faas/shim.js"]"#.into(),
+        r#"CMD ["node", "--max-http-header-size=131072", "/faas/shim.js"]"#.into(),
         String::new(),
     ]);
     lines.join("\n")

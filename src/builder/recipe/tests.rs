@@ -42,7 +42,7 @@ fn without_dependencies_npm_never_runs() {
         assert_eq!(recipe.npm, None);
         assert_eq!(
             recipe.dockerfile,
-            "FROM site/node:22\nWORKDIR /function\nCOPY function/ ./\nCOPY shim.js /faas/shim.js\nCMD [\"node\", \"/faas/shim.js\"]\n"
+            "FROM site/node:22\nWORKDIR /function\nCOPY function/ ./\nCOPY shim.js /faas/shim.js\nCMD [\"node\", \"--max-http-header-size=131072\", \"/faas/shim.js\"]\n"
         );
     }
 }

@@ -1,0 +1,94 @@
+//! Whose fault it is: callers are told, and instances that did nothing wrong stay in service.
+
+use super::*;
+use crate::plan::Phase;
+
+/// The words of an answer of the platform, which must have this status and code.
+async fn told(served: &Served, request: &str, status: &str, code: &str) -> String {
+    let answer = rest(served.send(request).await).await;
+    refused(&answer, status, code, "");
+    answer
+}
+
+fn phases(served: &Served) -> Vec<Phase> {
+    let (instances, ..) = served.pool.look();
+    instances.iter().map(|instance| instance.phase).collect()
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_time_is_its_callers_fault() {
+    let served = Served::with(100, Scope::All, Duration::from_millis(500)).await;
+    let _instance = served.instance(|_| false, "");
+    for path in ["/functions/sum", "/function/sum/"] {
+        let call = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n");
+        for body in [
+            "Content-Length: 3\r\n\r\n{}",
+            "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        ] {
+            let request = format!("{call}{body}");
+            let answer = told(&served, &request, "408", "BodyTimeout").await;
+            assert!(answer.contains("spec.timeoutSeconds"), "{answer}");
+            served.calls(0, 0).await;
+            assert_eq!(phases(&served), [Phase::Ready]);
+        }
+    }
+    // The function has all of it and says nothing.
+    let call = "POST /function/sum/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    told(&served, call, "504", "InstanceNotStopped").await;
+    assert_eq!(phases(&served), [Phase::Condemned]);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn answers_that_are_none_are_told_in_words_that_help() {
+    let get = "GET /function/sum/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let large: &str = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000)).leak();
+    for (says, code, words) in [
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            "BadResponse",
+            "nothing asked for another protocol",
+        ),
+        (large, "BadResponse", "64 KiB, or has more than 200 fields"),
+        ("", "InstanceLost", "closed the connection"),
+    ] {
+        let served = Served::start(100).await;
+        let _instance = served.instance(|request| !request.is_empty(), says);
+        let answer = told(&served, get, "502", code).await;
+        assert!(answer.contains(words), "{answer}");
+        assert_eq!(phases(&served), [Phase::Condemned]);
+        served.end().await;
+    }
+}
+
+#[tokio::test]
+async fn callers_at_the_wrong_place_are_told_the_right_one() {
+    let ask =
+        |line: &str| format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let all = Served::start(100).await;
+    for line in ["POST /functions/sum.nope", "GET /function/sum.nope/x"] {
+        let answer = rest(all.send(&ask(line)).await).await;
+        assert!(
+            answer.contains(r#"\"sum\" in namespace \"nope\""#),
+            "{answer}"
+        );
+    }
+    all.end().await;
+
+    let calls = "127.0.0.1:7777".parse().unwrap();
+    let manage = Served::with(100, Scope::Manage { calls }, SOON).await;
+    for path in ["/functions/sum", "/function/sum/x?y=z"] {
+        let answer = told(&manage, &ask(&format!("POST {path}")), "404", "NotFound").await;
+        let url = format!(r#""invoke":"http://{calls}{path}""#);
+        assert!(answer.contains(&url), "{answer}");
+    }
+    manage.end().await;
+
+    let invoke = Served::with(100, Scope::Invoke, SOON).await;
+    let answer = told(&invoke, &ask("GET /status"), "404", "NotFound").await;
+    assert!(
+        answer.contains("answers calls and nothing else"),
+        "{answer}"
+    );
+    invoke.end().await;
+}
