@@ -17,7 +17,7 @@ use super::{
     Problem,
     memory::Memory,
     source::SourceCache,
-    walk::{Entry, Found, Interest, walk},
+    walk::{ENTRIES, Entry, Found, Interest, walk},
 };
 use crate::{
     function::{
@@ -61,6 +61,8 @@ const MANIFESTS: Interest = Interest {
 /// Reads directories, and remembers what it read while it stays the same.
 pub struct Scanner {
     roots: Vec<PathBuf>,
+    /// Files and directories that are looked at below a root.
+    most: usize,
     sources: SourceCache,
     manifests: Memory<Arc<[Kept]>>,
 }
@@ -69,6 +71,7 @@ impl Scanner {
     pub fn new(roots: Vec<PathBuf>, sources: SourceCache) -> Self {
         Self {
             roots,
+            most: ENTRIES,
             sources,
             manifests: Memory::new(),
         }
@@ -119,7 +122,7 @@ impl Reader<'_> {
             mut files,
             directories,
             faults,
-        } = walk(self.root, path, MANIFESTS, entered);
+        } = walk(self.root, path, MANIFESTS, entered, self.scanner.most);
         self.scan.directories.extend(directories.iter().cloned());
         entered.extend(directories);
         let mut parsed = BTreeMap::new();
@@ -138,9 +141,10 @@ impl Reader<'_> {
             code.extend(self.code_of(&entry, &documents));
             parsed.insert(entry.path.clone(), documents);
         }
-        for (path, fault) in faults {
-            if !code.iter().any(|code| lies_in(&path, code)) {
-                self.scan.unknown(&path, fault);
+        for (at, fault) in faults {
+            // What is wrong with all of the root is more than wrong with code.
+            if at == path || !code.iter().any(|code| lies_in(&at, code)) {
+                self.scan.unknown(&at, fault);
             }
         }
         for (path, documents) in parsed {
@@ -293,48 +297,4 @@ pub fn is_manifest(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_yaml_that_was_meant_to_be_one_is_a_manifest() {
-        for (name, expected) in [
-            ("a.yaml", true),
-            ("a.yml", true),
-            ("a.b.yaml", true),
-            ("a.json", false),
-            (".a.yaml", false),
-            (".a.yaml.swp", false),
-            ("a.yaml~", false),
-            ("#a.yaml#", false),
-            (".#a.yaml", false),
-            ("#a.yaml", false),
-            ("4913", false),
-            ("yaml", false),
-            (".yaml", false),
-        ] {
-            assert_eq!(is_manifest(name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_manifest_in_anothers_code_is_code() {
-        let code = |directory: &str| Code {
-            directory: directory.into(),
-            beside: "root".into(),
-        };
-        assert!(lies_in(Path::new("root/sum/fn.yaml"), &code("root/sum")));
-        assert!(!lies_in(
-            Path::new("root/summary/fn.yaml"),
-            &code("root/sum")
-        ));
-        assert!(
-            !lies_in(Path::new("root/b.yaml"), &code("root")),
-            "directory: ."
-        );
-        assert!(
-            lies_in(Path::new("root/deeper/b.yaml"), &code("root")),
-            "directory: ."
-        );
-    }
-}
+mod tests;

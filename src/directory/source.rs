@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     memory::Memory,
-    walk::{Interest, walk},
+    walk::{ENTRIES, Interest, walk},
 };
 use crate::builder::{
     archive::{Context, Limits},
@@ -64,7 +64,7 @@ impl SourceCache {
             present,
             packed,
         } = self;
-        let found = walk(root, directory, CODE, &BTreeSet::new());
+        let found = walk(root, directory, CODE, &BTreeSet::new(), ENTRIES);
         let pack = || {
             let context = Context::from_directory(root, directory, limits)
                 .map_err(|error| error.to_string())?;
