@@ -18,13 +18,24 @@ pub struct Interest {
     pub file: fn(&str) -> bool,
 }
 
-/// A regular file.
+/// A regular file, or a directory where that is said.
 pub struct Entry {
     /// Where it was found: the root as it was given, and the names below it.
     pub path: PathBuf,
     /// Where it is, without links.
     pub real: PathBuf,
     pub metadata: Metadata,
+}
+
+impl Entry {
+    /// Something that is reached without links, if it is still there.
+    pub fn of(path: &PathBuf) -> Option<Self> {
+        Some(Self {
+            path: path.clone(),
+            real: path.clone(),
+            metadata: fs::metadata(path).ok()?,
+        })
+    }
 }
 
 /// What a walk found, in the order of the paths.

@@ -70,7 +70,7 @@ fn nothing_of_a_tree_that_is_too_large_is_known() {
     // All there is: two manifests, a directory and seven files.
     for (most, is_known) in [(10, true), (9, false), (5, false), (1, false)] {
         scanner.most = most;
-        let scan = scanner.scan(&[]);
+        let scan = scanner.scan(&[], &Sight::default());
         let names: Vec<_> = scan.definitions.iter().map(|d| d.key.name()).collect();
         assert_eq!(names.len() == 2, is_known, "{most}: {names:?}");
         assert_eq!(scan.unknown.contains(root.path()), !is_known, "{most}");
