@@ -208,8 +208,8 @@ async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiEr
         .get(&key)
         .ok_or_else(|| ApiError::no_function(&key))?;
     let manager = match Manager::of(&function) {
-        // Its directory is not watched any more, so nothing else could delete it.
-        Manager::Directory { file } if !is_watched(&api.roots, &file) => {
+        // Its directory is not watched any more, or its file went unseen, so nothing else could delete it.
+        Manager::Directory { file } if !is_watched(&api.roots, &file) || !file.exists() => {
             Manager::Directory { file }
         }
         _ => Manager::Api,

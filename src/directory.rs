@@ -1,8 +1,8 @@
 //! The directory writer: makes the store say what the files of some directories say, and goes on doing so.
 //!
 //! A turn has three steps: `scan` reads the files, `plan` compares them with the store, and `Directory` carries the
-//! plan out. Turns come when `watch` sees a change, when an object has gone, when a plan has doubts, and every two seconds
-//! while something cannot be watched or read. Like `kubectl apply --prune`, it owns what it applied and nothing else.
+//! plan out. Turns come when `watch` sees a change, when an object has gone, when a plan has doubts, every two seconds
+//! while something cannot be watched or read, and every half minute in any case. Like `kubectl apply --prune`, it owns what it applied and nothing else.
 
 mod memory;
 mod plan;
@@ -10,6 +10,7 @@ mod scan;
 mod source;
 mod walk;
 mod watch;
+mod writers;
 
 use std::{
     collections::BTreeSet,
@@ -47,6 +48,8 @@ use crate::{
 const RECHECK: Duration = Duration::from_millis(200);
 /// Time between scans while changes may be missed.
 const POLL: Duration = Duration::from_secs(2);
+/// Time between scans while no change is seen: a mount, or a directory far above that is renamed, is not told.
+const RESCAN: Duration = Duration::from_secs(30);
 
 /// Something in a watched directory that does not work, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -96,6 +99,7 @@ pub struct Directory {
     store: EmbeddedStore,
     scanner: Arc<Mutex<Scanner>>,
     eyes: Eyes,
+    rescan: Duration,
     doubts: BTreeSet<FunctionKey>,
     problems: Sender<Vec<Problem>>,
 }
@@ -121,6 +125,7 @@ impl Directory {
             store,
             scanner: Arc::new(Mutex::new(scanner)),
             eyes: Eyes::new(),
+            rescan: RESCAN,
             doubts: BTreeSet::new(),
             problems: Sender::new(Vec::new()),
         })
@@ -149,19 +154,9 @@ impl Directory {
     }
 
     /// Waits for a reason to take another turn.
-    async fn wait(
-        &self,
-        again: Option<Duration>,
-        gone: &mut (impl Stream<Item = Event<Object>> + Unpin),
-    ) {
-        let pause = async {
-            match again {
-                Some(pause) => sleep(pause).await,
-                None => std::future::pending().await,
-            }
-        };
+    async fn wait(&self, again: Duration, gone: &mut (impl Stream<Item = Event<Object>> + Unpin)) {
         tokio::select! {
-            () = pause => {}
+            () = sleep(again) => {}
             () = self.eyes.change() => {}
             Some(_) = gone.next() => {}
         }
@@ -170,26 +165,29 @@ impl Directory {
     }
 
     /// One turn. Answers when to take the next one if nothing changes until then.
-    async fn turn(&mut self) -> Option<Duration> {
+    async fn turn(&mut self) -> Duration {
         let objects = self.store.list();
         let scan = self.scan(objects.clone()).await;
-        let is_unwatched = self.eyes.look_at(&scan.directories);
+        let is_unwatched = self.eyes.look_at(&scan.directories, &scan.gates);
         let is_partial = scan.is_partial;
         let plan = plan::plan(scan, &objects, &self.roots, &self.doubts);
         let is_doubtful = !plan.doubts.is_subset(&self.doubts);
         self.doubts.clone_from(&plan.doubts);
         let has_failed = self.carry_out(plan).await;
         if is_unwatched || is_doubtful {
-            return Some(RECHECK);
+            return RECHECK;
         }
-        (has_failed || is_partial || self.eyes.trouble().is_some()).then_some(POLL)
+        if has_failed || is_partial || self.eyes.trouble().is_some() {
+            return POLL;
+        }
+        self.rescan
     }
 
     async fn scan(&self, objects: Vec<Arc<Function>>) -> Scan {
-        let scanner = Arc::clone(&self.scanner);
+        let (scanner, sight) = (Arc::clone(&self.scanner), self.eyes.sight());
         let scan = task::spawn_blocking(move || {
             let mut scanner = scanner.lock().unwrap_or_else(PoisonError::into_inner);
-            scanner.scan(&objects)
+            scanner.scan(&objects, &sight)
         });
         match scan.await {
             Ok(scan) => scan,
@@ -315,5 +313,42 @@ mod tests {
         timeout(10 * POLL, is_there).await.unwrap();
         shutdown.cancel();
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_no_notification_tells_is_seen_in_time() {
+        let (state, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = EmbeddedStore::open(state.path()).unwrap();
+        let sources = Sources::open(&state.path().join("sources")).unwrap();
+        let root = files.path().join("far/above/root");
+        fs::create_dir_all(&root).unwrap();
+        let mut directory = Directory::new(
+            std::slice::from_ref(&root),
+            store.clone(),
+            sources,
+            Limits::default(),
+        )
+        .unwrap();
+        directory.rescan = RECHECK;
+        let shutdown = CancellationToken::new();
+        let mut watch = store.watch();
+        let task = tokio::spawn(directory.run(shutdown.clone()));
+        for (code, aside) in [("first", "1"), ("second", "2")] {
+            fs::write(root.join("a.yaml"), MANIFEST.replace("'1'", code)).unwrap();
+            let is_there = async {
+                while !matches!(watch.next().await, Some(Event::Apply(object)) if of(&object) == code)
+                {
+                }
+            };
+            timeout(10 * POLL, is_there).await.unwrap();
+            fs::rename(files.path().join("far"), files.path().join(aside)).unwrap();
+            fs::create_dir_all(&root).unwrap();
+        }
+        shutdown.cancel();
+        task.await.unwrap();
+    }
+
+    fn of(function: &Function) -> &str {
+        &function.spec.source.inline.as_ref().unwrap()["index.js"]
     }
 }

@@ -7,10 +7,11 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    io::Write,
+    os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use faas::{
@@ -346,9 +347,105 @@ async fn a_file_that_is_written_anew_is_not_missed_meanwhile() {
         uid,
         "it was never deleted"
     );
-    fs::write(world.root().join("a.yaml"), "").unwrap();
-    world.lacks("a").await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_becomes_empty_keeps_what_it_said() {
+    let world = World::new();
+    let both = format!("{}---\n{}", manifest("a", "1"), manifest("b", "1"));
+    world.write("a.yaml", &both);
+    let mut running = world.watch_root();
+    world.has("b", "1").await;
+    for text in ["", "\n", "# what was here\n", "---\n", "...\n"] {
+        fs::write(world.root().join("a.yaml"), text).unwrap();
+        running.problem("no Function in it").await;
+        world.has_seen_all().await;
+        let codes = (world.code("a"), world.code("b"));
+        assert_eq!(codes, (Some("1".into()), Some("1".into())), "{text:?}");
+        world.write("a.yaml", &both);
+        running.is_content().await;
+    }
+    world.write("a.yaml", &manifest("b", "1"));
+    world.lacks("a").await;
+    fs::remove_file(world.root().join("a.yaml")).unwrap();
+    world.lacks("b").await;
+    assert_eq!(*running.problems.borrow(), []);
+}
+
+/// Opens a file to write it anew, slowly.
+fn begin(path: &Path, text: &str) -> fs::File {
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_changes_nothing() {
+    let world = World::new();
+    let path = world.root().join("a.yaml");
+    let both = format!("{}---\n{}", manifest("a", "1"), manifest("b", "1"));
+    world.write("a.yaml", &both);
+    let mut running = world.watch_root();
+    world.has("b", "1").await;
+
+    let whole = format!("{}---\n{}", manifest("a", "2"), manifest("b", "2"));
+    let separator = whole.find("---").unwrap();
+    let mut file = begin(&path, "");
+    let mut written = 0;
+    for end in [separator, separator + 4, whole.len() - 20] {
+        file.write_all(&whole.as_bytes()[written..end]).unwrap();
+        written = end;
+        let said = running.problem("is being written").await;
+        assert_eq!(said.file, path);
+        world.has_seen_all().await;
+        let codes = (world.code("a"), world.code("b"));
+        assert_eq!(codes, (Some("1".into()), Some("1".into())), "{end}");
+    }
+    file.write_all(&whole.as_bytes()[written..]).unwrap();
+    drop(file);
+    world.has("b", "2").await;
+    world.has("a", "2").await;
+    running.is_content().await;
+    running.stop().await;
+
+    // Nobody was told of this writer.
+    let mut file = begin(&path, &manifest("a", "3"));
+    let running = world.watch_root();
+    world.has_seen_all().await;
+    let codes = (world.code("a"), world.code("b"));
+    assert_eq!(codes, (Some("2".into()), Some("2".into())));
+    let rest = format!("---\n{}", manifest("b", "3"));
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+    world.has("b", "3").await;
+    world.has("a", "3").await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn code_that_is_being_written_changes_nothing() {
+    let world = World::new();
+    world.write("sum/index.js", "1");
+    world.write("sum.yaml", &manifest_of_directory("sum", "sum"));
+    let mut running = world.watch_root();
+    let digest = || world.annotation("sum", SOURCE_DIGEST);
+    world.until("a digest", || digest().is_some()).await;
+    let first = digest();
+    let mut file = begin(&world.root().join("sum/index.js"), "2, but not ");
+    let said = running.problem("is being written").await;
+    assert!(said.message.contains("sum/index.js"), "{said:?}");
+    world.has_seen_all().await;
+    assert_eq!(digest(), first);
+    file.write_all(b"only half of it").unwrap();
+    drop(file);
+    world.until("a new digest", || digest() != first).await;
+    running.is_content().await;
+    let kept = world.sources().get(&digest().unwrap()).unwrap().unwrap();
+    assert_eq!(
+        kept.file("index.js"),
+        Some(&b"2, but not only half of it"[..])
+    );
 }
 
 #[tokio::test]
@@ -368,6 +465,67 @@ async fn a_root_that_vanishes_takes_nothing_along() {
     running.is_content().await;
     world.write("a.yaml", &manifest("a", "3"));
     world.has("a", "3").await;
+}
+
+#[tokio::test]
+async fn a_root_that_becomes_another_is_followed() {
+    let world = World::new();
+    let at = |name: &str| world.files.path().join(name);
+    for (version, code) in [("1", "1"), ("2", "2"), ("3", "3")] {
+        fs::create_dir(at(version)).unwrap();
+        fs::write(at(version).join("a.yaml"), manifest("a", code)).unwrap();
+    }
+    symlink("1", at("link")).unwrap();
+    let running = world.watch(&[at("link")]);
+    world.has("a", "1").await;
+    for version in ["2", "3"] {
+        symlink(version, at("new")).unwrap();
+        fs::rename(at("new"), at("link")).unwrap();
+        world.has("a", version).await;
+        fs::write(at(version).join("b.yaml"), manifest("b", version)).unwrap();
+        world.has("b", version).await;
+    }
+    running.stop().await;
+
+    let running = world.watch(&[at("3")]);
+    fs::rename(at("3"), at("away")).unwrap();
+    fs::rename(at("2"), at("3")).unwrap();
+    world.has("a", "2").await;
+    fs::write(at("3").join("a.yaml"), manifest("a", "4")).unwrap();
+    world.has("a", "4").await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_empty_root_prunes_only_what_was_seen_to_go() {
+    let world = World::new();
+    world.write("a.yaml", &manifest("a", "1"));
+    let mut running = world.watch_root();
+    world.has("a", "1").await;
+    let away = world.files.path().join("away");
+    let unmount = || {
+        fs::rename(world.root(), &away).unwrap();
+        fs::create_dir(world.root()).unwrap();
+    };
+    let mount = || {
+        fs::remove_dir(world.root()).unwrap();
+        fs::rename(&away, world.root()).unwrap();
+    };
+    unmount();
+    let said = running.problem("no manifest in it").await;
+    assert_eq!(said.file, world.root());
+    running.stop().await;
+    let mut running = world.watch_root();
+    running.problem("no manifest in it").await;
+    assert_eq!(world.code("a").as_deref(), Some("1"));
+
+    mount();
+    running.is_content().await;
+    assert_eq!(world.code("a").as_deref(), Some("1"));
+    fs::remove_file(world.root().join("a.yaml")).unwrap();
+    world.lacks("a").await;
+    assert_eq!(*running.problems.borrow(), []);
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -524,6 +682,49 @@ async fn code_that_cannot_be_read_is_said_in_the_object() {
 }
 
 #[tokio::test]
+async fn what_is_no_file_is_said_though_the_files_are_the_same() {
+    let world = World::new();
+    world.write("sum/index.js", "1");
+    world.write("sum/lib/a.js", "1");
+    world.write("sum.yaml", &manifest_of_directory("sum", "sum"));
+    let mut running = world.watch_root();
+    let lib = world.root().join("sum/lib");
+    for name in ["out", "fifo", "nowhere"] {
+        let is_read = || world.annotation("sum", SOURCE_DIGEST).is_some();
+        world.until("a digest", is_read).await;
+        // What changed long ago is not read again while it looks the same.
+        while age_of(&lib) < Duration::from_secs(2) {
+            world.has_seen_all().await;
+        }
+        world.has_seen_all().await;
+        match name {
+            "out" => symlink("/etc/hostname", lib.join(name)).unwrap(),
+            "fifo" => make_fifo(&lib.join(name)),
+            _ => symlink("nothing", lib.join(name)).unwrap(),
+        }
+        let is_said = || {
+            let error = world.annotation("sum", SOURCE_ERROR);
+            error.is_some_and(|error| error.contains(name))
+        };
+        world.until(name, is_said).await;
+        fs::remove_file(lib.join(name)).unwrap();
+        running.is_content().await;
+    }
+}
+
+fn age_of(path: &Path) -> Duration {
+    let changed = fs::metadata(path).unwrap().ctime();
+    let changed = Duration::from_secs(changed.unsigned_abs());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.saturating_sub(changed)
+}
+
+fn make_fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+}
+
+#[tokio::test]
 async fn what_the_api_manages_is_not_taken_over() {
     let world = World::new();
     let of_api = faas::function::manifest::parse(manifest("a", "api").as_bytes())
@@ -627,14 +828,7 @@ async fn a_function_comes_back_though_it_is_still_going() {
 async fn strange_things_are_reported_and_hurt_nobody() {
     let world = World::new();
     world.write("a.yaml", &manifest("a", "1"));
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        world.root().join("fifo.yaml"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR,
-        0,
-    )
-    .unwrap();
+    make_fifo(&world.root().join("fifo.yaml"));
     symlink("nowhere", world.root().join("dangling.yaml")).unwrap();
     fs::create_dir(world.root().join("folder.yaml")).unwrap();
     fs::write(world.root().join("binary.yaml"), [0xff, 0xfe, 0x00]).unwrap();

@@ -52,14 +52,14 @@ impl<T: Clone> Memory<T> {
     }
 
     /// What was made of the files of `path`, if they look the same and it `is_good` still; else what `make` makes of them.
-    pub fn recall<E>(
+    pub fn recall<'a, E>(
         &mut self,
         path: &Path,
-        files: &[Entry],
+        files: impl IntoIterator<Item = &'a Entry>,
         is_good: impl FnOnce(&T) -> bool,
         make: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let of: Vec<Look> = files.iter().map(Look::of).collect();
+        let of: Vec<Look> = files.into_iter().map(Look::of).collect();
         let made = match self.before.remove(path) {
             Some(made) if made.of == of && is_good(&made.what) => made,
             _ => Made { what: make()?, of },

@@ -4,20 +4,26 @@
 //! A manifest is a file `*.yaml` or `*.yml`, however deep. Dot names, editors' droppings and `node_modules` are passed
 //! over, and so is what lies inside the `source.directory` of a manifest: that is code, and its YAML is the code's.
 
+mod kept;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
     slice,
     sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
+use self::kept::Kept;
 use super::{
     Problem,
     memory::Memory,
     source::SourceCache,
-    walk::{Entry, Found, Interest, walk},
+    walk::{ENTRIES, Entry, Found, Interest, walk},
+    watch::{Identity, Sight, identity},
+    writers::REST,
 };
 use crate::{
     function::{
@@ -51,7 +57,19 @@ pub struct Scan {
     pub is_partial: bool,
     /// Every directory that was looked at, without links: where a change would matter.
     pub directories: BTreeSet<PathBuf>,
+    /// The roots by name, in parents without links: they may become other directories.
+    pub gates: BTreeSet<PathBuf>,
 }
+
+/// Why a file may be half written: somebody has it open, or might have.
+#[derive(Clone, Copy, PartialEq)]
+enum Half {
+    Open,
+    Recent,
+}
+
+/// Age of a change that was not watched, after which its file is taken to be whole.
+const SETTLED: Duration = Duration::from_secs(3);
 
 const MANIFESTS: Interest = Interest {
     directory: is_visible,
@@ -61,31 +79,39 @@ const MANIFESTS: Interest = Interest {
 /// Reads directories, and remembers what it read while it stays the same.
 pub struct Scanner {
     roots: Vec<PathBuf>,
+    /// Files and directories that are looked at below a root.
+    most: usize,
     sources: SourceCache,
     manifests: Memory<Arc<[Kept]>>,
+    /// Which directories the roots were when there last was a manifest in them.
+    homes: HashMap<PathBuf, Identity>,
 }
 
 impl Scanner {
     pub fn new(roots: Vec<PathBuf>, sources: SourceCache) -> Self {
         Self {
             roots,
+            most: ENTRIES,
             sources,
             manifests: Memory::new(),
+            homes: HashMap::new(),
         }
     }
 
-    /// Reads all roots. `objects` tell which source directories a manifest had that cannot be read now. Blocks.
-    pub fn scan(&mut self, objects: &[Arc<Function>]) -> Scan {
+    /// Reads all roots. `objects` tell what a manifest said that cannot be read now. Blocks.
+    pub fn scan(&mut self, objects: &[Arc<Function>], sight: &Sight) -> Scan {
         let mut scan = Scan::default();
         let mut entered = BTreeSet::new();
         self.sources.begin();
         self.manifests.begin();
         for root in self.roots.clone() {
+            scan.gates.extend(gate(&root));
             match fs::canonicalize(&root) {
                 Ok(real) => Reader {
                     root: &real,
                     scanner: self,
                     objects,
+                    sight,
                     scan: &mut scan,
                 }
                 .root(&root, &mut entered),
@@ -109,21 +135,23 @@ struct Reader<'a> {
     root: &'a Path,
     scanner: &'a mut Scanner,
     objects: &'a [Arc<Function>],
+    sight: &'a Sight,
     scan: &'a mut Scan,
 }
 
 impl Reader<'_> {
     /// `entered` are the directories of the roots before, which come first.
     fn root(&mut self, path: &Path, entered: &mut BTreeSet<PathBuf>) {
+        let is_new = !entered.contains(self.root);
         let Found {
             mut files,
             directories,
             faults,
-        } = walk(self.root, path, MANIFESTS, entered);
+        } = walk(self.root, path, MANIFESTS, entered, self.scanner.most);
         self.scan.directories.extend(directories.iter().cloned());
         entered.extend(directories);
         let mut parsed = BTreeMap::new();
-        let mut code = Vec::new();
+        let (mut code, mut is_empty) = (Vec::new(), true);
         // Outer manifests say which inner files are code.
         files.sort_by_key(|entry| entry.path.components().count());
         for entry in files {
@@ -135,16 +163,78 @@ impl Reader<'_> {
                 continue;
             }
             let documents = self.read(&entry);
-            code.extend(self.code_of(&entry, &documents));
-            parsed.insert(entry.path.clone(), documents);
+            let half = self.half(&entry, || self.of_file(&entry.path).next().is_some());
+            code.extend(self.code_of(&entry, &documents, half.is_some()));
+            match half {
+                Some(half) => self.wait_for(&entry.path, "it", half),
+                None => {
+                    parsed.insert(entry.path.clone(), documents);
+                }
+            }
+            is_empty = false;
         }
-        for (path, fault) in faults {
-            if !code.iter().any(|code| lies_in(&path, code)) {
-                self.scan.unknown(&path, fault);
+        if is_new {
+            self.note_home(path, is_empty);
+        }
+        for (at, fault) in faults {
+            // What is wrong with all of the root is more than wrong with code.
+            if at == path || !code.iter().any(|code| lies_in(&at, code)) {
+                self.scan.unknown(&at, fault);
             }
         }
         for (path, documents) in parsed {
             self.take(&path, documents);
+        }
+    }
+
+    /// A root without any manifest, that was not seen to lose them, may be the place of a disk that is not mounted.
+    fn note_home(&mut self, root: &Path, is_empty: bool) {
+        let identity = identity(self.root);
+        let known = self.scanner.homes.get(root);
+        if !is_empty {
+            let identity = identity.map(|identity| (root.to_owned(), identity));
+            self.scanner.homes.extend(identity);
+        } else if known.is_none() || known != identity.as_ref() {
+            let objects = self.objects.iter().map(|object| Manager::of(object));
+            let from_here = |manager: &Manager| matches!(manager, Manager::Directory { file } if file.starts_with(root));
+            let count = objects.filter(from_here).count();
+            if count > 0 {
+                self.scan.unknown(root, emptied(count));
+            }
+        }
+    }
+
+    /// The objects that come from a file.
+    fn of_file(&self, path: &Path) -> impl Iterator<Item = &Function> {
+        let manager = Manager::Directory {
+            file: path.to_owned(),
+        };
+        let objects = self.objects.iter().map(AsRef::as_ref);
+        objects.filter(move |object| Manager::of(object) == manager)
+    }
+
+    /// Why a file may be half written. Where no writer would have been told, only a recent change can say so; where there is
+    /// nothing to lose yet, that is believed.
+    fn half(&self, entry: &Entry, may_lose: impl FnOnce() -> bool) -> Option<Half> {
+        if self.sight.writers.are_at(&entry.real, Instant::now()) {
+            return Some(Half::Open);
+        }
+        let modified = entry.metadata.modified().ok()?;
+        let age = SystemTime::now().duration_since(modified).ok()?;
+        let is_hidden = age < SETTLED && !self.sight.reaches(&entry.real, modified);
+        (is_hidden && may_lose()).then_some(Half::Recent)
+    }
+
+    /// What a file says that may be half written is not known yet.
+    fn wait_for(&mut self, file: &Path, what: &str, half: Half) {
+        self.scan.unknown.insert(file.to_owned());
+        self.scan.is_partial = true;
+        if half == Half::Open {
+            let message = format!(
+                "{what} is being written: it counts once its writer closes it, or has left it alone for {} s",
+                REST.as_secs()
+            );
+            self.scan.problems.push(Problem::new(file, message));
         }
     }
 
@@ -168,17 +258,14 @@ impl Reader<'_> {
     }
 
     /// The source directories of a manifest; also those that it had before it became unreadable.
-    fn code_of(&self, entry: &Entry, documents: &[Parsed]) -> Vec<Code> {
+    fn code_of(&self, entry: &Entry, documents: &[Parsed], is_half: bool) -> Vec<Code> {
         let now = documents
             .iter()
             .filter_map(|parsed| parsed.verdict.as_ref().ok());
-        let is_whole =
-            !documents.is_empty() && documents.iter().all(|parsed| parsed.verdict.is_ok());
-        let manager = Manager::Directory {
-            file: entry.path.clone(),
-        };
-        let before = self.objects.iter().map(AsRef::as_ref);
-        let before = before.filter(|object| !is_whole && Manager::of(object) == manager);
+        let is_whole = !is_half
+            && !documents.is_empty()
+            && documents.iter().all(|parsed| parsed.verdict.is_ok());
+        let before = self.of_file(&entry.path).filter(|_| !is_whole);
         now.chain(before)
             .filter_map(|function| Code::of(&entry.path, function))
             .collect()
@@ -188,6 +275,12 @@ impl Reader<'_> {
         let is_cut = documents
             .iter()
             .any(|parsed| matches!(parsed.verdict, Err(ManifestError::Syntax { .. })));
+        if documents.is_empty() && !self.scan.unknown.contains(file) {
+            self.scan
+                .problems
+                .push(Problem::new(file, EMPTY.to_owned()));
+            self.scan.unknown.insert(file.to_owned());
+        }
         for Parsed { line, key, verdict } in documents {
             match (verdict, key) {
                 // A file that is only half there changes nothing.
@@ -205,11 +298,21 @@ impl Reader<'_> {
     }
 
     fn define(&mut self, file: &Path, line: usize, key: FunctionKey, function: Function) {
-        let source = Code::of(file, &function).map(|code| {
-            let (digest, directories) = self.scanner.sources.keep(self.root, &code.directory);
-            self.scan.directories.extend(directories);
-            digest
-        });
+        let mut source = None;
+        if let Some(code) = Code::of(file, &function) {
+            let (digest, found) = self.scanner.sources.keep(self.root, &code.directory);
+            self.scan.directories.extend(found.directories);
+            let is_it = |object| FunctionKey::try_from(object).as_ref() == Ok(&key);
+            let may_lose = || self.of_file(file).any(is_it);
+            let half = found
+                .files
+                .iter()
+                .find_map(|entry| Some((entry, self.half(entry, may_lose)?)));
+            if let Some((entry, half)) = half {
+                return self.wait_for(file, &entry.path.display().to_string(), half);
+            }
+            source = Some(digest);
+        }
         self.scan.definitions.push(Definition {
             key,
             function,
@@ -220,34 +323,20 @@ impl Reader<'_> {
     }
 }
 
-/// One object of a file as it is remembered, in JSON: that is a quarter of what a [`Function`] takes.
-struct Kept {
-    line: usize,
-    key: Option<FunctionKey>,
-    verdict: Result<Box<str>, ManifestError>,
+const EMPTY: &str =
+    "there is no Function in it: what it defined stays; remove the file if that is to go";
+
+fn emptied(functions: usize) -> String {
+    format!(
+        "there is no manifest in it, and {functions} functions come from it: they stay; bring back what was mounted here, or \
+         `faas delete` them"
+    )
 }
 
-impl From<Parsed> for Kept {
-    fn from(parsed: Parsed) -> Self {
-        let json =
-            |function| serde_json::to_string(&function).expect("a Function can be written as JSON");
-        Self {
-            line: parsed.line,
-            key: parsed.key,
-            verdict: parsed.verdict.map(|function| json(function).into()),
-        }
-    }
-}
-
-impl From<&Kept> for Parsed {
-    fn from(kept: &Kept) -> Self {
-        let function = |json| serde_json::from_str(json).expect("what was written can be read");
-        Self {
-            line: kept.line,
-            key: kept.key.clone(),
-            verdict: kept.verdict.as_deref().map(function).map_err(Clone::clone),
-        }
-    }
+/// The name by which a root is reached.
+fn gate(root: &Path) -> Option<PathBuf> {
+    let parent = fs::canonicalize(root.parent()?).ok()?;
+    Some(parent.join(root.file_name()?))
 }
 
 /// A source directory and the directory of the manifest that names it.
@@ -293,48 +382,4 @@ pub fn is_manifest(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_yaml_that_was_meant_to_be_one_is_a_manifest() {
-        for (name, expected) in [
-            ("a.yaml", true),
-            ("a.yml", true),
-            ("a.b.yaml", true),
-            ("a.json", false),
-            (".a.yaml", false),
-            (".a.yaml.swp", false),
-            ("a.yaml~", false),
-            ("#a.yaml#", false),
-            (".#a.yaml", false),
-            ("#a.yaml", false),
-            ("4913", false),
-            ("yaml", false),
-            (".yaml", false),
-        ] {
-            assert_eq!(is_manifest(name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_manifest_in_anothers_code_is_code() {
-        let code = |directory: &str| Code {
-            directory: directory.into(),
-            beside: "root".into(),
-        };
-        assert!(lies_in(Path::new("root/sum/fn.yaml"), &code("root/sum")));
-        assert!(!lies_in(
-            Path::new("root/summary/fn.yaml"),
-            &code("root/sum")
-        ));
-        assert!(
-            !lies_in(Path::new("root/b.yaml"), &code("root")),
-            "directory: ."
-        );
-        assert!(
-            lies_in(Path::new("root/deeper/b.yaml"), &code("root")),
-            "directory: ."
-        );
-    }
-}
+mod tests;

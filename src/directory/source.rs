@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use super::{
     memory::Memory,
-    walk::{Interest, walk},
+    walk::{ENTRIES, Entry, Found, Interest, walk},
 };
 use crate::builder::{
     archive::{Context, Limits},
@@ -51,20 +51,16 @@ impl SourceCache {
             .collect();
     }
 
-    /// The digest of what `directory` holds, which is among the sources from now on, or why there is none; and every
-    /// directory in which a change would matter. `root` has no links in it.
-    pub fn keep(
-        &mut self,
-        root: &Path,
-        directory: &Path,
-    ) -> (Result<String, String>, BTreeSet<PathBuf>) {
+    /// The digest of what `directory` holds, which is among the sources from now on, or why there is none; and what was
+    /// found, where a change would matter. `root` has no links in it.
+    pub fn keep(&mut self, root: &Path, directory: &Path) -> (Result<String, String>, Found) {
         let Self {
             sources,
             limits,
             present,
             packed,
         } = self;
-        let found = walk(root, directory, CODE, &BTreeSet::new());
+        let found = walk(root, directory, CODE, &BTreeSet::new(), ENTRIES);
         let pack = || {
             let context = Context::from_directory(root, directory, limits)
                 .map_err(|error| error.to_string())?;
@@ -73,13 +69,15 @@ impl SourceCache {
                 .map_err(|error| format!("the source cannot be kept: {error}"))?;
             Ok(context.digest().to_owned())
         };
+        // What is no file (a fifo, a link that leads out) still changes the directory that it is put into.
+        let directories: Vec<_> = found.directories.iter().filter_map(Entry::of).collect();
         let digest = packed.recall(
             directory,
-            &found.files,
+            found.files.iter().chain(&directories),
             |digest| present.contains(digest),
             pack,
         );
-        (digest, found.directories)
+        (digest, found)
     }
 }
 

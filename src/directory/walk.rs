@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Entries that one walk looks at.
-const ENTRIES: usize = 100_000;
+pub const ENTRIES: usize = 100_000;
 
 /// What a walk is interested in, by name.
 #[derive(Clone, Copy)]
@@ -18,13 +18,24 @@ pub struct Interest {
     pub file: fn(&str) -> bool,
 }
 
-/// A regular file.
+/// A regular file, or a directory where that is said.
 pub struct Entry {
     /// Where it was found: the root as it was given, and the names below it.
     pub path: PathBuf,
     /// Where it is, without links.
     pub real: PathBuf,
     pub metadata: Metadata,
+}
+
+impl Entry {
+    /// Something that is reached without links, if it is still there.
+    pub fn of(path: &PathBuf) -> Option<Self> {
+        Some(Self {
+            path: path.clone(),
+            real: path.clone(),
+            metadata: fs::metadata(path).ok()?,
+        })
+    }
 }
 
 /// What a walk found, in the order of the paths.
@@ -38,12 +49,20 @@ pub struct Found {
 }
 
 /// Walks what is below `path`, and stays below `root`, which has no links in it. Directories of `entered` are left out.
-pub fn walk(root: &Path, path: &Path, interest: Interest, entered: &BTreeSet<PathBuf>) -> Found {
+/// Looks at no more than `most` entries.
+pub fn walk(
+    root: &Path,
+    path: &Path,
+    interest: Interest,
+    entered: &BTreeSet<PathBuf>,
+    most: usize,
+) -> Found {
     let mut walk = Walk {
         root,
         top: path,
         interest,
         entered,
+        most,
         looked_at: 0,
         found: Found::default(),
     };
@@ -61,6 +80,7 @@ struct Walk<'a> {
     top: &'a Path,
     interest: Interest,
     entered: &'a BTreeSet<PathBuf>,
+    most: usize,
     looked_at: usize,
     found: Found,
 }
@@ -78,15 +98,16 @@ impl Walk<'_> {
 
     fn entry(&mut self, parent: &Path, name: &str) {
         self.looked_at += 1;
-        if self.looked_at == ENTRIES {
+        if self.looked_at == self.most + 1 {
             // Nothing that comes after is looked at, so nothing of the whole tree may be missed.
-            self.fault(
-                self.top,
-                format!("more than {ENTRIES} files and directories: watch a smaller directory"),
+            let message = format!(
+                "more than {} files and directories: watch a smaller directory",
+                self.most
             );
+            self.fault(self.top, message);
         }
         let wanted = (self.interest.directory)(name) || (self.interest.file)(name);
-        if self.looked_at >= ENTRIES || !wanted {
+        if self.looked_at > self.most || !wanted {
             return;
         }
         let path = parent.join(name);

@@ -4,10 +4,12 @@
 //! be scanned regularly; each [`Eyes::look_at`] tries to get well again.
 
 use std::{
-    collections::BTreeSet,
-    path::PathBuf,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use notify::{
@@ -19,6 +21,8 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+use super::writers::Writers;
+
 /// Quiet time after which a burst of changes is over.
 const QUIET: Duration = Duration::from_millis(100);
 /// Longest time that a burst is waited for.
@@ -27,10 +31,41 @@ const BURST: Duration = Duration::from_secs(1);
 /// The watched directories.
 pub struct Eyes {
     watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
+    watched: BTreeMap<PathBuf, Watched>,
     trouble: Option<String>,
     seen: Arc<Seen>,
     open: Open,
+}
+
+/// A watch is one of a directory, not of its name.
+struct Watched {
+    identity: Option<Identity>,
+    since: SystemTime,
+}
+
+/// Device and inode, which tell a directory from another of the same name.
+pub type Identity = (u64, u64);
+
+/// Which directory has this name now.
+pub fn identity(path: &Path) -> Option<Identity> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// What the kernel tells of files, besides what is in them.
+#[derive(Clone, Default)]
+pub struct Sight {
+    pub writers: Writers,
+    /// Since when every change of a directory is told.
+    since: BTreeMap<PathBuf, SystemTime>,
+}
+
+impl Sight {
+    /// Whether a writer of a file that was modified then would have been told.
+    pub fn reaches(&self, file: &Path, modified: SystemTime) -> bool {
+        let since = file.parent().and_then(|parent| self.since.get(parent));
+        since.is_some_and(|since| *since < modified)
+    }
 }
 
 /// How to come to a watcher, which the kernel may refuse.
@@ -41,6 +76,7 @@ type Open = fn(Arc<Seen>) -> notify::Result<RecommendedWatcher>;
 struct Seen {
     change: Notify,
     notes: Mutex<Notes>,
+    writers: Writers,
 }
 
 #[derive(Default)]
@@ -48,6 +84,10 @@ struct Notes {
     /// Paths that went or came back: a watch on them is one of something that is not there any more.
     moved: BTreeSet<PathBuf>,
     failure: Option<String>,
+    /// The names of the roots.
+    gates: BTreeSet<PathBuf>,
+    /// Directories of which nothing but the gates matters.
+    outside: BTreeSet<PathBuf>,
 }
 
 impl Eyes {
@@ -59,7 +99,7 @@ impl Eyes {
     fn opened_by(open: Open) -> Self {
         Self {
             watcher: None,
-            watched: BTreeSet::new(),
+            watched: BTreeMap::new(),
             trouble: None,
             seen: Arc::default(),
             open,
@@ -72,10 +112,20 @@ impl Eyes {
         Self::opened_by(|_| Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch)))
     }
 
-    /// Watches these directories and no others. Answers whether any of them was not watched while it was scanned: then it
-    /// must be scanned again.
-    pub fn look_at(&mut self, directories: &BTreeSet<PathBuf>) -> bool {
-        let Notes { moved, failure } = std::mem::take(&mut *self.seen.notes());
+    /// Watches these directories and no others, and whether the `gates` become other directories. Answers whether any of them
+    /// was not watched while it was scanned: then it must be scanned again.
+    pub fn look_at(&mut self, directories: &BTreeSet<PathBuf>, gates: &BTreeSet<PathBuf>) -> bool {
+        let parents: BTreeSet<_> = gates.iter().filter_map(|gate| gate.parent()).collect();
+        let outside = parents
+            .into_iter()
+            .filter(|path| !directories.contains(*path));
+        let outside: BTreeSet<_> = outside.map(Path::to_owned).collect();
+        let (moved, failure) = {
+            let mut notes = self.seen.notes();
+            notes.gates.clone_from(gates);
+            notes.outside.clone_from(&outside);
+            (std::mem::take(&mut notes.moved), notes.failure.take())
+        };
         if failure.is_some() {
             self.watcher = None;
         }
@@ -84,22 +134,47 @@ impl Eyes {
             self.trouble = Some(error.to_string());
             return false;
         }
-        let is_stale = |path: &PathBuf| {
-            !directories.contains(path) || path.ancestors().any(|path| moved.contains(path))
-        };
-        let (stale, watched) = std::mem::take(&mut self.watched)
-            .into_iter()
-            .partition(is_stale);
+        self.unwatch(|path, watched| {
+            !(directories.contains(path) || outside.contains(path))
+                || path.ancestors().any(|path| moved.contains(path))
+                || watched.identity != identity(path)
+        });
+        let mut is_new = false;
+        for path in directories {
+            is_new |= !self.watched.contains_key(path) && self.watch(path.clone());
+        }
+        // Without these, a gate that becomes another directory is noticed later.
+        let trouble = self.trouble.clone();
+        for path in outside {
+            if !self.watched.contains_key(&path) {
+                self.watch(path);
+            }
+        }
+        self.trouble = trouble;
+        is_new
+    }
+
+    /// What is known of files from now on.
+    pub fn sight(&self) -> Sight {
+        let is_blind = self.trouble.is_some();
+        let watched = self.watched.iter().filter(|_| !is_blind);
+        Sight {
+            writers: self.seen.writers.clone(),
+            since: watched
+                .map(|(path, watched)| (path.clone(), watched.since))
+                .collect(),
+        }
+    }
+
+    fn unwatch(&mut self, is_stale: impl Fn(&Path, &Watched) -> bool) {
+        let watched = std::mem::take(&mut self.watched).into_iter();
+        let (stale, watched): (BTreeMap<_, _>, _) =
+            watched.partition(|(path, watched)| is_stale(path, watched));
         self.watched = watched;
-        for path in BTreeSet::<PathBuf>::into_iter(stale) {
+        for path in stale.into_keys() {
             // A watch that has gone with its directory cannot be taken away.
             let _ = self.watcher.as_mut().map(|watcher| watcher.unwatch(&path));
         }
-        let mut is_new = false;
-        for path in directories {
-            is_new |= !self.watched.contains(path) && self.watch(path.clone());
-        }
-        is_new
     }
 
     /// Why changes may be missed, if they may.
@@ -131,8 +206,13 @@ impl Eyes {
         let Some(watcher) = &mut self.watcher else {
             return false;
         };
+        let identity = identity(&path);
         match watcher.watch(&path, RecursiveMode::NonRecursive) {
-            Ok(()) => self.watched.insert(path),
+            Ok(()) => {
+                let since = SystemTime::now();
+                self.watched.insert(path, Watched { identity, since });
+                true
+            }
             // It went since it was scanned: its parent tells.
             Err(_) if !path.exists() => true,
             Err(error) => {
@@ -146,15 +226,42 @@ impl Eyes {
 impl Seen {
     fn take(&self, event: notify::Result<Event>) {
         match event {
-            Ok(event) if is_reading(event.kind) && !event.need_rescan() => return,
-            Ok(event) if is_move(event.kind) => self.notes().moved.extend(event.paths),
             Ok(event) if event.need_rescan() => {
                 tracing::warn!("changes of files came too fast to be told one by one");
             }
-            Ok(_) => {}
+            Ok(event) if is_reading(event.kind) || self.is_outside(&event.paths) => return,
+            Ok(event) => {
+                self.note_writers(&event);
+                if is_move(event.kind) {
+                    self.notes().moved.extend(event.paths);
+                }
+            }
             Err(error) => self.notes().failure = Some(error.to_string()),
         }
         self.change.notify_one();
+    }
+
+    fn note_writers(&self, event: &Event) {
+        for path in &event.paths {
+            match event.kind {
+                EventKind::Modify(ModifyKind::Data(_)) => {
+                    self.writers.modified(path, std::time::Instant::now());
+                }
+                EventKind::Modify(ModifyKind::Metadata(_)) | EventKind::Create(_) => {}
+                _ => self.writers.closed(path),
+            }
+        }
+    }
+
+    fn is_outside(&self, paths: &[PathBuf]) -> bool {
+        let notes = self.notes();
+        let is_outside = |path: &PathBuf| {
+            !notes.gates.contains(path)
+                && path
+                    .parent()
+                    .is_some_and(|parent| notes.outside.contains(parent))
+        };
+        !paths.is_empty() && paths.iter().all(is_outside)
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -183,16 +290,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let directories = BTreeSet::from([directory.path().to_owned()]);
         let mut eyes = Eyes::new();
-        assert!(eyes.look_at(&directories), "it was not watched before");
-        assert!(!eyes.look_at(&directories));
+        assert!(
+            eyes.look_at(&directories, &BTreeSet::new()),
+            "it was not watched before"
+        );
+        assert!(!eyes.look_at(&directories, &BTreeSet::new()));
         eyes.seen.take(Err(notify::Error::generic("lost")));
         eyes.change().await;
         assert!(
-            eyes.look_at(&directories),
+            eyes.look_at(&directories, &BTreeSet::new()),
             "nothing of before can be relied on"
         );
         assert_eq!(eyes.trouble(), Some("lost"));
-        assert!(!eyes.look_at(&directories));
+        assert!(!eyes.look_at(&directories, &BTreeSet::new()));
         assert_eq!(eyes.trouble(), None);
     }
 
@@ -212,12 +322,12 @@ mod tests {
     fn a_directory_that_was_made_anew_is_watched_anew() {
         let root = tempfile::tempdir().unwrap();
         let inner = root.path().join("inner");
-        std::fs::create_dir(&inner).unwrap();
+        fs::create_dir(&inner).unwrap();
         let directories = BTreeSet::from([root.path().to_owned(), inner.clone()]);
         let mut eyes = Eyes::new();
-        eyes.look_at(&directories);
+        eyes.look_at(&directories, &BTreeSet::new());
         let removed = EventKind::Remove(notify::event::RemoveKind::Folder);
         eyes.seen.take(Ok(Event::new(removed).add_path(inner)));
-        assert!(eyes.look_at(&directories));
+        assert!(eyes.look_at(&directories, &BTreeSet::new()));
     }
 }

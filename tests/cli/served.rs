@@ -260,4 +260,12 @@ fn what_a_directory_manages_is_not_for_the_command_line() {
     watching.line(|line| line.starts_with("greeter   True").then_some(()));
     let said = server.faas(".", &["delete", "greeter"]).bad();
     assert!(said.contains("functions/greeter.yaml"), "{said}");
+
+    // The directory's disk seems not to be mounted: nothing goes by itself, but it may be deleted.
+    let functions = server.dir.path().join("functions");
+    std::fs::rename(&functions, server.dir.path().join("away")).unwrap();
+    std::fs::create_dir(&functions).unwrap();
+    let problems = Running::new(server.command(".", &["status", "--watch"]));
+    problems.line(|line| line.contains("no manifest in it").then_some(()));
+    server.faas(".", &["delete", "greeter"]).good();
 }

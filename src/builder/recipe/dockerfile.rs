@@ -1,8 +1,12 @@
 //! The recipe of sources that bring their own Dockerfile, and the little of that language that must be understood for
-//! it: where instructions begin and end, and what FROM and RUN say. (pure)
+//! it: where instructions begin and end (`split`), and what FROM and RUN say (`mounts`). (pure)
+
+mod mounts;
+mod split;
 
 use std::collections::BTreeMap;
 
+use self::split::instructions;
 use super::{
     super::{BaseImages, BuildEnvironment, archive::Context},
     BuildSpec, CA_FILE, Language, Recipe, RecipeError,
@@ -16,9 +20,6 @@ const PREDEFINED: [&str; 5] = [
     "NO_PROXY",
     "ALL_PROXY",
 ];
-
-/// Mounts that share nothing between builds. `cache` does: what one Function's build leaves there, another's would run.
-const SAFE_MOUNTS: [&str; 4] = ["bind", "tmpfs", "secret", "ssh"];
 
 pub(super) fn recipe(
     context: &Context,
@@ -36,7 +37,8 @@ pub(super) fn recipe(
         message: error.to_string(),
     })?;
     let text = without_syntax(text.trim_start_matches('\u{feff}'))?;
-    check_mounts(&text)?;
+    mounts::check(&text)?;
+    split::check(&text)?;
     Ok(Recipe {
         language: Language::Dockerfile,
         npm: None,
@@ -45,78 +47,6 @@ pub(super) fn recipe(
         files: BTreeMap::new(),
         args: spec.args.clone(),
     })
-}
-
-/// One instruction with all its lines.
-struct Instruction<'a> {
-    /// Number of its first line, from 1.
-    line: usize,
-    /// As written, heredocs included, with its last line's end.
-    raw: &'a str,
-    /// Its words on one line: continuations joined, comments between them dropped.
-    text: String,
-}
-
-impl Instruction<'_> {
-    fn is(&self, name: &str) -> bool {
-        self.words()
-            .next()
-            .is_some_and(|word| word.eq_ignore_ascii_case(name))
-    }
-
-    fn words(&self) -> impl Iterator<Item = &str> {
-        self.text.split_ascii_whitespace()
-    }
-}
-
-/// Splits a Dockerfile into instructions. Comments and blank lines before one belong to it.
-fn instructions(text: &str) -> Vec<Instruction<'_>> {
-    let escape = escape_character(text);
-    let mut found = Vec::new();
-    let mut lines = text.split_inclusive('\n');
-    let (mut start, mut line) = (0, 1);
-    while start < text.len() {
-        let words = logical_line(&mut lines, escape);
-        for mark in heredocs(&words) {
-            let is_mark = |line: &str| line.trim_start_matches('\t').trim_end() == mark;
-            lines.by_ref().find(|line| is_mark(line));
-        }
-        let end = text.len() - lines.clone().map(str::len).sum::<usize>();
-        let raw = &text[start..end];
-        found.push(Instruction {
-            line,
-            raw,
-            text: words,
-        });
-        line += raw.matches('\n').count();
-        start = end;
-    }
-    found
-}
-
-/// Takes lines up to the end of an instruction and joins them; comments and blank lines within do not count.
-fn logical_line<'a>(lines: &mut impl Iterator<Item = &'a str>, escape: char) -> String {
-    let mut joined = String::new();
-    for line in lines {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        joined.push_str(line.trim_end_matches(escape));
-        if !line.ends_with(escape) {
-            break;
-        }
-    }
-    joined
-}
-
-/// What continues a line: a backslash unless a directive at the top says otherwise.
-fn escape_character(text: &str) -> char {
-    head(text)
-        .filter_map(|(_, line)| directive(line))
-        .find(|(name, _)| name == "escape")
-        .and_then(|(_, value)| value.chars().next())
-        .unwrap_or('\\')
 }
 
 /// The comments before the first instruction.
@@ -130,29 +60,6 @@ fn head(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn directive(line: &str) -> Option<(String, &str)> {
     let (name, value) = line.trim().trim_start_matches(['#', '/']).split_once('=')?;
     Some((name.trim().to_ascii_lowercase(), value.trim()))
-}
-
-/// The marks that end an instruction's heredocs.
-fn heredocs(text: &str) -> Vec<String> {
-    let takes_them = ["RUN", "COPY", "ADD"].iter().any(|name| {
-        text.get(..name.len())
-            .is_some_and(|t| t.eq_ignore_ascii_case(name))
-    });
-    if !takes_them {
-        return Vec::new();
-    }
-    text.split_ascii_whitespace()
-        .filter_map(|word| {
-            let at = word.find("<<")?;
-            let mark = word[at + 2..].trim_start_matches('-');
-            let mark: String = mark.chars().filter(|c| !"'\"".contains(*c)).collect();
-            let is_name = mark
-                .chars()
-                .next()
-                .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-            is_name.then_some(mark)
-        })
-        .collect()
 }
 
 /// Without `# syntax=docker/dockerfile`, which names what engines have built in. Any other front end is foreign code that
@@ -169,6 +76,14 @@ fn without_syntax(text: &str) -> Result<String, RecipeError> {
         let Some((name, value)) = directive(line) else {
             continue;
         };
+        // Whether a line counts as a directive is decided differently by each engine, so there is one way to go on a line.
+        if name == "escape" && value != "\\" {
+            return Err(RecipeError::Dockerfile {
+                line: number + 1,
+                message: "no other escape character than \\ is understood: remove the line, and continue lines with \\"
+                    .into(),
+            });
+        }
         if name != "syntax" {
             continue;
         }
@@ -188,40 +103,6 @@ fn without_syntax(text: &str) -> Result<String, RecipeError> {
         _ => line.to_owned(),
     };
     Ok(text.split_inclusive('\n').enumerate().map(keep).collect())
-}
-
-fn check_mounts(text: &str) -> Result<(), RecipeError> {
-    for instruction in instructions(text) {
-        let words = instruction
-            .words()
-            .skip_while(|word| word.eq_ignore_ascii_case("ONBUILD"));
-        let flags = words.skip(1).take_while(|word| word.starts_with("--"));
-        for flag in flags {
-            if let Some(kind) = flag.strip_prefix("--mount=").and_then(unsafe_mount) {
-                return Err(RecipeError::Dockerfile {
-                    line: instruction.line,
-                    message: format!(
-                        "--mount={kind} is not allowed, because Functions would share it: remove it; layers are cached anyway"
-                    ),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The mount's type, as written, when it is not one that is known to be safe.
-fn unsafe_mount(options: &str) -> Option<String> {
-    let plain: String = options
-        .chars()
-        .filter(|c| !"\"'\\`".contains(*c))
-        .collect::<String>()
-        .to_ascii_lowercase();
-    plain
-        .split(',')
-        .filter_map(|option| option.trim().strip_prefix("type=").map(str::to_owned))
-        .find(|kind| !SAFE_MOUNTS.contains(&kind.as_str()))
-        .map(|kind| format!("type={kind}"))
 }
 
 /// With the site's own copies in place of the images that stages start from.

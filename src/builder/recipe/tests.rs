@@ -217,13 +217,124 @@ fn stages_start_from_the_sites_copies() {
             "FROM x\nRUN <<EOF\nFROM node:12\nEOF\nFROM site/node:12\n",
         ),
         (
-            "# escape=`\nFROM x\nRUN a `\nFROM node:12\n",
-            "# escape=`\nFROM x\nRUN a `\nFROM node:12\n",
+            "# escape=\\\nFROM x\nRUN a `\nFROM node:12\n",
+            "# escape=\\\nFROM x\nRUN a `\nFROM site/node:12\n",
         ),
         ("FROM", "FROM"),
     ];
     for (before, after) in cases {
         assert_eq!(own(before).as_deref(), Ok(after), "{before}");
+    }
+}
+
+/// A stage that follows a line with `<<` is found, or the Dockerfile is refused: no engine reads it otherwise.
+#[test]
+fn where_a_stage_begins_is_clear_or_refused() {
+    let clear = [
+        "RUN echo a<<EOF",
+        "RUN echo $((1<<N))",
+        "RUN echo \"<<EOF\"",
+        "RUN [\"cat\", \"<<EOF\"]",
+        "LABEL a=<<EOF",
+        "CMD cat <<EOF",
+        "ENV A <<EOF",
+        "RUN <<EOF\nFROM y\nEOF",
+        "run 3<<'EOF' cat\nFROM y\n EOF\nEOF ;\nEOF",
+        "COPY <<\"EOF\" <<-END_2 /x\nEND_2\nEOF\n\tFROM y\n\tEND_2",
+        "ONBUILD RUN <<EOF\nFROM y\nEOF",
+        "RUN cat \\\n# FROM y\n\n  <<EOF\nx \\\nEOF",
+        "RUN x --a='b c' >\"$HOME/d\" <<EOF\n# <<END\nRUN <<END\nEOF\r",
+        "RUN echo \\",
+        "RUN echo \\ \t\n  y",
+        "RUN echo a\\b",
+    ];
+    for run in clear {
+        let text = format!("FROM x\n{run}\nFROM node:12\n");
+        let expected = if run.ends_with('\\') {
+            text.clone()
+        } else {
+            text.replace("node:12", "site/node:12")
+        };
+        assert_eq!(own(&text), Ok(expected), "{run}");
+    }
+    let unclear = [
+        ("RUN cat << EOF\nEOF", "<<"),
+        ("RUN echo $((1 << N))", "<<"),
+        ("RUN echo $((1 <<N))\nN))", "<<"),
+        ("RUN cat \\<<EOF\nEOF", "<<"),
+        ("RUN cat <<E\"O\"F\nEOF", "<<"),
+        ("RUN cat <<\"CMD x\"\nCMD x", "<<"),
+        ("RUN cat ${X:-<<EOF}\nEOF", "<<"),
+        ("RUN cat <<<EOF\nEOF", "<<"),
+        ("RUN a<< <<EOF\nEOF", "<<"),
+        ("RUN it's <<EOF\nEOF", "<<"),
+        ("RUN cat <<EOF|sh\nEOF|sh", "<<"),
+        ("ONBUILD COPY <<EOF; /x\nEOF;", "<<"),
+        ("RUN <<EOF\n", "no end"),
+        ("RUN <<EOF\n EOF\nEOF .\neof", "no end"),
+        ("RUN <<EOF\n\tEOF", "no end"),
+        ("RUN <<A <<B\nB\nA", "no end"),
+        ("RUN echo \\\\", "line's end"),
+        ("RUN echo \\\\\\ \t", "line's end"),
+    ];
+    for (run, expected) in unclear {
+        let text = format!("FROM x\n\n# y\n{run}\n");
+        assert_eq!(own(&text).as_ref(), Ok(&text), "no stage follows");
+        let error = own(&format!("{text} from node:12\n")).unwrap_err();
+        assert!(error.starts_with("Dockerfile line 4: "), "{run}: {error}");
+        assert!(error.contains(expected), "{run}: {error}");
+    }
+}
+
+#[test]
+fn no_way_of_reading_hides_a_shared_cache() {
+    let cache = "RUN --mount=type=cache,target=/c make";
+    let before = [
+        "RUN echo a<<EOF",
+        "RUN echo $((1<<EOF))",
+        "RUN <<EOF",
+        "RUN <<EOF\nEOF",
+        "COPY <<\"CMD x\" /x",
+        "RUN echo \\\\",
+        "RUN echo \\",
+        "RUN echo\\\n  ",
+        "RUN echo \\\u{a0}",
+        "RUN echo `",
+    ];
+    for line in before {
+        for after in ["", "\nEOF\n", "\nCMD x\n"] {
+            let text = format!("FROM x\n{line}\n{cache}{after}");
+            let error = own(&text).unwrap_err();
+            assert!(error.contains("type=cache"), "{text}: {error}");
+        }
+    }
+    let refused = [
+        "RUN\\\n  --mount=type=cache,target=/c make",
+        "RU\\\nN \\\n# x\n\n --mount=type=cache,target=/c make",
+        "RUN\u{b}--mount=type=cache,target=/c make",
+        "ONBU\u{130}LD RUN --mount=type=cache,target=/c make",
+        "RUN --mo\\unt=type=cache,target=/c make",
+        "RUN --\"mount\"=type=cache,target=/c make",
+        "RUN --mount=\"type=bind,target=/a b\" --mount=type=cache,target=/c make",
+        "RUN --mount=type=bind,target=/a\\ b --mount=type=cache,target=/c make",
+        "RUN --mount=type=bind,target=/\u{e0}--mount=type=cache,target=/c make",
+        "RUN --mount=type=bind,x=\\\\\nRUN --mount=type=cache,target=/c make",
+        "RUN --mount=target=/c,TYPE=cache make",
+    ];
+    for line in refused {
+        let error = own(&format!("FROM x\n{line}\n")).unwrap_err();
+        assert!(error.contains("type=cache"), "{line}: {error}");
+    }
+    let allowed = [
+        "RUN --mount=type=secret,id=\"a\" find . --type=f",
+        "RUN npm run --prefix=\"a b\" build --type=x",
+        "RUN npm run --if-present build",
+        "# RUN --mount=type=cache,target=/c make",
+        "RUN docker build --mount=type=x",
+    ];
+    for line in allowed {
+        let text = format!("FROM x\n{line}\n");
+        assert_eq!(own(&text).as_ref(), Ok(&text));
     }
 }
 
@@ -236,6 +347,11 @@ fn foreign_front_ends_and_shared_caches_are_refused_by_line() {
             "line 2: the front end",
         ),
         ("//  syntax=evil/frontend\nFROM x", "the front end"),
+        ("# escape=`\nFROM x", "line 1: no other escape character"),
+        (
+            "# hello\n# syntax=docker/dockerfile:1\n#Escape = `\nFROM x",
+            "line 3: no other escape character",
+        ),
         ("#!/x\n# SYNTAX=evil/frontend\nFROM x", "the front end"),
         (
             "FROM x\nRUN --mount=type=cache,target=/c make",

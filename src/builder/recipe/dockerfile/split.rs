@@ -1,0 +1,212 @@
+//! Where the instructions of a Dockerfile begin and end. (pure)
+//!
+//! Engines do not agree on this: `<<` begins a heredoc in some of them and by rules of their own, and so with two
+//! backslashes at a line's end. What all read alike is split. From the first line on that may be read in two ways, the rest
+//! is one piece; if a stage might begin in there, the Dockerfile is refused.
+
+use super::RecipeError;
+
+/// One instruction with all its lines.
+pub(super) struct Instruction<'a> {
+    /// As written, heredocs and the comments before it included, with its last line's end.
+    pub raw: &'a str,
+    /// Its words on one line: continuations joined, comments between them dropped.
+    pub text: String,
+}
+
+impl Instruction<'_> {
+    pub fn is(&self, name: &str) -> bool {
+        self.words()
+            .next()
+            .is_some_and(|word| word.eq_ignore_ascii_case(name))
+    }
+
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.text.split_whitespace()
+    }
+}
+
+/// What may be read in two ways, and what to do about it.
+type Doubt = &'static str;
+
+const HEREDOC: Doubt = "it is not clear whether << begins a heredoc, and so where the next stage begins: write <<NAME as a \
+                        word of its own on a line without escapes and ${}, or move the command into a file";
+const UNENDED: Doubt = "the heredoc has no end: write its name on a line of its own";
+const ESCAPES: Doubt = "it is not clear whether \\\\ at a line's end continues it, and so where the next stage begins: end \
+                        the line differently";
+
+/// The instructions of a Dockerfile.
+pub(super) fn instructions(text: &str) -> Vec<Instruction<'_>> {
+    split(text).0
+}
+
+/// Refuses a Dockerfile of which it is not clear where its stages begin.
+pub(super) fn check(text: &str) -> Result<(), RecipeError> {
+    match split(text).1 {
+        Some((line, doubt)) => Err(RecipeError::Dockerfile {
+            line,
+            message: doubt.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The instructions, and the line of the first doubt that matters.
+fn split(text: &str) -> (Vec<Instruction<'_>>, Option<(usize, Doubt)>) {
+    let (mut found, mut rest, mut line) = (Vec::new(), text, 1);
+    while !rest.is_empty() {
+        let whole = rest;
+        let joined = logical_line(&mut rest);
+        let mut below = rest;
+        let end = joined.and_then(|text| match skip_heredocs(&text, &mut below) {
+            Ok(()) => Ok((text, below)),
+            Err(doubt) => Err((text, doubt)),
+        });
+        let (text, doubt) = match end {
+            Ok((text, after)) => {
+                rest = after;
+                (text, None)
+            }
+            Err((text, doubt)) => {
+                let matters = rest.lines().any(may_begin_a_stage);
+                rest = "";
+                (text, Some((matters, doubt)))
+            }
+        };
+        let raw = &whole[..whole.len() - rest.len()];
+        found.push(Instruction { raw, text });
+        if let Some((matters, doubt)) = doubt {
+            let above = raw.lines().take_while(|line| is_nothing(line)).count();
+            return (found, matters.then_some((line + above, doubt)));
+        }
+        line += raw.matches('\n').count();
+    }
+    (found, None)
+}
+
+fn may_begin_a_stage(line: &str) -> bool {
+    let line = line.trim_start().as_bytes();
+    line.len() >= 4
+        && line[..4].eq_ignore_ascii_case(b"FROM")
+        && !line.get(4).is_some_and(u8::is_ascii_alphanumeric)
+}
+
+fn next_line<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let end = rest.find('\n').map_or(rest.len(), |at| at + 1);
+    let (line, after) = rest.split_at(end);
+    *rest = after;
+    (!line.is_empty()).then_some(line)
+}
+
+/// Comments and blank lines, which count for nothing before an instruction and within one.
+pub(super) fn is_nothing(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || line.starts_with('#')
+}
+
+/// Takes lines up to the end of an instruction and joins them.
+fn logical_line(rest: &mut &str) -> Result<String, (String, Doubt)> {
+    let mut joined = String::new();
+    while let Some(line) = next_line(rest) {
+        if is_nothing(line) {
+            continue;
+        }
+        let line = line
+            .trim_end_matches(['\r', '\n'])
+            .trim_end_matches([' ', '\t']);
+        match line.strip_suffix('\\') {
+            Some(before) if before.ends_with('\\') => return Err((joined + line, ESCAPES)),
+            Some(before) => joined.push_str(before),
+            None => return Ok(joined + line),
+        }
+    }
+    Ok(joined)
+}
+
+/// Takes the lines of an instruction's heredocs.
+fn skip_heredocs(text: &str, rest: &mut &str) -> Result<(), Doubt> {
+    for heredoc in heredocs(text).ok_or(HEREDOC)? {
+        let is_end = |line: &str| {
+            let line = line.trim_end_matches(['\r', '\n']);
+            let indented = if heredoc.is_indented { "\t" } else { "" };
+            line.trim_start_matches(indented) == heredoc.name
+        };
+        loop {
+            if is_end(next_line(rest).ok_or(UNENDED)?) {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Heredoc<'a> {
+    name: &'a str,
+    /// `<<-`: tabs before its end do not count.
+    is_indented: bool,
+}
+
+/// The heredocs of an instruction, or nothing when that is not clear.
+fn heredocs(text: &str) -> Option<Vec<Heredoc<'_>>> {
+    let first = text
+        .split_whitespace()
+        .find(|word| !word.eq_ignore_ascii_case("ONBUILD"))
+        .unwrap_or_default();
+    let takes_them = ["RUN", "COPY", "ADD"]
+        .iter()
+        .any(|name| first.eq_ignore_ascii_case(name));
+    if !takes_them || !text.contains("<<") {
+        return Some(Vec::new());
+    }
+    let words = shell_words(text)?;
+    // Some engines join these to the word that follows.
+    if words.iter().any(|word| word.ends_with("<<")) {
+        return None;
+    }
+    let begins = |word: &str| {
+        word.trim_start_matches(|c: char| c.is_ascii_digit())
+            .starts_with("<<")
+    };
+    words
+        .into_iter()
+        .filter(|word| begins(word))
+        .map(heredoc)
+        .collect()
+}
+
+fn heredoc(word: &str) -> Option<Heredoc<'_>> {
+    let rest = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = rest.strip_prefix("<<")?;
+    let name = rest.strip_prefix('-').unwrap_or(rest);
+    let unquoted = ['"', '\'']
+        .iter()
+        .find_map(|quote| name.strip_prefix(*quote)?.strip_suffix(*quote));
+    let is_plain = |name: &&str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    Some(unquoted.unwrap_or(name))
+        .filter(is_plain)
+        .map(|name| Heredoc {
+            name,
+            is_indented: rest.starts_with('-'),
+        })
+}
+
+/// The words of a line, with their quotes; nothing where escapes or `${}` make that a long story.
+fn shell_words(text: &str) -> Option<Vec<&str>> {
+    if text.contains('\\') || text.contains("${") {
+        return None;
+    }
+    let mut quote = None;
+    let ends = |c: char| {
+        match quote {
+            None if c == '"' || c == '\'' => quote = Some(c),
+            Some(open) if open == c => quote = None,
+            _ => {}
+        }
+        quote.is_none() && c.is_whitespace()
+    };
+    let words = text.split(ends).filter(|word| !word.is_empty()).collect();
+    quote.is_none().then_some(words)
+}
