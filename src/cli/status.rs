@@ -94,8 +94,8 @@ fn cells(function: &Turns, now: Timestamp) -> [String; 9] {
         namespace => format!("{namespace}/{}", function.name),
     };
     let (status, reason, message) = ready(&function.conditions);
-    let error = match &function.last_error {
-        Some(error) => format!("{error} (attempt {})", function.attempts),
+    let error = match function.trouble() {
+        Some(trouble) => trouble,
         None if status == "True" => String::new(),
         None => message,
     };
@@ -146,6 +146,9 @@ mod tests {
                 "name": "sum", "namespace": "team", "generation": 3, "observedGeneration": 2, "turns": 5, "attempts": 1,
                 "lastTurn": "2026-01-01T00:00:00Z", "nextTurn": "2026-01-01T00:00:40Z", "lastError": "disk full",
                 "conditions": [], "instances": [],
+            }, {
+                "name": "boom", "namespace": "default", "generation": 1, "observedGeneration": 1, "turns": 5, "attempts": 0,
+                "conditions": [], "instances": [], "failures": [{"message": "instance i exited with code 1", "attempts": 2}],
             }],
         });
         let report = Report::new(report, "s").unwrap();
@@ -172,6 +175,7 @@ mod tests {
                 "disk full (attempt 1)"
             ]
         );
+        assert!(lines[6].ends_with("instance i exited with code 1 (attempt 2)"));
         assert_eq!(lines.last(), Some(&"  a.yaml:1: bad"));
     }
 }

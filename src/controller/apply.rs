@@ -56,9 +56,11 @@ impl Controller {
         let Some(entry) = entries.get_mut(key) else {
             return;
         };
-        entry
-            .failures
-            .retain(|revision, _| !plan.forgive.contains(revision));
+        let known = [entry.desired(), entry.serving.as_ref()]
+            .map(|desired| desired.map(|d| d.target.revision.clone()));
+        entry.failures.retain(|revision, _| {
+            known.iter().flatten().any(|r| r == revision) && !plan.forgive.contains(revision)
+        });
         if let Some(failure) = &plan.refuse {
             entry.pool.refuse(&LeaseError::Failing(failure.clone()));
         }
@@ -308,6 +310,7 @@ impl Controller {
             message: error.to_string(),
             attempts: 0,
             retry_at: BACKOFF.next(1, now),
+            crash: None,
         };
         entry.failed(&spec.revision, failure, now);
     }

@@ -232,6 +232,7 @@ fn failure(error: &BuildError, attempts: u32, now: Instant) -> Failure {
         message: error.to_string(),
         attempts,
         retry_at: retry.next(attempts, now),
+        crash: None,
     }
 }
 

@@ -98,7 +98,7 @@ impl Controller {
         self.images.last_build(&image).map(|(_, log)| log)
     }
 
-    /// What the instances of a Function write. With `follow` it goes on until the Function is deleted or the engine is lost,
+    /// What the instances of a Function write, after what the last of those that are gone wrote. With `follow` it goes on until the Function is deleted or the engine is lost,
     /// and instances that come later are heard too.
     pub fn logs(
         self: &Arc<Self>,
@@ -112,6 +112,12 @@ impl Controller {
             let mut pieces: SelectAll<futures::stream::BoxStream<'static, LogPiece>> = SelectAll::new();
             let mut turned = this.turned.subscribe();
             loop {
+                for (id, text) in this.last_words_of(&key, tail) {
+                    if !heard.contains(&id) {
+                        heard.push(id);
+                        yield text;
+                    }
+                }
                 for id in this.instances_of(&key) {
                     if heard.contains(&id) {
                         continue;
@@ -139,6 +145,12 @@ impl Controller {
                 }
             }
         }
+    }
+
+    fn last_words_of(&self, key: &FunctionKey, tail: u32) -> Vec<(InstanceId, Bytes)> {
+        let entries = self.entries();
+        let words = entries.get(key).map(|entry| entry.last_words.read(tail));
+        words.into_iter().flatten().collect()
     }
 
     fn instances_of(&self, key: &FunctionKey) -> Vec<InstanceId> {
@@ -185,6 +197,7 @@ impl Controller {
             "probation",
             "leaving",
             "draining",
+            "broken",
             "condemned",
             "stopping",
         ]

@@ -182,7 +182,7 @@ async fn exchange(
                 Ok(connection) => connection,
                 Err(error) => {
                     tracing::debug!(instance = %lease.instance.id, %error, "Instance refused a connection");
-                    lease.condemn();
+                    lease.broke();
                     return Err(Unsent::Again(request));
                 }
             },
@@ -210,7 +210,7 @@ async fn exchange(
                 unsent: Some(unsent),
                 ..
             }) => {
-                lease.condemn();
+                lease.broke();
                 return Err(Unsent::Again(unsent));
             }
             Err(SendError {
@@ -241,7 +241,7 @@ fn lost(lease: &Lease, error: &hyper::Error) -> CallError {
     if error.is_user() {
         return CallError::CallerGone;
     }
-    lease.condemn();
+    lease.broke();
     if error.is_parse() {
         return CallError::BadResponse(error.to_string());
     }

@@ -19,6 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{
     future::ready,
     stream::{self, BoxStream, StreamExt},
@@ -29,7 +30,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use self::{child::Child, spawner::Spawner};
 use super::{
-    Exit, InstanceId, InstanceSpec, LogPiece, Observed, Runtime, RuntimeError, probe,
+    Exit, InstanceId, InstanceSpec, LAST_WORDS, LogPiece, Observed, Runtime, RuntimeError, probe,
     rundir::{InstanceDirs, Readers, RunRoot},
 };
 use crate::builder::process::image_dir;
@@ -40,6 +41,9 @@ const EXITS: usize = 1024;
 const LONGEST_SOCKET: usize = 107;
 /// How long a killed child may take to be gone.
 const KILLED: Duration = Duration::from_secs(5);
+
+/// How long the end of a log may take to be read.
+const READ: Duration = Duration::from_millis(500);
 
 /// What the runtime is made of.
 #[derive(Clone, Debug)]
@@ -222,7 +226,8 @@ impl Runtime for ProcessRuntime {
         Ok(spec.running_at(self.0.settings.run_root.socket(&spec.id)))
     }
 
-    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<Bytes, RuntimeError> {
+        let mut log = Bytes::new();
         if let Some(child) = self.0.child(id) {
             if !grace.is_zero() {
                 child.signal(Signal::TERM);
@@ -235,9 +240,12 @@ impl Runtime for ProcessRuntime {
                     "{id} was killed and is still there"
                 )));
             }
+            // Whoever holds its output open beyond its end is waited for no longer.
+            let _ = tokio::time::timeout(READ, child.log.closed()).await;
+            log = child.log.end(LAST_WORDS);
         }
         self.0.discard(id);
-        Ok(())
+        Ok(log)
     }
 
     async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError> {

@@ -14,6 +14,7 @@
 
 mod answer;
 mod care;
+mod crash;
 mod edge;
 mod engine;
 mod hostile;

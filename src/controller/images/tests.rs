@@ -109,6 +109,7 @@ fn failures_are_judged_and_tried_again_later_and_later() {
             message: pull_error().to_string(),
             attempts,
             retry_at: Some(now + Duration::from_secs(wait)),
+            crash: None,
         };
         assert_eq!(want(&images, "i", "a"), ImageState::Failed(expected));
     }

@@ -128,7 +128,7 @@ async fn launch(
 async fn clear(inner: &Inner, id: &str) {
     let removed = async {
         match inner.find(id).await? {
-            Some(container) => inner.remove(&container, Duration::ZERO).await,
+            Some(container) => inner.remove(&container, Duration::ZERO).await.map(drop),
             None => Ok(()),
         }
     };
