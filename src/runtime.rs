@@ -3,6 +3,7 @@
 //! anyone connects to it.
 
 pub mod docker;
+mod init;
 pub(crate) mod log_tail;
 mod probe;
 pub mod process;
@@ -199,6 +200,11 @@ pub trait Runtime: Send + Sync {
 
     /// Whether the engine answers, and facts about it for people (`engine`: "Docker 20.10.24, API 1.41", ...).
     async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError>;
+
+    /// The server ends without waiting for anything. Says whether instances live on, for the next start to adopt.
+    async fn abandon(&self) -> bool {
+        true
+    }
 
     /// The server ends: removes what only a running server needs. Failures are logged.
     async fn leave(&self) {}

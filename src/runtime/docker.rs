@@ -8,7 +8,6 @@ mod container;
 pub mod engine;
 mod events;
 mod facts;
-mod init;
 mod logs;
 mod network;
 mod start;
@@ -32,7 +31,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio_util::task::TaskTracker;
 
-pub use init::INIT;
+pub use super::init::INIT;
 
 use self::{
     engine::{CHANGE, CallError, Engine, LOOK, found},

@@ -2,12 +2,11 @@
 //! server may, limits and `network` are not enforced, and a program that knows only TCP is not carried.
 //!
 //! An instance is `node <image>/shim.js <image>/function`. It gets `FAAS_SOCKET`, and its secrets in the directory named by
-//! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. Children end with the server (`spawner`); so nothing is
-//! adopted, and a restart begins with none.
+//! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. It runs below our init, which ends it and all that it
+//! started when the server ends in whatever way (`child`); so nothing is adopted, and a restart begins with none.
 
 mod child;
 mod log;
-mod spawner;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,9 +27,10 @@ use rustix::process::Signal;
 use tokio::{process::Command, sync::broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
-use self::{child::Child, spawner::Spawner};
+use self::child::Child;
 use super::{
-    Exit, InstanceId, InstanceSpec, LAST_WORDS, LogPiece, Observed, Runtime, RuntimeError, probe,
+    Exit, InstanceId, InstanceSpec, LAST_WORDS, LogPiece, Observed, Runtime, RuntimeError, init,
+    probe,
     rundir::{InstanceDirs, Readers, RunRoot},
 };
 use crate::builder::process::image_dir;
@@ -56,6 +56,8 @@ pub struct Settings {
     pub node: PathBuf,
     /// `PATH` of the children.
     pub path: String,
+    /// State directory; the init is kept below it.
+    pub state: PathBuf,
 }
 
 /// Children of this server. All end when it is dropped.
@@ -64,7 +66,8 @@ pub struct ProcessRuntime(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
-    spawner: Spawner,
+    /// What every child begins with.
+    init: PathBuf,
     children: Mutex<HashMap<InstanceId, Arc<Child>>>,
     exits: broadcast::Sender<Exit>,
 }
@@ -73,14 +76,14 @@ impl ProcessRuntime {
     /// Removes the directories that an earlier server left. To be called in a tokio runtime.
     ///
     /// # Errors
-    /// When the run root cannot be read or the spawner's thread not be started.
+    /// When the run root cannot be read or the init not be stored.
     pub fn new(settings: Settings) -> io::Result<Self> {
         for id in settings.run_root.leftovers()? {
             settings.run_root.remove(&id)?;
         }
         Ok(Self(Arc::new(Inner {
+            init: init::store(&settings.state, init::INIT)?,
             settings,
-            spawner: Spawner::new()?,
             children: Mutex::default(),
             exits: broadcast::Sender::new(EXITS),
         })))
@@ -105,8 +108,10 @@ impl Inner {
         }
         let socket = self.settings.run_root.socket(&spec.id);
         check_length(&socket)?;
-        let mut command = Command::new(&self.settings.node);
+        let mut command = Command::new(&self.init);
         command
+            .arg("--child")
+            .arg(&self.settings.node)
             .arg(shim)
             .arg(&code)
             .current_dir(&code)
@@ -122,7 +127,7 @@ impl Inner {
     async fn launch(&self, spec: &InstanceSpec, dirs: &InstanceDirs) -> Result<(), RuntimeError> {
         let command = self.command(spec, dirs)?;
         let socket = self.settings.run_root.socket(&spec.id);
-        let child = Child::start(&self.spawner, command, spec.running_at(socket.clone())).await?;
+        let child = Child::start(command, spec.running_at(socket.clone()))?;
         self.children().insert(spec.id.clone(), Arc::clone(&child));
         tokio::spawn(report(Arc::clone(&child), self.exits.clone()));
 
@@ -143,7 +148,7 @@ impl Inner {
     /// Ends a child at once and forgets it.
     fn discard(&self, id: &str) {
         if let Some(child) = self.children().remove(id) {
-            child.signal(Signal::KILL);
+            child.kill();
         }
         if let Err(error) = self.settings.run_root.remove(id) {
             tracing::warn!(instance = id, %error, "Directories of an instance stay behind");
@@ -151,12 +156,18 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
+impl Inner {
+    fn discard_all(&self) {
         let ids: Vec<_> = self.children().keys().cloned().collect();
         for id in ids {
             self.discard(&id);
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.discard_all();
     }
 }
 
@@ -234,8 +245,10 @@ impl Runtime for ProcessRuntime {
                 // What did not end in its grace is killed.
                 let _ = tokio::time::timeout(grace, child.ended()).await;
             }
-            child.signal(Signal::KILL);
+            child.kill();
             if tokio::time::timeout(KILLED, child.ended()).await.is_err() {
+                // Its init does not do its work.
+                child.signal(Signal::KILL);
                 return Err(RuntimeError::Engine(format!(
                     "{id} was killed and is still there"
                 )));
@@ -283,6 +296,12 @@ impl Runtime for ProcessRuntime {
             ),
             ("node".to_owned(), node),
         ]))
+    }
+
+    async fn abandon(&self) -> bool {
+        self.0.discard_all();
+        self.0.settings.run_root.close();
+        false
     }
 
     async fn leave(&self) {

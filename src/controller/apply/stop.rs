@@ -111,6 +111,12 @@ impl Controller {
         log
     }
 
+    /// The server ends at once. Says whether instances live on.
+    pub async fn abandon(&self) -> bool {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.ports.runtime.abandon().await
+    }
+
     /// The server ends, and with it all instances and what only a running server needs. What is not gone in time is
     /// adopted or ended at the next start.
     pub async fn leave(&self) {

@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inner, container,
     engine::{CHANGE, CallError, LOOK, found},
-    facts, init, logs,
+    facts, logs,
 };
 use crate::runtime::{
-    InstanceSpec, Network, Observed, RuntimeError, probe,
+    InstanceSpec, Network, Observed, RuntimeError, init, probe,
     rundir::{InstanceDirs, Readers},
 };
 
