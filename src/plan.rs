@@ -119,6 +119,8 @@ impl Failure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageState {
     Missing,
+    /// Its build waits until others have ended.
+    Queued,
     Building,
     Ready,
     Failed(Failure),
@@ -366,7 +368,7 @@ fn wants_build(image: &ImageState, now: Instant, wake: &mut Option<Instant>) -> 
     match image {
         ImageState::Missing => true,
         ImageState::Failed(failure) => due(failure, now, wake),
-        ImageState::Building | ImageState::Ready => false,
+        ImageState::Queued | ImageState::Building | ImageState::Ready => false,
     }
 }
 

@@ -28,9 +28,13 @@ pub struct Server {
 
 /// How the loop goes.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Loop {
     pub queue: u64,
     pub building: u64,
+    /// Not told by older servers.
+    #[serde(default)]
+    pub queued_builds: u64,
     pub engine: Engine,
 }
 

@@ -169,13 +169,12 @@ impl Controller {
 
     /// Builds or pulls an image, unless that is going on.
     fn build(self: &Arc<Self>, key: &FunctionKey, made_from: Served, image: &ImageName) {
-        let Some(log) = self.images.begin(image, Timestamp::now()) else {
+        let Some(log) = self.images.enqueue(image) else {
             return;
         };
         let (this, name, key) = (Arc::clone(self), image.clone(), key.clone());
         let task = self.tasks.spawn(async move {
-            tracing::info!(function = %key, image = %name, "Build begins");
-            let outcome = this.make(&made_from, &name, log).await;
+            let outcome = this.make(&key, &made_from, &name, log).await;
             this.metrics.build_ended(outcome.is_ok());
             if let Err(error) = &outcome {
                 tracing::warn!(function = %key, image = %name, %error, "Build failed");
@@ -194,6 +193,7 @@ impl Controller {
 
     async fn make(
         &self,
+        key: &FunctionKey,
         made_from: &Served,
         image: &ImageName,
         log: Arc<super::log::LiveLog>,
@@ -203,6 +203,10 @@ impl Controller {
             .acquire()
             .await
             .map_err(|e| BuildError::Engine(e.to_string()))?;
+        tracing::info!(function = %key, %image, "Build begins");
+        for key in self.images.begin(image, Timestamp::now()) {
+            self.turns.request(&key);
+        }
         if made_from.is_ready_made() {
             return self.ports.builder.pull(image, log).await;
         }

@@ -33,7 +33,7 @@ impl Controller {
             desired: view.desired.as_ref(),
             serving: view.serving.as_ref(),
             url: format!("{}/functions/{}", self.base_url, key.url_segment()),
-            last_build: last_build.map(|(last, _)| last),
+            last_build,
             engine: view.engine.as_deref(),
             starved: plan.starved.then(|| self.shortage(key)),
         };

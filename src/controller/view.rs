@@ -27,6 +27,8 @@ pub struct Status {
     pub queue: usize,
     /// Builds that run.
     pub building: usize,
+    /// Builds that wait until others have ended.
+    pub queued: usize,
     /// Why the engine does not answer, if it does not.
     pub unreachable: Option<String>,
     pub functions: Vec<Seen>,
@@ -95,7 +97,7 @@ impl Controller {
     /// The log of the last build of what a Function asks for.
     pub fn build_log(&self, key: &FunctionKey) -> Option<Arc<LiveLog>> {
         let image = self.entries().get(key)?.desired()?.target.image.clone();
-        self.images.last_build(&image).map(|(_, log)| log)
+        self.images.log(&image)
     }
 
     /// What the instances of a Function write, after what the last of those that are gone wrote. With `follow` it goes on until the Function is deleted or the engine is lost,
@@ -184,6 +186,7 @@ impl Controller {
         Status {
             queue: self.turns.depth(),
             building: self.images.building(),
+            queued: self.images.queued(),
             unreachable: self.engine().away().map(str::to_owned),
             functions,
         }

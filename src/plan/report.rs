@@ -9,6 +9,9 @@ use crate::function::{
     status::{ConditionStatus, ConditionType, Overall, Reason, Wanted, merge},
 };
 
+/// What is said of an image whose build has not begun.
+const QUEUED: &str = "The build is queued: only so many run at a time.";
+
 /// What a status is made of beside the world.
 #[derive(Debug)]
 pub struct Report<'a> {
@@ -100,7 +103,7 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
         );
     }
     match &world.image {
-        ImageState::Missing => return working(Reason::Queued, "The build is queued."),
+        ImageState::Missing | ImageState::Queued => return working(Reason::Queued, QUEUED),
         ImageState::Building => return working(Reason::Building, "The image is being built."),
         ImageState::Failed(failure) => return failed(failure, failure.retry_at.is_none()),
         ImageState::Ready => {}
@@ -234,11 +237,9 @@ fn built(report: &Report<'_>, world: &World) -> Option<Wanted> {
     report.desired.ok()?;
     let (status, reason, message) = match &world.image {
         ImageState::Ready => (ConditionStatus::True, Reason::Ready, "The image is there."),
-        ImageState::Missing => (
-            ConditionStatus::Unknown,
-            Reason::Queued,
-            "The build is queued.",
-        ),
+        ImageState::Missing | ImageState::Queued => {
+            (ConditionStatus::Unknown, Reason::Queued, QUEUED)
+        }
         ImageState::Building => (
             ConditionStatus::Unknown,
             Reason::Building,
