@@ -67,6 +67,8 @@ pub enum AppError {
     Path { path: PathBuf, error: io::Error },
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
+    #[error("left before everything had ended: calls that ran were cut; {0}")]
+    Left(&'static str),
     #[error("task {0:?} ended unexpectedly; this is a bug")]
     TaskEnded(&'static str),
 }
@@ -229,17 +231,23 @@ impl Tasks {
         println!("Draining: calls that run are answered; Ctrl-C again leaves at once");
         self.stop.cancel();
         let drained = async { while listeners.running.join_next().await.is_some() {} };
-        let left = async {
-            match tokio::time::timeout(DRAIN, drained).await {
-                Ok(()) => controller.leave().await,
-                Err(_) => println!("Some calls did not end within {}s", DRAIN.as_secs()),
-            }
+        let orderly = async {
+            tokio::time::timeout(DRAIN, drained).await.ok()?;
+            controller.leave().await;
+            Some(())
         };
-        tokio::select! {
-            () = signals.next() => println!("Left at once; instances are adopted at the next start"),
-            () = left => {}
+        let ended = tokio::select! {
+            () = signals.next() => None,
+            ended = orderly => ended,
+        };
+        if ended.is_some() {
+            return Ok(());
         }
-        Ok(())
+        Err(AppError::Left(if controller.abandon().await {
+            "instances are adopted at the next start"
+        } else {
+            "instances ended with it"
+        }))
     }
 }
 
@@ -299,6 +307,7 @@ fn processes(config: &Config, owner: &str) -> Result<Adapters, AppError> {
         images,
         node: PathBuf::from("node"),
         path: config.path.clone(),
+        state: config.state_dir.clone(),
     };
     let runtime = ProcessRuntime::new(settings).map_err(at(&config.state_dir))?;
     Ok(Adapters {

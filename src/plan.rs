@@ -23,6 +23,8 @@ use crate::{
 /// How long a program that is not ours may take to exit after an answer: by then it counts as one that stays, or, where it is
 /// known to exit, it is ended.
 pub const PROBATION: Duration = Duration::from_secs(1);
+/// How long an instance whose call broke off may take to end by itself, which tells how it ended; then it is ended.
+pub const CRASHING: Duration = Duration::from_secs(5);
 /// An instance that has lived this long clears the memory of failures before it.
 pub const STABLE: Duration = Duration::from_secs(30);
 /// Failed starts in a row after which only a caller or an edit tries again.
@@ -88,13 +90,28 @@ pub struct Failure {
     pub attempts: u32,
     /// When to try again; never where only an edit helps.
     pub retry_at: Option<Instant>,
+    /// What an instance that had started was at when it crashed, if that is the failure.
+    pub crash: Option<Crash>,
+}
+
+/// When an instance crashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    Idle,
+    /// Other calls may do better, so callers are a reason to start another at once.
+    InCall,
 }
 
 impl Failure {
     /// Whether only a caller or an edit makes the controller try again. What an engine does is no fault of the revision, and
-    /// passes.
+    /// passes; what a call does is none of the next one's.
     fn is_given_up(&self) -> bool {
-        self.attempts >= ATTEMPTS && self.reason != Reason::EngineUnavailable
+        self.attempts >= ATTEMPTS && self.reason != Reason::EngineUnavailable && !self.is_of_calls()
+    }
+
+    /// Whether calls made instances crash.
+    fn is_of_calls(&self) -> bool {
+        self.crash == Some(Crash::InCall)
     }
 }
 
@@ -102,6 +119,8 @@ impl Failure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageState {
     Missing,
+    /// Its build waits until others have ended.
+    Queued,
     Building,
     Ready,
     Failed(Failure),
@@ -120,7 +139,9 @@ pub enum Phase {
     Leaving(Instant),
     /// It takes no new calls and leaves when it has none.
     Draining,
-    /// It did what makes it unfit (a timeout, a broken answer) and must go.
+    /// A call on it broke off at this time: it is crashing, or must go.
+    Broken(Instant),
+    /// It did what makes it unfit (a timeout) and must go.
     Condemned,
     /// Its end is being carried out.
     Stopping,
@@ -331,6 +352,7 @@ impl Plan {
                     message: blocked.message.clone(),
                     attempts: blocked.attempts,
                     retry_at: blocked.retry_at,
+                    crash: None,
                 });
             }
         };
@@ -346,7 +368,7 @@ fn wants_build(image: &ImageState, now: Instant, wake: &mut Option<Instant>) -> 
     match image {
         ImageState::Missing => true,
         ImageState::Failed(failure) => due(failure, now, wake),
-        ImageState::Building | ImageState::Ready => false,
+        ImageState::Queued | ImageState::Building | ImageState::Ready => false,
     }
 }
 

@@ -129,6 +129,11 @@ impl Lease {
         self.pool.condemn(&self.instance.id);
     }
 
+    /// The call broke off: the instance gets no more, and is watched as it ends.
+    pub fn broke(&self) {
+        self.pool.broke(&self.instance.id);
+    }
+
     /// The function whose instance this is.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
@@ -259,6 +264,13 @@ impl Pool {
     /// Takes an instance out of service for good.
     pub fn condemn(&self, id: &str) {
         if self.slots().condemn(id) {
+            self.turns.request(&self.key);
+        }
+    }
+
+    /// A call on an instance broke off.
+    fn broke(&self, id: &str) {
+        if self.slots().broke(id, Instant::now()) {
             self.turns.request(&self.key);
         }
     }

@@ -3,13 +3,14 @@
 //! anyone connects to it.
 
 pub mod docker;
-mod log_tail;
+mod init;
+pub(crate) mod log_tail;
 mod probe;
 pub mod process;
 pub mod rundir;
 pub mod socket;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +23,9 @@ use crate::{
 
 /// Name of one instance, unique for ever: `faas-<function>-<12 random hex digits>`. It is the container's name.
 pub type InstanceId = String;
+
+/// How much of an instance's log its end tells, in bytes.
+pub const LAST_WORDS: usize = 64 << 10;
 
 /// What an instance may use. All of it is enforced by the docker runtime, none by the process runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +58,8 @@ pub struct SecretFile {
     pub bytes: Bytes,
 }
 
-impl std::fmt::Debug for SecretFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretFile({:?}, …)", self.path)
     }
 }
@@ -120,6 +124,16 @@ pub struct Exit {
     pub out_of_memory: bool,
 }
 
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "instance {} exited with code {}", self.id, self.code)?;
+        if self.out_of_memory {
+            f.write_str(" (out of memory; see spec.resources.memory)")?;
+        }
+        Ok(())
+    }
+}
+
 /// Why an instance did not start, or why the runtime cannot tell.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RuntimeError {
@@ -169,9 +183,9 @@ pub trait Runtime: Send + Sync {
     /// future is dropped, nothing of it stays behind.
     async fn start(&self, spec: &InstanceSpec) -> Result<Observed, RuntimeError>;
 
-    /// Ends an instance and removes everything of it: TERM, `grace`, KILL (at once with a grace of zero). One that is not
-    /// there is no error.
-    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError>;
+    /// Ends an instance and removes everything of it: TERM, `grace`, KILL (at once with a grace of zero). Answers the end
+    /// of what it wrote, at most [`LAST_WORDS`] bytes. One that is not there is no error, and wrote nothing.
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<Bytes, RuntimeError>;
 
     /// Exits as they happen. Ends when the engine is lost; the caller then observes and calls again.
     async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError>;
@@ -186,6 +200,11 @@ pub trait Runtime: Send + Sync {
 
     /// Whether the engine answers, and facts about it for people (`engine`: "Docker 20.10.24, API 1.41", ...).
     async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError>;
+
+    /// The server ends without waiting for anything. Says whether instances live on, for the next start to adopt.
+    async fn abandon(&self) -> bool {
+        true
+    }
 
     /// The server ends: removes what only a running server needs. Failures are logged.
     async fn leave(&self) {}

@@ -7,9 +7,15 @@ use std::path::PathBuf;
 
 const DEFAULT_PORT: u16 = 8080;
 
+/// First argument of an init that is a child of `faas` and not of a container.
+const CHILD: &str = "--child";
+
 /// The init's orders.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Config {
+    /// It runs beside `faas`, which holds the other end of its input: when that is closed, everything below ends at
+    /// once. Nothing is carried.
+    pub child: bool,
     /// The program and its arguments; never empty.
     pub command: Vec<OsString>,
     /// Where `faas` connects (`FAAS_SOCKET`); without it nothing is carried.
@@ -28,7 +34,10 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoProgram => write!(f, "no program was given; usage: init PROGRAM [ARGUMENT...]"),
+            Self::NoProgram => write!(
+                f,
+                "no program was given; usage: init [--child] PROGRAM [ARGUMENT...]"
+            ),
             Self::BadPort(value) => write!(
                 f,
                 "PORT is `{}`, but it must be a number from 1 to 65535",
@@ -53,16 +62,23 @@ impl Config {
     }
 
     fn new(
-        command: Vec<OsString>,
+        mut command: Vec<OsString>,
         socket: Option<OsString>,
         port: Option<OsString>,
     ) -> Result<Self, Error> {
+        let child = command.first().is_some_and(|first| first == CHILD);
+        if child {
+            command.remove(0);
+        }
         if command.is_empty() {
             return Err(Error::NoProgram);
         }
         Ok(Self {
+            child,
             command,
-            socket: socket.filter(|path| !path.is_empty()).map(PathBuf::from),
+            socket: socket
+                .filter(|path| !path.is_empty() && !child)
+                .map(PathBuf::from),
             port: port
                 .filter(|port| !port.is_empty())
                 .map_or(Ok(DEFAULT_PORT), parse_port)?,
@@ -90,6 +106,7 @@ mod tests {
     #[test]
     fn takes_program_socket_and_port() {
         let expected = Config {
+            child: false,
             command: vec!["node".into(), "index.js".into()],
             socket: Some("/run/faas/fn.sock".into()),
             port: 3000,
@@ -108,12 +125,25 @@ mod tests {
     fn defaults() {
         for empty in [None, Some("")] {
             let expected = Config {
+                child: false,
                 command: vec!["a".into()],
                 socket: None,
                 port: 8080,
             };
             assert_eq!(config(&["a"], empty, empty), Ok(expected));
         }
+    }
+
+    #[test]
+    fn a_child_of_faas_carries_nothing() {
+        let expected = Config {
+            child: true,
+            command: vec!["a".into(), CHILD.into()],
+            socket: None,
+            port: DEFAULT_PORT,
+        };
+        assert_eq!(config(&[CHILD, "a", CHILD], Some("/s"), None), Ok(expected));
+        assert_eq!(config(&[CHILD], None, None), Err(Error::NoProgram));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 use crate::sys;
 
@@ -46,15 +46,19 @@ impl fmt::Display for StartError {
 /// The running program.
 pub struct Program {
     pid: i32,
+    /// Whether everything below the init ends with the program, and not only its group.
+    whole: bool,
     signals: OwnedFd,
     exit: Option<u8>,
 }
 
 impl Program {
-    /// Starts `command` in a process group of its own, with the environment and the input of the init.
+    /// Starts `command` in a process group of its own, with the environment and the input of the init; as a `child` of
+    /// `faas`, whose input is no input, with none, and it ends with the init in whatever way.
     /// `signals` are those of [`sys::take_signals`], taken before, so that none is lost.
     pub fn start(
         command: &[OsString],
+        child: bool,
         signals: OwnedFd,
         stdout: PipeWriter,
         stderr: PipeWriter,
@@ -62,7 +66,11 @@ impl Program {
         let (program, arguments) = command.split_first().expect("the config holds a program");
         let mut command = Command::new(program);
         sys::unblock_signals(&mut command);
-        let child = command
+        if child {
+            sys::end_with_parent(&mut command);
+            command.stdin(Stdio::null());
+        }
+        let started = command
             .args(arguments)
             .stdout(stdout)
             .stderr(stderr)
@@ -73,7 +81,8 @@ impl Program {
                 error,
             })?;
         Ok(Self {
-            pid: child.id().cast_signed(),
+            pid: started.id().cast_signed(),
+            whole: child,
             signals,
             exit: None,
         })
@@ -94,11 +103,29 @@ impl Program {
         self.reap();
     }
 
+    /// Ends the program and all that it started, at once.
+    pub fn kill_all(&self) {
+        if self.exit.is_none() {
+            sys::kill(-self.pid, sys::SIGKILL);
+        }
+        // The others become children of the init as those above them end.
+    }
+
+    /// Whether nothing is left to be waited for.
+    pub fn is_alone(&self) -> bool {
+        !self.whole || sys::children().is_empty()
+    }
+
     fn reap(&mut self) {
         while let Some((pid, status)) = sys::reap() {
             if pid == self.pid {
                 self.exit = Some(exit_code(status));
                 self.kill_rest();
+            }
+        }
+        if self.whole && self.exit.is_some() {
+            for orphan in sys::children() {
+                sys::kill(orphan, sys::SIGKILL);
             }
         }
     }

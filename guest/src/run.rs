@@ -12,6 +12,7 @@ use crate::program::{Program, StartError};
 use crate::sys::{self, Interest, Poller};
 
 const SIGNALS: u64 = 0;
+const LIFELINE: u64 = 7;
 /// How long a reader of the log that takes nothing may hold up the end.
 const LOG_DEADLINE: Duration = Duration::from_millis(500);
 /// How long callers have to take the answers of a program that has ended.
@@ -85,13 +86,18 @@ struct Ended {
 
 impl Init {
     fn start(config: Config) -> Result<Self, Error> {
-        sys::clear_umask();
+        if !config.child {
+            sys::clear_umask();
+        }
         sys::adopt_orphans()?;
         let signals = sys::take_signals()?;
         let poller = Poller::new()?;
         let (log, stdout, stderr) = Log::new(&poller)?;
         let carry = Carry::new(config.socket, config.port, Instant::now());
-        let program = Program::start(&config.command, signals, stdout, stderr)?;
+        let program = Program::start(&config.command, config.child, signals, stdout, stderr)?;
+        if config.child {
+            poller.add(&io::stdin(), Interest::READ, LIFELINE)?;
+        }
         poller.add(&program.signals(), Interest::READ, SIGNALS)?;
         Ok(Self {
             poller,
@@ -122,6 +128,10 @@ impl Init {
         let now = Instant::now();
         if event.token == SIGNALS {
             self.program.on_signals();
+        } else if event.token == LIFELINE {
+            // Nobody writes to it: it was closed, and says so until it is listened to no more.
+            let _ = self.poller.remove(&io::stdin());
+            self.program.kill_all();
         } else if !self.log.on_event(event.token, &self.poller, now) {
             self.carry.on_event(event, &self.poller, now);
         }
@@ -155,7 +165,8 @@ impl Init {
         let ended = self.ended?;
         let log = self.log.is_flushed() || now >= ended.log_deadline;
         let answers = self.carry.is_idle() || now >= ended.answer_deadline;
-        (log && answers).then_some(ended.code)
+        let alone = self.program.is_alone() || now >= ended.log_deadline;
+        (log && answers && alone).then_some(ended.code)
     }
 
     fn wake(&self, now: Instant) -> Option<Instant> {

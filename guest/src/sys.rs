@@ -85,6 +85,24 @@ pub fn unblock_signals(command: &mut Command) {
     unsafe { command.pre_exec(unblock) };
 }
 
+/// Makes the program of the command end with the thread that starts it.
+pub fn end_with_parent(command: &mut Command) {
+    let ask = || {
+        // SAFETY: PR_SET_PDEATHSIG takes one number and touches no memory.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop)
+    };
+    // SAFETY: between fork and exec only a system call is made; nothing is allocated.
+    unsafe { command.pre_exec(ask) };
+}
+
+/// The children of this process, which has one thread; none where the kernel does not tell.
+pub fn children() -> Vec<i32> {
+    let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
+}
+
 /// The next pending signal, if there is one.
 pub fn next_signal(signals: &OwnedFd) -> Option<i32> {
     let size = size_of::<libc::signalfd_siginfo>();

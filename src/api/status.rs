@@ -31,6 +31,7 @@ pub async fn status(State(api): State<Api>) -> Response {
         state: json!({
             "queue": status.queue,
             "building": status.building,
+            "queuedBuilds": status.queued,
             "engine": {"reachable": unreachable.is_none(), "error": unreachable},
         }),
         functions: &status.functions,

@@ -7,12 +7,14 @@ use axum::{
     Json,
     body::{Body, HttpBody as _},
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header::HOST},
+    http::{
+        HeaderMap, StatusCode,
+        header::{HOST, RETRY_AFTER},
+    },
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -24,6 +26,7 @@ use crate::{
         Function, FunctionKey,
         folder::{self, FN_YAML},
         manifest::ManifestError,
+        status::{self, ConditionType, Reason},
     },
     ingress::reply::ERROR_HEADER,
     store::Manager,
@@ -35,6 +38,10 @@ const MAX_ARCHIVE: usize = 64 << 20;
 const MAX_BODY: usize = MAX_ARCHIVE / 3 * 4 + 64 * 1024;
 /// Longest wait for a Function that is neither ready nor given up: a build may take an hour.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// Longest wait for an engine that is away, and for memory that others have.
+const PASSES: Duration = Duration::from_secs(20);
+/// When to try again what failed for want of something of ours.
+const RETRY_SECONDS: u64 = 10;
 
 /// The request's body.
 #[derive(Debug, Deserialize)]
@@ -62,6 +69,14 @@ impl Failure {
         }
     }
 
+    /// The uploader cannot mend it.
+    fn ours(code: &str, info: &str) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            ..Self::bad(code, info)
+        }
+    }
+
     fn too_large(info: String) -> Self {
         Self {
             status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -75,7 +90,12 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body =
             json!({"message": "Failed to deploy function", "info": self.info, "code": self.code});
-        (self.status, [(ERROR_HEADER, self.code)], Json(body)).into_response()
+        let mut response = (self.status, [(ERROR_HEADER, self.code)], Json(body)).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, RETRY_SECONDS.into());
+        }
+        response
     }
 }
 
@@ -131,43 +151,96 @@ async fn take_in(api: &Api, body: Body) -> Result<FunctionKey, Failure> {
     Ok(key)
 }
 
-/// Waits until the Function is ready, or until only an edit would help.
+/// Waits until the Function is ready, or until what stands in its way is known. What failed may be tried again after that:
+/// the Function stays, and whoever sent it need not.
 async fn outcome(api: &Api, key: &FunctionKey, before: u64) -> Result<(), Failure> {
-    let decided = api.controller.until(key, |function, turns| {
-        if turns <= before {
-            return None;
+    let decided = async {
+        let first = reached(api, key, before, |verdict| verdict).await?;
+        let Verdict::Hindered(_) = first else {
+            return first.into_result();
+        };
+        // An engine may come back, and others may leave.
+        let settled = |verdict| Some(verdict).filter(|v| !matches!(v, Verdict::Hindered(_)));
+        let settled = reached(api, key, before, |verdict| verdict.and_then(settled));
+        if let Ok(verdict) = tokio::time::timeout(PASSES, settled).await {
+            return verdict?.into_result();
         }
-        verdict(function)
+        reached(api, key, before, |verdict| verdict)
+            .await?
+            .into_result()
+    };
+    tokio::time::timeout(PATIENCE, decided)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Failure::bad(
+                "Timeout",
+                "the function did not become ready in time; see `faas describe`",
+            ))
+        })
+}
+
+/// Waits for a verdict that `counts`, of a turn that has seen the upload.
+async fn reached(
+    api: &Api,
+    key: &FunctionKey,
+    before: u64,
+    counts: impl Fn(Option<Verdict>) -> Option<Verdict>,
+) -> Result<Verdict, Failure> {
+    let decided = api.controller.until(key, |function, turns| {
+        (turns > before)
+            .then(|| counts(verdict(function)))
+            .flatten()
     });
-    match tokio::time::timeout(PATIENCE, decided).await {
-        Ok(Some(verdict)) => verdict,
-        Ok(None) => Err(Failure::bad(
-            "NotFound",
-            "the function was deleted meanwhile",
-        )),
-        Err(_) => Err(Failure::bad(
-            "Timeout",
-            "the function did not become ready in time; see `faas describe`",
-        )),
+    decided
+        .await
+        .ok_or_else(|| Failure::bad("NotFound", "the function was deleted meanwhile"))
+}
+
+/// What has become of a generation.
+#[derive(Debug)]
+enum Verdict {
+    Ready,
+    Failed(Failure),
+    /// It fails for what often passes.
+    Hindered(Failure),
+}
+
+impl Verdict {
+    fn into_result(self) -> Result<(), Failure> {
+        match self {
+            Self::Ready => Ok(()),
+            Self::Failed(failure) | Self::Hindered(failure) => Err(failure),
+        }
     }
 }
 
 /// What has become of the newest generation, if that is decided.
-fn verdict(function: &Function) -> Option<Result<(), Failure>> {
+fn verdict(function: &Function) -> Option<Verdict> {
     let status = function.status.as_ref()?;
     if status.observed_generation != function.metadata.generation {
         return None;
     }
-    let holds = |kind: &str| -> Option<&Condition> {
-        status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == kind && c.status == "True")
-    };
-    if holds("Ready").is_some() {
-        return Some(Ok(()));
+    let find = |condition| status::find(&status.conditions, condition);
+    if let Some(stalled) = find(ConditionType::Stalled) {
+        let failure = Failure::bad(&stalled.reason, &*stalled.message);
+        return Some(Verdict::Failed(failure));
     }
-    holds("Stalled").map(|stalled| Err(Failure::bad(&stalled.reason, &*stalled.message)))
+    let ready = find(ConditionType::Ready)?;
+    let (reason, message) = (&ready.reason, &ready.message);
+    match (ready.status.as_str(), reason.parse().ok()?) {
+        ("True", _) => Some(Verdict::Ready),
+        ("False", Reason::EngineUnavailable | Reason::NoCapacity) => {
+            Some(Verdict::Hindered(Failure::ours(reason, message)))
+        }
+        ("False", Reason::NoSpace | Reason::SourceUnavailable | Reason::BuildInterrupted) => {
+            Some(Verdict::Failed(Failure::ours(reason, message)))
+        }
+        ("False", Reason::PullFailed) => {
+            Some(Verdict::Failed(Failure::bad(reason, message.as_str())))
+        }
+        // A start is tried again soon, and given up soon.
+        _ => None,
+    }
 }
 
 async fn read(body: Body) -> Result<Upload, Failure> {
@@ -228,4 +301,69 @@ fn host(headers: &HeaderMap) -> String {
         .and_then(|host| host.to_str().ok())
         .unwrap_or("localhost:5555")
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::function::status::Overall;
+
+    /// The status that a word leads to, for the uploader; 200 is ready, and nothing is a longer wait.
+    fn answer(overall: Overall, reason: Reason) -> Option<(u16, bool)> {
+        let conditions = overall.conditions(reason, "why");
+        let conditions = status::merge(&[], conditions, 1, Timestamp::UNIX_EPOCH);
+        let object = json!({
+            "apiVersion": "faas.dev/v1alpha1", "kind": "Function", "metadata": {"name": "a", "generation": 1},
+            "spec": {"language": "node", "source": {"inline": {"index.js": ""}}},
+            "status": {"observedGeneration": 1, "conditions": conditions},
+        });
+        let verdict = verdict(&serde_json::from_value(object).unwrap())?;
+        let waits = matches!(verdict, Verdict::Hindered(_));
+        let status = verdict.into_result().map_or_else(
+            |failure| {
+                let expected: &str = reason.into();
+                assert_eq!(
+                    (failure.code.as_str(), failure.info.as_str()),
+                    (expected, "why")
+                );
+                failure.status.as_u16()
+            },
+            |()| 200,
+        );
+        Some((status, waits))
+    }
+
+    #[test]
+    fn an_uploader_waits_no_longer_than_there_is_hope() {
+        for (overall, reason, expected) in [
+            (Overall::Current, Reason::Ready, Some((200, false))),
+            (Overall::Current, Reason::Idle, Some((200, false))),
+            (Overall::Working, Reason::Building, None),
+            (Overall::Working, Reason::Queued, None),
+            (Overall::Stalled, Reason::BuildFailed, Some((400, false))),
+            (Overall::Stalled, Reason::CrashLoop, Some((400, false))),
+            (Overall::Stalled, Reason::NoCapacity, Some((400, false))),
+            (Overall::Retrying, Reason::StartFailed, None),
+            (Overall::Retrying, Reason::PullFailed, Some((400, false))),
+            (Overall::Retrying, Reason::NoSpace, Some((503, false))),
+            (
+                Overall::Retrying,
+                Reason::BuildInterrupted,
+                Some((503, false)),
+            ),
+            (
+                Overall::Retrying,
+                Reason::SourceUnavailable,
+                Some((503, false)),
+            ),
+            (
+                Overall::Retrying,
+                Reason::EngineUnavailable,
+                Some((503, true)),
+            ),
+            (Overall::Retrying, Reason::NoCapacity, Some((503, true))),
+        ] {
+            assert_eq!(answer(overall, reason), expected, "{overall:?} {reason:?}");
+        }
+    }
 }

@@ -55,8 +55,8 @@ pub async fn run(args: &DescribeArgs) -> Result<(), CliError> {
 fn render(function: &Function, turns: Option<&Turns>, events: &[Event], now: Timestamp) -> String {
     let status = function.status.clone().unwrap_or_default();
     let mut text = facts::facts(function, &status, now);
-    if let Some(error) = turns.and_then(|turns| turns.last_error.as_deref()) {
-        text += &facts::line("Last error:", error);
+    if let Some(error) = turns.and_then(Turns::trouble) {
+        text += &facts::line("Last error:", &error);
     }
     text += "Conditions:\n";
     text += &conditions(&status, now);

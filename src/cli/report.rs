@@ -28,9 +28,13 @@ pub struct Server {
 
 /// How the loop goes.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Loop {
     pub queue: u64,
     pub building: u64,
+    /// Not told by older servers.
+    #[serde(default)]
+    pub queued_builds: u64,
     pub engine: Engine,
 }
 
@@ -56,7 +60,17 @@ pub struct Turns {
     pub last_error: Option<String>,
     pub last_turn: Option<Timestamp>,
     pub next_turn: Option<Timestamp>,
+    /// Of instances, as far as they are not over.
+    #[serde(default)]
+    pub failures: Vec<Failed>,
     pub instances: Vec<Instance>,
+}
+
+/// What goes wrong with the instances of a revision.
+#[derive(Debug, Deserialize)]
+pub struct Failed {
+    pub message: String,
+    pub attempts: u32,
 }
 
 /// One instance.
@@ -119,6 +133,20 @@ impl Problem {
 }
 
 impl Turns {
+    /// What goes wrong: a turn, or else instances, though others may answer.
+    pub fn trouble(&self) -> Option<String> {
+        let failed = || {
+            let failure = self.failures.first()?;
+            Some(format!(
+                "{} (attempt {})",
+                failure.message, failure.attempts
+            ))
+        };
+        let turn = self.last_error.as_ref();
+        turn.map(|error| format!("{error} (attempt {})", self.attempts))
+            .or_else(failed)
+    }
+
     /// The instances as a table.
     pub fn instances(&self, indent: &str) -> String {
         let mut table = Table::new(["ID", "STATE", "REVISION", "CALLS"]);

@@ -87,8 +87,12 @@ fn head(report: &Report, server: &str) -> String {
         None => "AWAY".to_owned(),
     };
     format!(
-        "Server:   {server}, faas {}, runtime {}\nEngine:   {reachable}\nQueue:    {} waiting for a turn, {} being built\n",
-        report.server.version, report.server.runtime, report.turns.queue, report.turns.building,
+        "Server:   {server}, faas {}, runtime {}\nEngine:   {reachable}\nQueue:    {} waiting for a turn, {} being built, {} waiting to be built\n",
+        report.server.version,
+        report.server.runtime,
+        report.turns.queue,
+        report.turns.building,
+        report.turns.queued_builds,
     )
 }
 
@@ -98,8 +102,8 @@ fn cells(function: &Turns, now: Timestamp) -> [String; 9] {
         namespace => format!("{namespace}/{}", function.name),
     };
     let (status, reason, message) = ready(&function.conditions);
-    let error = match &function.last_error {
-        Some(error) => format!("{error} (attempt {})", function.attempts),
+    let error = match function.trouble() {
+        Some(trouble) => trouble,
         None if status == "True" => String::new(),
         None => message,
     };
@@ -144,19 +148,25 @@ mod tests {
     fn the_loop_is_told_in_a_few_lines() {
         let report = json!({
             "server": {"version": "1", "runtime": "docker"},
-            "loop": {"queue": 1, "building": 2, "engine": {"reachable": false, "error": "gone"}},
+            "loop": {"queue": 1, "building": 2, "queuedBuilds": 3, "engine": {"reachable": false, "error": "gone"}},
             "problems": [{"file": "a.yaml", "line": 1, "message": "bad"}],
             "functions": [{
                 "name": "sum", "namespace": "team", "generation": 3, "observedGeneration": 2, "turns": 5, "attempts": 1,
                 "lastTurn": "2026-01-01T00:00:00Z", "nextTurn": "2026-01-01T00:00:40Z", "lastError": "disk full",
                 "conditions": [], "instances": [],
+            }, {
+                "name": "boom", "namespace": "default", "generation": 1, "observedGeneration": 1, "turns": 5, "attempts": 0,
+                "conditions": [], "instances": [], "failures": [{"message": "instance i exited with code 1", "attempts": 2}],
             }],
         });
         let report = Report::new(report, "s").unwrap();
         let text = render(&report, "http://s", "2026-01-01T00:00:10Z".parse().unwrap());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[1], "Engine:   AWAY: gone");
-        assert_eq!(lines[2], "Queue:    1 waiting for a turn, 2 being built");
+        assert_eq!(
+            lines[2],
+            "Queue:    1 waiting for a turn, 2 being built, 3 waiting to be built"
+        );
         let cells: Vec<_> = lines[5]
             .split("   ")
             .map(str::trim)
@@ -176,6 +186,7 @@ mod tests {
                 "disk full (attempt 1)"
             ]
         );
+        assert!(lines[6].ends_with("instance i exited with code 1 (attempt 2)"));
         assert_eq!(lines.last(), Some(&"  a.yaml:1: bad"));
     }
 }

@@ -57,9 +57,11 @@ impl Controller {
         let Some(entry) = entries.get_mut(key) else {
             return;
         };
-        entry
-            .failures
-            .retain(|revision, _| !plan.forgive.contains(revision));
+        let known = [entry.desired(), entry.serving.as_ref()]
+            .map(|desired| desired.map(|d| d.target.revision.clone()));
+        entry.failures.retain(|revision, _| {
+            known.iter().flatten().any(|r| r == revision) && !plan.forgive.contains(revision)
+        });
         if let Some(failure) = &plan.refuse {
             entry.pool.refuse(&LeaseError::Failing(failure.clone()));
         }
@@ -170,13 +172,12 @@ impl Controller {
 
     /// Builds or pulls an image, unless that is going on.
     fn build(self: &Arc<Self>, key: &FunctionKey, made_from: Served, image: &ImageName) {
-        let Some(log) = self.images.begin(image, Timestamp::now()) else {
+        let Some(log) = self.images.enqueue(image) else {
             return;
         };
         let (this, name, key) = (Arc::clone(self), image.clone(), key.clone());
         let task = self.tasks.spawn(async move {
-            tracing::info!(function = %key, image = %name, "Build begins");
-            let outcome = this.make(&made_from, &name, log).await;
+            let outcome = this.make(&key, &made_from, &name, log).await;
             crash::point(Point::ImageBuilt);
             this.metrics.build_ended(outcome.is_ok());
             if let Err(error) = &outcome {
@@ -196,6 +197,7 @@ impl Controller {
 
     async fn make(
         &self,
+        key: &FunctionKey,
         made_from: &Served,
         image: &ImageName,
         log: Arc<super::log::LiveLog>,
@@ -205,6 +207,10 @@ impl Controller {
             .acquire()
             .await
             .map_err(|e| BuildError::Engine(e.to_string()))?;
+        tracing::info!(function = %key, %image, "Build begins");
+        for key in self.images.begin(image, Timestamp::now()) {
+            self.turns.request(&key);
+        }
         if made_from.is_ready_made() {
             return self.ports.builder.pull(image, log).await;
         }
@@ -313,6 +319,7 @@ impl Controller {
             message: error.to_string(),
             attempts: 0,
             retry_at: BACKOFF.next(1, now),
+            crash: None,
         };
         entry.failed(&spec.revision, failure, now);
     }

@@ -8,14 +8,13 @@ use std::{
 };
 
 use futures::StreamExt;
+use jiff::Timestamp;
 
-use super::{Controller, apply::may_exit, resolve};
+use super::{Controller, resolve};
 use crate::{
     builder::{BuildError, recipe::image_prefix},
     function::{FunctionKey, status::Reason},
-    plan::{Failure, Phase},
-    pool::slots::Removed,
-    runtime::{Exit, Observed, RuntimeError, socket},
+    runtime::{Observed, RuntimeError, socket},
     store::Fact,
 };
 
@@ -180,8 +179,14 @@ impl Controller {
         } else {
             tracing::info!(instance = %observed.id, "Ending an instance that nobody needs");
             let this = Arc::clone(self);
-            self.tasks
-                .spawn(async move { this.end(&observed.id, Duration::ZERO).await });
+            self.tasks.spawn(async move {
+                let log = this.end(&observed.id, Duration::ZERO).await;
+                if let Some(entry) = this.entries().get_mut(&observed.function)
+                    && entry.uid == observed.uid
+                {
+                    entry.last_words.ended(&observed.id, &log, Timestamp::now());
+                }
+            });
         }
     }
 
@@ -193,80 +198,6 @@ impl Controller {
         entry
             .pool
             .add(observed.id, observed.revision, observed.socket);
-    }
-
-    /// An instance has ended by itself.
-    async fn exited(self: &Arc<Self>, exit: Exit) {
-        let Some(pool) = self
-            .pools
-            .get(exit.function.namespace(), exit.function.name())
-        else {
-            return;
-        };
-        // Also of one that was given up already, when the call that it had broke off.
-        if exit.out_of_memory {
-            tracing::warn!(function = %exit.function, instance = %exit.id, "Instance ran out of memory; see spec.resources.memory");
-            self.metrics.error(Reason::OomKilled.into());
-        }
-        let Some(removed) = pool.remove(&exit.id) else {
-            return;
-        };
-        tracing::info!(function = %exit.function, instance = %exit.id, code = exit.code, "Instance exited");
-        removed.instance.gone.cancel();
-        self.judge(&exit, &removed).await;
-        self.turns.request(&exit.function);
-        let this = Arc::clone(self);
-        self.tasks
-            .spawn(async move { this.end(&exit.id, Duration::ZERO).await });
-    }
-
-    /// A single-call program has done its work; another one has crashed.
-    async fn judge(&self, exit: &Exit, removed: &Removed<crate::pool::Instance>) {
-        let revision = &removed.instance.revision;
-        let manners = {
-            let entries = self.entries();
-            let known = entries
-                .get(&exit.function)
-                .and_then(|e| e.revision(revision).cloned());
-            known.map(|d| self.manners(&d.target))
-        };
-        let Some(manners) = manners else { return };
-        if may_exit(manners) && exit.code == 0 && (removed.answered || removed.busy) {
-            // The engine's word may come before the answer does; that alone teaches nothing.
-            if removed.answered {
-                self.learn(revision, Fact::SingleCall).await;
-            }
-            if let Some(entry) = self.entries().get(&exit.function) {
-                self.route(entry);
-            }
-            return;
-        }
-        if matches!(
-            removed.phase,
-            Phase::Leaving(_) | Phase::Draining | Phase::Condemned
-        ) {
-            return;
-        }
-        let (reason, cause) = if exit.out_of_memory {
-            (
-                Reason::OomKilled,
-                " (out of memory; see spec.resources.memory)",
-            )
-        } else {
-            self.metrics.error(Reason::CrashLoop.into());
-            (Reason::CrashLoop, "")
-        };
-        let now = Instant::now();
-        let message = format!("instance {} exited with code {}{cause}", exit.id, exit.code);
-        let failure = Failure {
-            reason,
-            message,
-            attempts: 0,
-            retry_at: Some(now),
-        };
-        if let Some(entry) = self.entries().get_mut(&exit.function) {
-            entry.crashed(revision, failure, now);
-        }
     }
 
     /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.

@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use jiff::Timestamp;
 use tokio::task::AbortHandle;
 
+use super::last_words::LastWords;
 use crate::{
     builder::ImageName,
     function::Revision,
@@ -31,6 +32,8 @@ pub struct Entry {
     pub moving: HashMap<InstanceId, Moving>,
     /// Failures of starting each revision, or of its instances.
     pub failures: HashMap<Revision, Failure>,
+    /// What instances that are gone wrote last.
+    pub last_words: LastWords,
     pub turn: Turn,
 }
 
@@ -84,6 +87,7 @@ impl Entry {
             previous_image: None,
             moving: HashMap::new(),
             failures: HashMap::new(),
+            last_words: LastWords::default(),
             turn: Turn::default(),
         }
     }

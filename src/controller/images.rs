@@ -34,7 +34,8 @@ struct Entry {
 /// A build, running or over.
 #[derive(Debug)]
 struct Build {
-    began: Timestamp,
+    /// Not while it is queued.
+    began: Option<Timestamp>,
     ended: Option<Timestamp>,
     log: Arc<LiveLog>,
     task: Option<AbortHandle>,
@@ -78,22 +79,35 @@ impl Images {
         self.lock().retain(|_, entry| entry.keep_without(key));
     }
 
-    /// Begins a build unless one runs or the image is there; answers its log.
-    pub fn begin(&self, name: &ImageName, now: Timestamp) -> Option<Arc<LiveLog>> {
+    /// Notes that a build will be carried out, unless one is or the image is there; answers its log.
+    pub fn enqueue(&self, name: &ImageName) -> Option<Arc<LiveLog>> {
         let mut images = self.lock();
         let entry = images.get_mut(name)?;
-        if matches!(entry.state, ImageState::Building | ImageState::Ready) {
+        if !matches!(entry.state, ImageState::Missing | ImageState::Failed(_)) {
             return None;
         }
         let log = Arc::new(LiveLog::default());
         entry.build = Some(Build {
-            began: now,
+            began: None,
             ended: None,
             log: Arc::clone(&log),
             task: None,
         });
-        entry.state = ImageState::Building;
+        entry.state = ImageState::Queued;
         Some(log)
+    }
+
+    /// The build that was queued begins. Answers who waits for it.
+    pub fn begin(&self, name: &ImageName, now: Timestamp) -> Vec<FunctionKey> {
+        let mut images = self.lock();
+        let Some(entry) = images.get_mut(name) else {
+            return Vec::new();
+        };
+        if let Some(build) = &mut entry.build {
+            build.began = Some(now);
+        }
+        entry.state = ImageState::Building;
+        entry.wanted_by.iter().cloned().collect()
     }
 
     /// Cancels all builds.
@@ -168,31 +182,45 @@ impl Images {
         }
     }
 
-    /// The last build of an image: for a status, and its log.
-    pub fn last_build(&self, name: &ImageName) -> Option<(LastBuild, Arc<LiveLog>)> {
+    /// The last build of an image that has begun, for a status.
+    pub fn last_build(&self, name: &ImageName) -> Option<LastBuild> {
         let images = self.lock();
         let build = images.get(name)?.build.as_ref()?;
+        let began = build.began?;
         let duration = build
             .ended
-            .map(|ended| ended.duration_since(build.began).as_secs());
-        let last = LastBuild {
-            start_time: Time(build.began),
+            .map(|ended| ended.duration_since(began).as_secs());
+        Some(LastBuild {
+            start_time: Time(began),
             completion_time: build.ended.map(Time),
             duration_seconds: duration.and_then(|d| u32::try_from(d).ok()),
             log_tail: build
                 .ended
                 .map(|_| build.log.tail())
                 .filter(|tail| !tail.is_empty()),
-        };
-        Some((last, Arc::clone(&build.log)))
+        })
+    }
+
+    /// The log of the last build of an image, which may be queued still.
+    pub fn log(&self, name: &ImageName) -> Option<Arc<LiveLog>> {
+        let images = self.lock();
+        let build = images.get(name)?.build.as_ref()?;
+        Some(Arc::clone(&build.log))
     }
 
     /// Builds that run now.
     pub fn building(&self) -> usize {
-        self.lock()
-            .values()
-            .filter(|e| e.state == ImageState::Building)
-            .count()
+        self.count(&ImageState::Building)
+    }
+
+    /// Builds that wait until others have ended.
+    pub fn queued(&self) -> usize {
+        self.count(&ImageState::Queued)
+    }
+
+    fn count(&self, state: &ImageState) -> usize {
+        let images = self.lock();
+        images.values().filter(|e| e.state == *state).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ImageName, Entry>> {
@@ -232,6 +260,7 @@ fn failure(error: &BuildError, attempts: u32, now: Instant) -> Failure {
         message: error.to_string(),
         attempts,
         retry_at: retry.next(attempts, now),
+        crash: None,
     }
 }
 

@@ -34,7 +34,7 @@ impl Controller {
             desired: view.desired.as_ref(),
             serving: view.serving.as_ref(),
             url: format!("{}/functions/{}", self.base_url, key.url_segment()),
-            last_build: last_build.map(|(last, _)| last),
+            last_build,
             engine: view.engine.as_deref(),
             starved: plan.starved.then(|| self.shortage(key)),
         };
@@ -45,7 +45,13 @@ impl Controller {
             .and_then(|f| f.status.clone())
             .unwrap_or_default();
         let status = report::status(&report, &world, &previous, Timestamp::now());
-        self.announce(key, uid, &previous, &status).await?;
+        // An event told of a crash when it came.
+        let crash = world.failure.as_ref().filter(|f| f.crash.is_some());
+        if let Some(event) = news(&previous, &status)
+            && crash.is_none_or(|crash| crash.message != event.message)
+        {
+            self.ports.store.record(key, uid, event).await?;
+        }
         if self.ports.store.write_status(key, uid, status).await? {
             crash::point(Point::StatusWritten);
         }
@@ -60,27 +66,20 @@ impl Controller {
             bound: self.capacity.limit(),
         }
     }
+}
 
-    /// Records what changed about a Function's readiness.
-    async fn announce(
-        &self,
-        key: &FunctionKey,
-        uid: &str,
-        previous: &FunctionStatus,
-        status: &FunctionStatus,
-    ) -> Result<(), crate::store::StoreError> {
-        let ready = |s: &FunctionStatus| s.conditions.iter().find(|c| c.type_ == "Ready").cloned();
-        let (before, after) = (ready(previous), ready(status));
-        let Some(after) = after else { return Ok(()) };
-        if before.is_some_and(|b| b.reason == after.reason && b.message == after.message) {
-            return Ok(());
-        }
-        let kind = if after.status == "False" {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        };
-        let event = EventRecord::new(kind, &after.reason, after.message, Timestamp::now());
-        self.ports.store.record(key, uid, event).await
+/// What changed about a Function's readiness.
+fn news(previous: &FunctionStatus, status: &FunctionStatus) -> Option<EventRecord> {
+    let ready = |s: &FunctionStatus| s.conditions.iter().find(|c| c.type_ == "Ready").cloned();
+    let (before, after) = (ready(previous), ready(status)?);
+    if before.is_some_and(|b| b.reason == after.reason && b.message == after.message) {
+        return None;
     }
+    let kind = if after.status == "False" {
+        EventType::Warning
+    } else {
+        EventType::Normal
+    };
+    let now = Timestamp::now();
+    Some(EventRecord::new(kind, &after.reason, after.message, now))
 }

@@ -27,6 +27,8 @@ pub struct Status {
     pub queue: usize,
     /// Builds that run.
     pub building: usize,
+    /// Builds that wait until others have ended.
+    pub queued: usize,
     /// Why the engine does not answer, if it does not.
     pub unreachable: Option<String>,
     pub functions: Vec<Seen>,
@@ -95,10 +97,10 @@ impl Controller {
     /// The log of the last build of what a Function asks for.
     pub fn build_log(&self, key: &FunctionKey) -> Option<Arc<LiveLog>> {
         let image = self.entries().get(key)?.desired()?.target.image.clone();
-        self.images.last_build(&image).map(|(_, log)| log)
+        self.images.log(&image)
     }
 
-    /// What the instances of a Function write. With `follow` it goes on until the Function is deleted or the engine is lost,
+    /// What the instances of a Function write, after what the last of those that are gone wrote. With `follow` it goes on until the Function is deleted or the engine is lost,
     /// and instances that come later are heard too.
     pub fn logs(
         self: &Arc<Self>,
@@ -112,6 +114,12 @@ impl Controller {
             let mut pieces: SelectAll<futures::stream::BoxStream<'static, LogPiece>> = SelectAll::new();
             let mut turned = this.turned.subscribe();
             loop {
+                for (id, text) in this.last_words_of(&key, tail) {
+                    if !heard.contains(&id) {
+                        heard.push(id);
+                        yield text;
+                    }
+                }
                 for id in this.instances_of(&key) {
                     if heard.contains(&id) {
                         continue;
@@ -139,6 +147,12 @@ impl Controller {
                 }
             }
         }
+    }
+
+    fn last_words_of(&self, key: &FunctionKey, tail: u32) -> Vec<(InstanceId, Bytes)> {
+        let entries = self.entries();
+        let words = entries.get(key).map(|entry| entry.last_words.read(tail));
+        words.into_iter().flatten().collect()
     }
 
     fn instances_of(&self, key: &FunctionKey) -> Vec<InstanceId> {
@@ -172,6 +186,7 @@ impl Controller {
         Status {
             queue: self.turns.depth(),
             building: self.images.building(),
+            queued: self.images.queued(),
             unreachable: self.engine().away().map(str::to_owned),
             functions,
         }
@@ -185,6 +200,7 @@ impl Controller {
             "probation",
             "leaving",
             "draining",
+            "broken",
             "condemned",
             "stopping",
         ]

@@ -212,7 +212,7 @@ async fn exchange(
                 unsent: Some(unsent),
                 ..
             }) => {
-                lease.condemn();
+                lease.broke();
                 return Err(Unsent::Again(unsent));
             }
             Err(SendError {
@@ -238,7 +238,7 @@ fn unreached(lease: &Lease, error: io::Error, request: Box<Request<RequestBody>>
         return Unsent::Over(CallError::Shortage(error));
     }
     tracing::debug!(instance = %lease.instance.id, %error, "Instance refused a connection");
-    lease.condemn();
+    lease.broke();
     Unsent::Again(request)
 }
 
@@ -248,7 +248,7 @@ async fn lost(lease: Lease, error: &hyper::Error) -> CallError {
         drop(lease);
         return body::broken(error).await;
     }
-    lease.condemn();
+    lease.broke();
     if error.is_parse_too_large() {
         let why = format!(
             "its head is larger than {} KiB, or has more than {MAX_FIELDS} fields",

@@ -9,6 +9,9 @@ use crate::function::{
     status::{ConditionStatus, ConditionType, Overall, Reason, Wanted, merge},
 };
 
+/// What is said of an image whose build has not begun.
+const QUEUED: &str = "The build is queued: only so many run at a time.";
+
 /// What a status is made of beside the world.
 #[derive(Debug)]
 pub struct Report<'a> {
@@ -100,7 +103,7 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
         );
     }
     match &world.image {
-        ImageState::Missing => return working(Reason::Queued, "The build is queued."),
+        ImageState::Missing | ImageState::Queued => return working(Reason::Queued, QUEUED),
         ImageState::Building => return working(Reason::Building, "The image is being built."),
         ImageState::Failed(failure) => return failed(failure, failure.retry_at.is_none()),
         ImageState::Ready => {}
@@ -160,16 +163,17 @@ fn no_capacity(
 }
 
 /// The newest revision's failure, unless the revision serves, has been seen to work, and does what is asked of it in spite
-/// of one crash, or nobody asks anything of it until it is tried again.
+/// of one crash or of calls that crash, or nobody asks anything of it until it is tried again. A revision that goes on to
+/// crash in calls and has nothing to show for itself is told of all the same.
 fn standing_failure<'a>(report: &Report<'_>, world: &'a World) -> Option<&'a Failure> {
     let failure = world.failure.as_ref()?;
     let desired = report.desired.ok()?;
     let ready = ready(desired, world);
     let asked = desired.min > 0 || world.waiting > 0;
     let does_its_work = if ready > 0 {
-        failure.attempts == 1 && ready >= desired.min
+        (failure.attempts == 1 || failure.is_of_calls()) && ready >= desired.min
     } else {
-        !asked
+        !asked && (failure.attempts == 1 || !failure.is_of_calls())
     };
     let passes = is_served(report, desired) && world.proven && !is_final(failure) && does_its_work;
     (!passes).then_some(failure)
@@ -233,11 +237,9 @@ fn built(report: &Report<'_>, world: &World) -> Option<Wanted> {
     report.desired.ok()?;
     let (status, reason, message) = match &world.image {
         ImageState::Ready => (ConditionStatus::True, Reason::Ready, "The image is there."),
-        ImageState::Missing => (
-            ConditionStatus::Unknown,
-            Reason::Queued,
-            "The build is queued.",
-        ),
+        ImageState::Missing | ImageState::Queued => {
+            (ConditionStatus::Unknown, Reason::Queued, QUEUED)
+        }
         ImageState::Building => (
             ConditionStatus::Unknown,
             Reason::Building,

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Failure, ImageState, Instance, Manners, PROBATION, Phase, Plan, Stop, Target, World, due,
-    sooner,
+    CRASHING, Failure, ImageState, Instance, Manners, PROBATION, Phase, Plan, Stop, Target, World,
+    due, sooner,
 };
 use crate::function::Revision;
 
@@ -80,6 +80,7 @@ impl Scaler<'_> {
         }
         self.retire(active, wanted);
         self.let_go(active);
+        self.give_up(active);
     }
 
     /// Instances that survived their first call long enough take the next one.
@@ -130,7 +131,8 @@ impl Scaler<'_> {
         }
         if let Some(failure) = failure {
             let tired = failure.is_given_up() && demand == 0;
-            if tired || !due(failure, self.now, &mut self.plan.wake) {
+            let called = failure.is_of_calls() && demand > 0;
+            if !called && (tired || !due(failure, self.now, &mut self.plan.wake)) {
                 let in_vain = demand > 0 && alive == 0;
                 self.plan.refuse = in_vain.then(|| failure.clone());
                 return;
@@ -209,6 +211,21 @@ impl Scaler<'_> {
             }
         }
     }
+
+    /// What a call broke off on is left to crash by itself, unless it takes too long.
+    fn give_up(&mut self, active: &Target) {
+        for instance in of(self.world, &active.revision).filter(|i| i.in_flight == 0) {
+            let Phase::Broken(since) = instance.phase else {
+                continue;
+            };
+            let ends = since + CRASHING;
+            if ends <= self.now {
+                self.plan.stop.push(Stop::Kill(instance.id.clone()));
+            } else {
+                sooner(&mut self.plan.wake, ends);
+            }
+        }
+    }
 }
 
 /// Ends what is out of service: other revisions, condemned and drained instances. What starts for `rolling` stays.
@@ -233,6 +250,7 @@ fn ending(instance: &Instance, active: bool, rolling: bool) -> Option<Stop> {
     let wanted = active || rolling;
     match instance.phase {
         Phase::Condemned if !busy => Some(Stop::Kill(id)),
+        Phase::Broken(_) if !active && !busy => Some(Stop::Kill(id)),
         Phase::Draining if !busy => Some(Stop::Drained(id)),
         Phase::Leaving(_) if !active && !busy => Some(Stop::Drained(id)),
         Phase::Starting if !wanted => Some(Stop::Kill(id)),

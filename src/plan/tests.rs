@@ -100,6 +100,7 @@ fn failure(attempts: u32, retry_at: Option<Instant>) -> Failure {
         message: "it exits at once".to_owned(),
         attempts,
         retry_at,
+        crash: None,
     }
 }
 

@@ -199,7 +199,7 @@ impl<I, W> Slots<I, W> {
     pub fn retire(&mut self, id: &str) -> bool {
         self.change(id, |slot| {
             let idle = slot.in_flight == 0;
-            if idle && slot.phase != Phase::Condemned {
+            if idle && !matches!(slot.phase, Phase::Condemned | Phase::Broken(_)) {
                 slot.phase = Phase::Draining;
             }
             idle
@@ -210,6 +210,16 @@ impl<I, W> Slots<I, W> {
     pub fn condemn(&mut self, id: &str) -> bool {
         self.change(id, |slot| {
             slot.phase = Phase::Condemned;
+            true
+        })
+    }
+
+    /// A call on an instance broke off: it gets no more, and is crashing or must go.
+    pub fn broke(&mut self, id: &str, now: Instant) -> bool {
+        self.change(id, |slot| {
+            if !matches!(slot.phase, Phase::Condemned | Phase::Broken(_)) {
+                slot.phase = Phase::Broken(now);
+            }
             true
         })
     }

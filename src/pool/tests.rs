@@ -57,6 +57,7 @@ fn failure() -> Failure {
         message: "it exits at once".to_owned(),
         attempts: 1,
         retry_at: None,
+        crash: None,
     }
 }
 

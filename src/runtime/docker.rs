@@ -8,7 +8,6 @@ mod container;
 pub mod engine;
 mod events;
 mod facts;
-mod init;
 mod logs;
 mod network;
 mod start;
@@ -28,10 +27,11 @@ use bollard::{
         StopContainerOptionsBuilder,
     },
 };
+use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio_util::task::TaskTracker;
 
-pub use init::INIT;
+pub use super::init::INIT;
 
 use self::{
     engine::{CHANGE, CallError, Engine, LOOK, found},
@@ -154,8 +154,8 @@ impl Inner {
         Ok(inspected.id.filter(|_| ours))
     }
 
-    /// Ends a container and removes it; one that is not there is no error.
-    async fn remove(&self, container: &str, grace: Duration) -> Result<(), CallError> {
+    /// Ends a container and removes it, all but the end of its log. One that is not there is no error.
+    async fn remove(&self, container: &str, grace: Duration) -> Result<Bytes, CallError> {
         // The engine counts whole seconds; a part of one is given, not taken.
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
@@ -175,6 +175,7 @@ impl Inner {
         if let Err(error @ CallError::Lost(_)) = ended {
             return Err(error);
         }
+        let log = logs::kept(&self.engine.client().await?, container).await;
         // Whatever the engine said of the end (409: it has ended already), removing by force decides.
         let removed = self
             .engine
@@ -188,8 +189,8 @@ impl Inner {
             .await;
         match removed {
             // 409: somebody else is removing it at this moment.
-            Err(error) if error.is(404) || error.is(409) => Ok(()),
-            outcome => outcome,
+            Err(error) if !(error.is(404) || error.is(409)) => Err(error),
+            _ => Ok(log),
         }
     }
 
@@ -241,12 +242,13 @@ impl Runtime for DockerRuntime {
         start::start(Arc::clone(&self.0), spec.clone()).await
     }
 
-    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError> {
-        if let Some(container) = self.0.find(id).await? {
-            self.0.remove(&container, grace).await?;
-        }
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<Bytes, RuntimeError> {
+        let log = match self.0.find(id).await? {
+            Some(container) => self.0.remove(&container, grace).await?,
+            None => Bytes::new(),
+        };
         self.0.remove_dirs(id).await;
-        Ok(())
+        Ok(log)
     }
 
     async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError> {

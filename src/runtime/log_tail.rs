@@ -1,4 +1,4 @@
-//! Pure: the end of a log, as error messages quote it.
+//! Pure: the end of a log, as error messages and readers want it.
 
 use crate::text::plain;
 
@@ -26,6 +26,21 @@ pub fn text(log: &[u8]) -> String {
     }
 }
 
+/// The last `count` lines, of which the very last need not be whole.
+pub fn lines(log: &[u8], count: u32) -> &[u8] {
+    let body = log.strip_suffix(b"\n").unwrap_or(log);
+    let Some(before) = count.checked_sub(1) else {
+        return &[];
+    };
+    let breaks = body
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'\n');
+    let start = breaks.map(|(at, _)| at + 1).nth(before as usize);
+    &log[start.unwrap_or(0)..]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +59,21 @@ mod tests {
         let many: String = (0..100).map(|n| format!("{n}\n")).collect();
         assert!(text(many.as_bytes()).starts_with("80\n"));
         assert!(text(&[b'x'; 10_000]).len() <= BYTES);
+    }
+
+    #[test]
+    fn lines_are_counted_from_the_end() {
+        for (log, count, expected) in [
+            (&b""[..], 3, &b""[..]),
+            (b"a\nb\nc\n", 0, b""),
+            (b"a\nb\nc\n", 1, b"c\n"),
+            (b"a\nb\nc\n", 2, b"b\nc\n"),
+            (b"a\nb\nc", 2, b"b\nc"),
+            (b"a\nb\n", 9, b"a\nb\n"),
+            (b"a\n\n", 1, b"\n"),
+        ] {
+            assert_eq!(lines(log, count), expected, "{log:?} {count}");
+        }
     }
 
     #[test]

@@ -2,12 +2,11 @@
 //! server may, limits and `network` are not enforced, and a program that knows only TCP is not carried.
 //!
 //! An instance is `node <image>/shim.js <image>/function`. It gets `FAAS_SOCKET`, and its secrets in the directory named by
-//! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. Children end with the server (`spawner`); so nothing is
-//! adopted, and a restart begins with none.
+//! `FAAS_SECRETS_DIR`, for nothing can be mounted at `/run/secrets`. It runs below our init, which ends it and all that it
+//! started when the server ends in whatever way (`child`); so nothing is adopted, and a restart begins with none.
 
 mod child;
 mod log;
-mod spawner;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,6 +18,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{
     future::ready,
     stream::{self, BoxStream, StreamExt},
@@ -27,9 +27,10 @@ use rustix::process::Signal;
 use tokio::{process::Command, sync::broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
-use self::{child::Child, spawner::Spawner};
+use self::child::Child;
 use super::{
-    Exit, InstanceId, InstanceSpec, LogPiece, Observed, Runtime, RuntimeError, probe,
+    Exit, InstanceId, InstanceSpec, LAST_WORDS, LogPiece, Observed, Runtime, RuntimeError, init,
+    probe,
     rundir::{InstanceDirs, Readers, RunRoot},
 };
 use crate::builder::process::image_dir;
@@ -40,6 +41,9 @@ const EXITS: usize = 1024;
 const LONGEST_SOCKET: usize = 107;
 /// How long a killed child may take to be gone.
 const KILLED: Duration = Duration::from_secs(5);
+
+/// How long the end of a log may take to be read.
+const READ: Duration = Duration::from_millis(500);
 
 /// What the runtime is made of.
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub struct Settings {
     pub node: PathBuf,
     /// `PATH` of the children.
     pub path: String,
+    /// State directory; the init is kept below it.
+    pub state: PathBuf,
 }
 
 /// Children of this server. All end when it is dropped.
@@ -60,7 +66,8 @@ pub struct ProcessRuntime(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
-    spawner: Spawner,
+    /// What every child begins with.
+    init: PathBuf,
     children: Mutex<HashMap<InstanceId, Arc<Child>>>,
     exits: broadcast::Sender<Exit>,
 }
@@ -69,14 +76,14 @@ impl ProcessRuntime {
     /// Removes the directories that an earlier server left. To be called in a tokio runtime.
     ///
     /// # Errors
-    /// When the run root cannot be read or the spawner's thread not be started.
+    /// When the run root cannot be read or the init not be stored.
     pub fn new(settings: Settings) -> io::Result<Self> {
         for id in settings.run_root.leftovers()? {
             settings.run_root.remove(&id)?;
         }
         Ok(Self(Arc::new(Inner {
+            init: init::store(&settings.state, init::INIT)?,
             settings,
-            spawner: Spawner::new()?,
             children: Mutex::default(),
             exits: broadcast::Sender::new(EXITS),
         })))
@@ -101,8 +108,10 @@ impl Inner {
         }
         let socket = self.settings.run_root.socket(&spec.id);
         check_length(&socket)?;
-        let mut command = Command::new(&self.settings.node);
+        let mut command = Command::new(&self.init);
         command
+            .arg("--child")
+            .arg(&self.settings.node)
             .arg("--max-http-header-size=131072")
             .arg(shim)
             .arg(&code)
@@ -119,7 +128,7 @@ impl Inner {
     async fn launch(&self, spec: &InstanceSpec, dirs: &InstanceDirs) -> Result<(), RuntimeError> {
         let command = self.command(spec, dirs)?;
         let socket = self.settings.run_root.socket(&spec.id);
-        let child = Child::start(&self.spawner, command, spec.running_at(socket.clone())).await?;
+        let child = Child::start(command, spec.running_at(socket.clone()))?;
         self.children().insert(spec.id.clone(), Arc::clone(&child));
         tokio::spawn(report(Arc::clone(&child), self.exits.clone()));
 
@@ -140,7 +149,7 @@ impl Inner {
     /// Ends a child at once and forgets it.
     fn discard(&self, id: &str) {
         if let Some(child) = self.children().remove(id) {
-            child.signal(Signal::KILL);
+            child.kill();
         }
         if let Err(error) = self.settings.run_root.remove(id) {
             tracing::warn!(instance = id, %error, "Directories of an instance stay behind");
@@ -148,12 +157,18 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
+impl Inner {
+    fn discard_all(&self) {
         let ids: Vec<_> = self.children().keys().cloned().collect();
         for id in ids {
             self.discard(&id);
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.discard_all();
     }
 }
 
@@ -223,22 +238,28 @@ impl Runtime for ProcessRuntime {
         Ok(spec.running_at(self.0.settings.run_root.socket(&spec.id)))
     }
 
-    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<Bytes, RuntimeError> {
+        let mut log = Bytes::new();
         if let Some(child) = self.0.child(id) {
             if !grace.is_zero() {
                 child.signal(Signal::TERM);
                 // What did not end in its grace is killed.
                 let _ = tokio::time::timeout(grace, child.ended()).await;
             }
-            child.signal(Signal::KILL);
+            child.kill();
             if tokio::time::timeout(KILLED, child.ended()).await.is_err() {
+                // Its init does not do its work.
+                child.signal(Signal::KILL);
                 return Err(RuntimeError::Engine(format!(
                     "{id} was killed and is still there"
                 )));
             }
+            // Whoever holds its output open beyond its end is waited for no longer.
+            let _ = tokio::time::timeout(READ, child.log.closed()).await;
+            log = child.log.end(LAST_WORDS);
         }
         self.0.discard(id);
-        Ok(())
+        Ok(log)
     }
 
     async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError> {
@@ -276,6 +297,12 @@ impl Runtime for ProcessRuntime {
             ),
             ("node".to_owned(), node),
         ]))
+    }
+
+    async fn abandon(&self) -> bool {
+        self.0.discard_all();
+        self.0.settings.run_root.close();
+        false
     }
 
     async fn leave(&self) {

@@ -26,6 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Block),
         2 => any::<usize>().prop_map(Step::Crash),
         1 => any::<usize>().prop_map(Step::Condemn),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(n, crashes)| Step::Break(n, crashes)),
         3 => (any::<bool>(), any::<bool>()).prop_map(|(builds, starts)| Step::Faults { builds, starts }),
         2 => (0_u32..8).prop_map(Step::Memory),
         1 => any::<bool>().prop_map(Step::Pressure),

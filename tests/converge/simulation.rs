@@ -10,7 +10,8 @@ use std::{
 use faas::{
     function::{Revision, status::Reason},
     plan::{
-        self, Blocked, Failure, ImageState, Instance, Manners, Phase, Plan, Stop, Target, World,
+        self, Blocked, Crash, Failure, ImageState, Instance, Manners, Phase, Plan, Stop, Target,
+        World,
     },
     pool::{
         Route,
@@ -43,6 +44,8 @@ pub enum Step {
     Block,
     Crash(usize),
     Condemn(usize),
+    /// A call breaks off, and its instance may crash with it.
+    Break(usize, bool),
     /// Whether builds and starts fail from now on.
     Faults {
         builds: bool,
@@ -63,7 +66,7 @@ enum Event {
     Started(String),
     Stopped(String),
     CallEnds(String),
-    Exits(String),
+    Exits(String, i32),
 }
 
 type Caller = Duration;
@@ -154,6 +157,14 @@ impl Simulation {
             Step::Condemn(n) => {
                 if let Some(id) = self.pick(n) {
                     self.turn |= self.slots.condemn(&id);
+                }
+            }
+            Step::Break(n, crashes) => {
+                if let Some(id) = self.pick(n) {
+                    self.turn |= self.slots.broke(&id, self.now);
+                    if crashes {
+                        self.events.push((self.now + EXIT, Event::Exits(id, 1)));
+                    }
                 }
             }
             Step::Faults { builds, starts } => {
@@ -298,7 +309,7 @@ impl Simulation {
                 self.turn = true;
             }
             Event::CallEnds(id) => self.call_ended(&id),
-            Event::Exits(id) => self.exited(&id, 0),
+            Event::Exits(id, code) => self.exited(&id, code),
         }
     }
 
@@ -330,6 +341,11 @@ impl Simulation {
         self.granted(grants);
     }
 
+    fn is_known(&self, revision: &Revision) -> bool {
+        let known = [self.desired.as_ref().ok(), self.serving.as_ref()];
+        known.iter().flatten().any(|t| t.revision == *revision)
+    }
+
     fn failed(&mut self, revision: &Revision, reason: Reason) {
         let attempts = self.failures.get(revision).map_or(0, |f| f.attempts) + 1;
         self.failures
@@ -351,7 +367,7 @@ impl Simulation {
         self.granted(ended.grants);
         if revision.is_some_and(|r| is_single(&r)) {
             self.events
-                .push((self.now + EXIT, Event::Exits(id.to_owned())));
+                .push((self.now + EXIT, Event::Exits(id.to_owned(), 0)));
         }
     }
 
@@ -372,8 +388,14 @@ impl Simulation {
         } else if !matches!(
             removed.phase,
             Phase::Leaving(_) | Phase::Draining | Phase::Condemned
-        ) {
+        ) && self.is_known(&instance.revision)
+        {
+            let in_call = removed.busy || matches!(removed.phase, Phase::Broken(_));
+            let crash = if in_call { Crash::InCall } else { Crash::Idle };
             self.failed(&instance.revision, Reason::CrashLoop);
+            if let Some(failure) = self.failures.get_mut(&instance.revision) {
+                failure.crash = Some(crash);
+            }
         }
     }
 
@@ -504,8 +526,11 @@ impl Simulation {
             self.images.insert(image.clone(), ImageState::Building);
             self.events.push((self.now + BUILD, Event::Built(image)));
         }
-        self.failures
-            .retain(|revision, _| !plan.forgive.contains(revision));
+        let known = [self.desired.as_ref().ok(), self.serving.as_ref()];
+        self.failures.retain(|revision, _| {
+            known.iter().flatten().any(|t| t.revision == *revision)
+                && !plan.forgive.contains(revision)
+        });
         if plan.refuse.is_some() {
             self.slots.dismiss();
             self.waiting.clear();
@@ -695,6 +720,7 @@ fn failure(reason: Reason, attempts: u32, now: Instant) -> Failure {
         message: "a fault".to_owned(),
         attempts,
         retry_at: BACKOFF.next(attempts, now),
+        crash: None,
     }
 }
 

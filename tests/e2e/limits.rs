@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -332,7 +333,7 @@ async fn processes_serve_like_containers_and_end_with_the_server() {
         .await;
         server.ready("plain").await;
         let first = server.instances("plain", "ready").await.remove(0);
-        assert_eq!(told(&first).len(), 1);
+        assert_eq!(told(&first).len(), 2, "init and program");
         let code =
             "module.exports = async (c) => { if (c.bad) throw new Error('thrown'); return 'two' }";
         save(&server, "plain", code, "two").await;
@@ -346,7 +347,7 @@ async fn processes_serve_like_containers_and_end_with_the_server() {
         server.call("plain", json!({})).await.expect(200);
 
         let second = server.instances("plain", "ready").await.remove(0);
-        assert_eq!(told(&second).len(), 1);
+        assert_eq!(told(&second).len(), 2, "init and program");
         server.signal(signal);
         server.end().await;
         wait_until("no child is left", SOON, async || {
@@ -354,6 +355,67 @@ async fn processes_serve_like_containers_and_end_with_the_server() {
         })
         .await;
     }
+}
+
+/// Starts a program in a session of its own, and then takes its time.
+const PARENT: &str = "
+const child = require('child_process')
+module.exports = (context, cb) => {
+  child.spawn('sleep', ['1000'], {detached: true, env: process.env})
+  console.log('spawned')
+  setTimeout(() => cb('late'), context.ms || 0)
+}";
+
+#[tokio::test]
+async fn processes_are_not_outlived_by_what_they_started() {
+    for signals in [&[Signal::KILL][..], &[Signal::INT, Signal::INT]] {
+        let home = Arc::new(Home::new());
+        let server = process_server(&home).await;
+        save(&server, "parent", PARENT, "late").await;
+        let instance = server.instances("parent", "ready").await.remove(0);
+        let request = server.request(reqwest::Method::POST, "/functions/parent");
+        let call = tokio::spawn(request.json(&json!({"ms": 60_000})).send());
+        wait_until("two programs were started", SOON, async || {
+            (told(&instance).len() == 4).then_some(())
+        })
+        .await;
+        let run_root = run_root(&told(&instance)[0]);
+        assert!(run_root.exists());
+        for signal in signals {
+            server.signal(*signal);
+            wait_until("the signal counts", SOON, async || {
+                let drains = server.said().contains("Draining");
+                (drains || server.ended().is_some()).then_some(())
+            })
+            .await;
+        }
+        let code = server.end().await.code();
+        wait_until("nothing is left", SOON, async || {
+            told(&instance).is_empty().then_some(())
+        })
+        .await;
+        let answer = call.await.unwrap();
+        assert!(answer.is_err() || answer.unwrap().status() == 502);
+        if signals.len() == 2 {
+            assert_eq!(code, Some(1), "a call was cut");
+            let said = server.said();
+            assert!(said.contains("instances ended with it"), "{said}");
+            assert!(!run_root.exists(), "no directory is left");
+        }
+    }
+}
+
+/// Where the directories of instances are, as a process was told.
+fn run_root(pid: &str) -> PathBuf {
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    let socket = environment
+        .split('\0')
+        .find_map(|variable| variable.strip_prefix("FAAS_SOCKET="));
+    Path::new(socket.unwrap())
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .into()
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod care;
 mod crash;
 mod edge;
 mod engine;
+mod exits;
 mod hostile;
 mod limits;
 mod lossless;

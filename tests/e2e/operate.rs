@@ -9,8 +9,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, Reply, SOON, Server, Shared, Start, Streaming, client, exchange, function, has_docker,
-    node, wait_until,
+    Home, Reply, SOON, Server, Shared, Start, Streaming, client, exchange, fresh, function,
+    has_docker, inline, node, wait_until,
 };
 
 static SERVER: Shared = Shared::new();
@@ -278,14 +278,11 @@ async fn a_build_is_followed_while_it_runs() {
     let server = server().await;
     let dockerfile = format!(
         "FROM busybox:1\nRUN echo first {} && sleep 3\nRUN echo second && exit 1\n",
-        crate::support::fresh()
+        fresh()
     );
     let files = json!({"Dockerfile": dockerfile});
     server
-        .apply(
-            "building",
-            crate::support::inline("dockerfile", files, json!({})),
-        )
+        .apply("building", inline("dockerfile", files, json!({})))
         .await;
     server
         .condition("building", "Ready", |c| c["reason"] == "Building")
@@ -299,6 +296,63 @@ async fn a_build_is_followed_while_it_runs() {
     );
     let message = server.fails("building", "BuildFailed").await;
     assert!(message.contains("echo second"), "the step: {message}");
+}
+
+#[tokio::test]
+async fn builds_that_wait_are_told_from_those_that_run() {
+    if !has_docker("e2e queued builds") {
+        return;
+    }
+    let server = Start::default().at(&Arc::new(Home::new())).await;
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        let dockerfile = format!(
+            "FROM busybox:1\nRUN : {} && echo runs; exec sleep 1000\n",
+            fresh()
+        );
+        let files = json!({"Dockerfile": dockerfile});
+        server
+            .apply(name, inline("dockerfile", files, json!({})))
+            .await;
+    }
+    let reasons = async || {
+        let mut reasons = Vec::new();
+        for name in names {
+            let object = server.object(name).await?;
+            let conditions = object["status"]["conditions"].as_array()?.clone();
+            let ready = conditions.into_iter().find(|c| c["type"] == "Ready")?;
+            reasons.push((ready["reason"].as_str()?.to_owned(), name));
+        }
+        reasons.sort();
+        Some(reasons)
+    };
+    let queued = wait_until("two are built and two wait", SOON, async || {
+        let state = server.get("/status").await.json()["loop"].clone();
+        let counts = (state["building"].as_u64(), state["queuedBuilds"].as_u64());
+        let reasons = reasons().await?;
+        let words: Vec<_> = reasons.iter().map(|(reason, _)| reason.as_str()).collect();
+        let is_it =
+            counts == (Some(2), Some(2)) && words == ["Building", "Building", "Queued", "Queued"];
+        is_it.then(|| reasons.into_iter().skip(2).map(|(_, name)| name))
+    })
+    .await;
+    // The log of a build that waits can be followed from now on.
+    let waiting: Vec<_> = queued.collect();
+    let url = server.url(&format!("/functions/{}/build-log?follow=true", waiting[0]));
+    let mut log = Streaming(client().get(url).send().await.unwrap());
+    for name in names.iter().filter(|name| !waiting.contains(name)) {
+        server
+            .delete(&format!("/functions/{name}"))
+            .await
+            .expect(202);
+    }
+    log.until("\nruns\n").await;
+    for name in waiting {
+        server
+            .delete(&format!("/functions/{name}"))
+            .await
+            .expect(202);
+    }
 }
 
 #[tokio::test]

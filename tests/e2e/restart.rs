@@ -195,7 +195,9 @@ async fn a_second_signal_leaves_at_once_and_the_next_start_adopts() {
     .await;
     assert!(server.ended().is_none(), "a call runs, so it waits");
     server.signal(Signal::INT);
-    server.end().await;
+    assert_eq!(server.end().await.code(), Some(1), "a call was cut");
+    let said = server.said();
+    assert!(said.contains("adopted at the next start"), "{said}");
     assert!(
         !call.is_finished() || call.await.unwrap().is_err(),
         "the call was cut off"

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
 use crate::support::{
-    self, Home, Reply, SOON, Server, Shared, Start, has_docker,
+    self, Home, Reply, SOON, Server, Shared, Start,
+    fault::{ALWAYS, Fault, Faulty},
+    has_docker,
     upload::{encoded, tar_of},
     wait_until,
 };
@@ -188,6 +190,52 @@ async fn a_failing_build_tells_its_step_and_last_words() {
         .call("unbuildable", json!({}))
         .await
         .refused(503, "BuildFailed");
+}
+
+/// The controller goes on trying, but whoever uploads learns at once what is wrong.
+#[tokio::test]
+async fn an_image_that_cannot_be_pulled_is_told_at_once() {
+    if !has_docker("e2e unpullable upload") {
+        return;
+    }
+    let server = server().await;
+    // Nobody listens there.
+    let dockerfile = "FROM 127.0.0.1:1/nothing:1\nCMD [\"true\"]\n";
+    for _ in 0..2 {
+        let reply = upload(&server, "unpulled", &tar_of(&[("Dockerfile", dockerfile)])).await;
+        explained(&reply.refused(400, "PullFailed"), "127.0.0.1:1/nothing:1");
+    }
+    server.fails("unpulled", "PullFailed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_the_engine_is_not_fit_for_is_told_so() {
+    if !has_docker("e2e unbuilt upload") {
+        return;
+    }
+    let engine = Faulty::new();
+    let home = Arc::new(Home::new());
+    let server = Start::default().engine(engine.address()).at(&home).await;
+    let tar = tar_of(&[("index.js", "module.exports = async () => 'built'")]);
+    let full = json!({"message": "write /layer: no space left on device"}).to_string();
+    engine.on("POST", "/build?", 1, Fault::Answer(500, full));
+    let reply = upload(&server, "hindered", &tar).await;
+    let reply = reply.refused(503, "NoSpace");
+    explained(&reply, "no space left on device");
+    assert!(reply.header("retry-after").parse::<u32>().unwrap() > 0);
+    server.ready("hindered").await;
+
+    let ill = json!({"message": "I have a bad day"}).to_string();
+    engine.on("POST", "/build?", 1, Fault::Answer(500, ill.clone()));
+    let tar = tar_of(&[("index.js", "module.exports = async () => 'again'")]);
+    upload(&server, "hindered", &tar).await.expect(200);
+    assert_eq!(server.call("hindered", json!({})).await.response(), "again");
+
+    engine.on("POST", "/build?", ALWAYS, Fault::Answer(500, ill));
+    let tar = tar_of(&[("index.js", "module.exports = async () => 'never'")]);
+    let reply = upload(&server, "hindered", &tar).await;
+    explained(&reply.refused(503, "EngineUnavailable"), "I have a bad day");
+    assert_eq!(server.call("hindered", json!({})).await.response(), "again");
 }
 
 #[tokio::test]

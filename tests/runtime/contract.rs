@@ -239,6 +239,8 @@ pub async fn logs_are_read_and_followed(bench: &Bench) {
     let tail: Vec<_> = soon("the tail", tail.collect::<Vec<_>>()).await;
     let bytes: Vec<u8> = tail.iter().flat_map(|piece| piece.bytes.to_vec()).collect();
     assert_eq!(String::from_utf8_lossy(&bytes), "line 8\nlate\n");
+    let last = bench.runtime.stop(&spec.id, Duration::ZERO).await.unwrap();
+    assert!(last.ends_with(b"line 8\nlate\n"), "{last:?}");
     bench.stop(&spec).await;
     soon("a follower's end", async {
         while pieces.next().await.is_some() {}

@@ -37,6 +37,7 @@ fn bench() -> Bench {
         images,
         node: "node".into(),
         path: PATH.to_owned(),
+        state: dir.path().to_owned(),
     };
     Bench {
         runtime: Arc::new(ProcessRuntime::new(settings).unwrap()),
@@ -78,7 +79,7 @@ async fn what_a_child_started_ends_with_it() {
     let socket = bench.runtime.start(&spec).await.unwrap().socket;
     let spawn = "child.spawn('sleep', ['1000']).pid";
     assert!(invoke(&socket, spawn).await.parse::<u32>().is_ok());
-    assert_eq!(processes(&spec.id).len(), 2);
+    assert_eq!(processes(&spec.id).len(), 3, "init, program and its child");
     invoke(&socket, "setImmediate(() => process.exit(1))").await;
     until("both are gone", || processes(&spec.id).is_empty()).await;
     bench.stop(&spec).await;
@@ -118,7 +119,11 @@ const SERVER: &str = "process::a_server_that_waits_for_its_end";
 async fn a_server_that_waits_for_its_end() {
     let bench = bench();
     let spec = bench.spec(&[("MODE", "stubborn")]);
-    bench.runtime.start(&spec).await.unwrap();
+    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    for detached in [false, true] {
+        let spawn = format!("child.spawn('sleep', ['1000'], {{detached: {detached}}}).pid");
+        assert!(invoke(&socket, &spawn).await.parse::<u32>().is_ok());
+    }
     println!("\ninstance {}", spec.id);
     // Nobody kills it where ignored tests are run too.
     let pending = std::future::pending::<()>();
@@ -136,10 +141,13 @@ async fn children_end_with_a_killed_server() {
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let id = lines.find_map(|line| line.unwrap().strip_prefix("instance ").map(str::to_owned));
     let id = id.unwrap();
-    assert_eq!(processes(&id).len(), 1);
+    assert_eq!(processes(&id).len(), 4, "init, program and its children");
     server.kill().unwrap();
     server.wait().unwrap();
-    until("the child is gone", || processes(&id).is_empty()).await;
+    until("all are gone, whatever session they are in", || {
+        processes(&id).is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,6 +172,7 @@ async fn a_program_that_is_not_there_is_told() {
         images: dir.path().to_owned(),
         node: "no-such-node".into(),
         path: PATH.to_owned(),
+        state: dir.path().to_owned(),
     };
     let bench = bench();
     let runtime = ProcessRuntime::new(settings).unwrap();

@@ -35,14 +35,26 @@ impl Init {
         Self::start_in(TempDir::new().unwrap(), behaviour)
     }
 
+    /// The same as a child of `faas`, with the lifeline as its input.
+    pub fn start_child(behaviour: &[&str]) -> Self {
+        let mut init = Command::new(INIT);
+        init.arg("--child").stdin(Stdio::piped());
+        Self::run(init, TempDir::new().unwrap(), behaviour)
+    }
+
     /// The same, in a directory that was prepared.
     pub fn start_in(directory: TempDir, behaviour: &[&str]) -> Self {
-        let mut child = Command::new(INIT)
+        let mut init = Command::new(INIT);
+        init.stdin(Stdio::null());
+        Self::run(init, directory, behaviour)
+    }
+
+    fn run(mut init: Command, directory: TempDir, behaviour: &[&str]) -> Self {
+        let mut child = init
             .arg(PROGRAM)
             .args(behaviour)
             .env("FAAS_SOCKET", directory.path().join("fn.sock"))
             .env("PORT", free_port().to_string())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

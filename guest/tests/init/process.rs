@@ -113,3 +113,32 @@ fn a_child_that_holds_the_log_does_not_hold_up_the_end() {
     assert!(runs(pid));
     kill(pid, libc::SIGKILL);
 }
+
+#[test]
+fn a_child_of_faas_leaves_nothing_that_ran_away() {
+    let mut init = Init::start_child(&["leave", "away"]);
+    let pid = init.line().replace("left ", "").parse().unwrap();
+    assert_eq!(init.ended().code(), Some(3));
+    assert!(!runs(pid), "the init waits for it");
+}
+
+#[test]
+fn a_child_of_faas_ends_with_its_lifeline() {
+    let mut init = Init::start_child(&["stay", "away"]);
+    let pid = init.line().replace("left ", "").parse().unwrap();
+    drop(init.child.stdin.take());
+    assert_eq!(init.ended().code(), Some(137));
+    assert!(
+        !runs(pid),
+        "and all that it started, whatever group that is in"
+    );
+}
+
+#[test]
+fn the_program_ends_with_an_init_that_was_killed() {
+    let mut init = Init::start_child(&["wait"]);
+    let pid = init.line().replace("waiting ", "").parse().unwrap();
+    init.signal(libc::SIGKILL);
+    init.ended();
+    until("the program is gone", || (!runs(pid)).then_some(()));
+}

@@ -27,7 +27,16 @@ fn main() {
         ["orphans", count] => orphans(count.parse().unwrap()),
         ["parent"] => drop(spawn(&["leaf"])),
         ["leaf"] => {}
-        ["leave", how] => leave(how),
+        ["leave", how] => {
+            leave(how);
+            process::exit(3);
+        }
+        ["stay", how] => {
+            leave(how);
+            loop {
+                thread::park();
+            }
+        }
         ["hold", how] => hold(how),
         ["echo", host] => echo(host),
         ["once"] => once(),
@@ -101,6 +110,7 @@ fn children(parent: u32) -> Vec<u32> {
 }
 
 /// Ends while a child goes on that holds the log.
+#[allow(clippy::zombie_processes, reason = "somebody else has to see to it")]
 fn leave(how: &str) {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["hold", how])
@@ -112,7 +122,6 @@ fn leave(how: &str) {
     let mut input = child.stdin.take().unwrap();
     while input.write_all(b"?").is_ok() {}
     say(&format!("left {}", child.id()));
-    process::exit(3);
 }
 
 fn hold(how: &str) {

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures::future::join_all;
+use jiff::Timestamp;
 use tokio::task::AbortHandle;
 
 use crate::{
@@ -78,31 +80,43 @@ impl Controller {
         let (this, key, id) = (Arc::clone(self), key.clone(), id.clone());
         self.tasks.spawn(async move {
             crash::point(Point::Stopping);
-            this.end(&id, grace).await;
+            let log = this.end(&id, grace).await;
             if let Some(removed) = removed {
                 removed.instance.gone.cancel();
             }
             if let Some(entry) = this.entries().get_mut(&key) {
                 entry.moving.remove(&id);
+                entry.last_words.ended(&id, &log, Timestamp::now());
             }
             this.turns.request(&key);
         });
     }
 
-    /// Ends an instance of whoever it is. Comes back when the engine has confirmed.
-    pub(in crate::controller) async fn end(&self, id: &InstanceId, grace: Duration) {
+    /// Ends an instance of whoever it is. Comes back when the engine has confirmed, with the end of its log.
+    pub(in crate::controller) async fn end(&self, id: &InstanceId, grace: Duration) -> Bytes {
         let mut attempts = 0;
-        while let Err(error) = self.ports.runtime.stop(id, grace).await {
+        let log = loop {
+            let error = match self.ports.runtime.stop(id, grace).await {
+                Ok(log) => break log,
+                Err(error) => error,
+            };
             attempts += 1;
             self.metrics.error(Reason::CleanupFailed.into());
             tracing::warn!(instance = %id, %error, attempts, "Instance could not be ended; trying again");
             let now = Instant::now();
             let at = BACKOFF.next(attempts, now).unwrap_or(now);
             tokio::time::sleep_until(at.into()).await;
-        }
+        };
         self.capacity.give_back(id);
         self.feed_starving();
         tracing::info!(instance = %id, "Instance is gone");
+        log
+    }
+
+    /// The server ends at once. Says whether instances live on.
+    pub async fn abandon(&self) -> bool {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.ports.runtime.abandon().await
     }
 
     /// The server ends, and with it all instances and what only a running server needs. What is not gone in time is

@@ -46,19 +46,21 @@ fn an_image_that_many_want_is_built_once() {
     let images = Images::default();
     assert_eq!(want(&images, "i", "a"), ImageState::Missing);
     assert_eq!(want(&images, "i", "b"), ImageState::Missing);
-    assert!(images.begin(&name("i"), wall(1)).is_some());
-    assert!(
-        images.begin(&name("i"), wall(1)).is_none(),
-        "it is being built"
-    );
+    assert!(images.enqueue(&name("i")).is_some());
+    assert!(images.enqueue(&name("i")).is_none(), "it is being built");
+    assert_eq!(want(&images, "i", "c"), ImageState::Queued);
+    assert_eq!((images.queued(), images.building()), (1, 0));
+    let told: HashSet<_> = images.begin(&name("i"), wall(1)).into_iter().collect();
+    assert_eq!(told, HashSet::from([key("a"), key("b"), key("c")]));
+    assert!(images.enqueue(&name("i")).is_none(), "it is being built");
     assert_eq!(want(&images, "i", "c"), ImageState::Building);
-    assert_eq!(images.building(), 1);
+    assert_eq!((images.queued(), images.building()), (0, 1));
     let waiting = end(&images, Ok(()), Instant::now());
     assert_eq!(waiting, HashSet::from([key("a"), key("b"), key("c")]));
     assert_eq!(want(&images, "i", "a"), ImageState::Ready);
-    assert!(images.begin(&name("i"), wall(1)).is_none(), "it is there");
+    assert!(images.enqueue(&name("i")).is_none(), "it is there");
     assert!(
-        images.begin(&name("unknown"), wall(1)).is_none(),
+        images.enqueue(&name("unknown")).is_none(),
         "nobody wants it"
     );
 }
@@ -69,14 +71,14 @@ async fn a_build_that_nobody_wants_any_more_is_ended_with_its_log() {
     for function in ["a", "b"] {
         want(&images, "i", function);
     }
-    let log = images.begin(&name("i"), wall(1)).unwrap();
+    let log = images.enqueue(&name("i")).unwrap();
     let task = tokio::spawn(std::future::pending::<()>());
     images.carried_by(&name("i"), task.abort_handle());
     want(&images, "other", "a");
-    assert_eq!(images.building(), 1, "b wants it still");
+    assert_eq!(images.queued(), 1, "b wants it still");
     assert!(!task.is_finished());
     images.forget(&key("b"));
-    assert_eq!(images.building(), 0);
+    assert_eq!(images.queued(), 0);
     assert!(task.await.unwrap_err().is_cancelled());
     let followed: Vec<_> = futures::StreamExt::collect(log.read(true)).await;
     assert_eq!(followed.len(), 0, "whoever follows the log is let go");
@@ -86,7 +88,7 @@ async fn a_build_that_nobody_wants_any_more_is_ended_with_its_log() {
 async fn a_build_that_nobody_wants_before_it_has_a_task_is_ended_too() {
     let images = Images::default();
     want(&images, "i", "a");
-    images.begin(&name("i"), wall(1)).unwrap();
+    images.enqueue(&name("i")).unwrap();
     images.forget(&key("a"));
     let task = tokio::spawn(std::future::pending::<()>());
     images.carried_by(&name("i"), task.abort_handle());
@@ -100,7 +102,7 @@ fn failures_are_judged_and_tried_again_later_and_later() {
     want(&images, "i", "a");
     for (attempts, wait) in [(1, 1), (2, 2), (3, 4)] {
         assert!(
-            images.begin(&name("i"), wall(1)).is_some(),
+            images.enqueue(&name("i")).is_some(),
             "a failed one may begin again"
         );
         end(&images, Err(&pull_error()), now);
@@ -109,6 +111,7 @@ fn failures_are_judged_and_tried_again_later_and_later() {
             message: pull_error().to_string(),
             attempts,
             retry_at: Some(now + Duration::from_secs(wait)),
+            crash: None,
         };
         assert_eq!(want(&images, "i", "a"), ImageState::Failed(expected));
     }
@@ -135,7 +138,7 @@ fn only_the_sources_own_faults_are_final() {
     ];
     for (error, reason, again) in table {
         let error = error("words".to_owned());
-        images.begin(&name("i"), wall(1)).unwrap();
+        images.enqueue(&name("i")).unwrap();
         end(&images, Err(&error), Instant::now());
         let ImageState::Failed(failure) = want(&images, "i", "a") else {
             panic!("{error}")
@@ -156,6 +159,7 @@ fn the_engine_tells_what_is_there() {
         assert_eq!(want(&images, image, function), ImageState::Ready, "{image}");
     }
     want(&images, "k", "d");
+    images.enqueue(&name("k"));
     images.begin(&name("k"), wall(1));
     images.observed(&set(&["j"]), ours);
     for (image, function, expected) in [
@@ -175,9 +179,9 @@ fn a_lost_image_is_missing_but_a_build_goes_on() {
     want(&images, "i", "a");
     images.lost(&name("i"));
     assert_eq!(want(&images, "i", "a"), ImageState::Missing);
-    images.begin(&name("i"), wall(1)).unwrap();
+    images.enqueue(&name("i")).unwrap();
     images.lost(&name("i"));
-    assert_eq!(want(&images, "i", "a"), ImageState::Building);
+    assert_eq!(want(&images, "i", "a"), ImageState::Queued);
     images.observed(&set(&["unwanted"]), |_| true);
     images.lost(&name("unwanted"));
     assert_eq!(images.lock().len(), 1, "what nobody wants is forgotten");
@@ -188,9 +192,12 @@ fn the_last_build_is_told() {
     let images = Images::default();
     want(&images, "i", "a");
     assert!(images.last_build(&name("i")).is_none());
-    let log = images.begin(&name("i"), wall(2)).unwrap();
+    let log = images.enqueue(&name("i")).unwrap();
+    assert!(images.last_build(&name("i")).is_none(), "it is queued");
+    assert!(Arc::ptr_eq(&images.log(&name("i")).unwrap(), &log));
+    images.begin(&name("i"), wall(2));
     log.write(b"step 1");
-    let last = |images: &Images| images.last_build(&name("i")).unwrap().0;
+    let last = |images: &Images| images.last_build(&name("i")).unwrap();
     let running = LastBuild {
         start_time: Time(wall(2)),
         completion_time: None,

@@ -15,7 +15,7 @@ use crate::{
         Revision,
         status::{find, is_true},
     },
-    plan::Manners,
+    plan::{Crash, Manners},
 };
 
 fn target(name: &str, min: u32) -> Target {
@@ -57,6 +57,7 @@ fn failure(attempts: u32, again: bool) -> Failure {
         message: "it exits at once".to_owned(),
         attempts,
         retry_at: again.then(Instant::now),
+        crash: None,
     }
 }
 
@@ -189,6 +190,38 @@ fn each_condition_says_what_it_is_about() {
         "Serving=True Ready",
     ];
     assert_eq!(conditions(&Known::served(0), &world()), expected);
+}
+
+#[test]
+fn calls_that_crash_are_told_of_where_nothing_else_answers() {
+    let crashes = |attempts| Failure {
+        reason: Reason::CrashLoop,
+        crash: Some(Crash::InCall),
+        ..failure(attempts, true)
+    };
+    let ready = || vec![instance("a", Phase::Ready)];
+    for (min, attempts, instances, expected) in [
+        (0, 1, vec![], "Idle"),
+        (0, 2, vec![], "CrashLoop"),
+        (0, 9, ready(), "Ready"),
+        (1, 9, ready(), "Ready"),
+        (1, 1, vec![], "CrashLoop"),
+        (2, 2, ready(), "CrashLoop"),
+    ] {
+        let world = World {
+            failure: Some(crashes(attempts)),
+            instances,
+            ..world()
+        };
+        let (_, reason, word) = summary(&Known::served(min), &world);
+        assert_eq!(reason, expected, "{min} {attempts}");
+        let retried = if expected == "CrashLoop" {
+            "InProgress"
+        } else {
+            "Current"
+        };
+        assert_eq!(word, retried, "{min} {attempts}");
+    }
 }
 
 #[test]

@@ -224,12 +224,45 @@ fn a_single_call_instance_leaves_by_itself_unless_its_place_is_needed() {
 }
 
 #[test]
+fn what_a_call_broke_off_on_may_crash_by_itself() {
+    let a = Target {
+        min: 1,
+        ..target("a")
+    };
+    let broken = || instance("a", "1", Phase::Broken(ago(1)));
+    let world = World {
+        instances: vec![broken(), ready("a", "2")],
+        ..proven()
+    };
+    let left = Plan {
+        wake: Some(from_now(4)),
+        ..nothing()
+    };
+    assert_eq!(steady(&a, &world), left);
+    let world = World {
+        instances: vec![broken()],
+        ..proven()
+    };
+    let replaced = Plan {
+        start: starts("a", 1),
+        ..left
+    };
+    assert_eq!(steady(&a, &world), replaced, "it counts no more");
+    assert_eq!(
+        dismantle(&world).stop,
+        [Stop::Kill("1".to_owned())],
+        "nobody is told any more"
+    );
+}
+
+#[test]
 fn what_is_out_of_service_is_cleaned_up() {
     let a = target("a");
     let id = || "1".to_owned();
     for (phase, idle_stop, busy_stop) in [
         (Phase::Condemned, Some(Stop::Kill(id())), None),
         (Phase::Draining, Some(Stop::Drained(id())), None),
+        (Phase::Broken(ago(5)), Some(Stop::Kill(id())), None),
         (Phase::Stopping, None, None),
     ] {
         for name in ["a", "other"] {

@@ -28,6 +28,7 @@ fn a_source_that_cannot_be_read_now_is_tried_again() {
             message: second.message.clone(),
             attempts: 2,
             retry_at: second.retry_at,
+            crash: None,
         }),
         ..nothing()
     };
@@ -98,6 +99,50 @@ fn failures_are_tried_again_in_their_time() {
 }
 
 #[test]
+fn calls_that_crash_hold_back_warm_starts_and_no_caller() {
+    let a = Target {
+        min: 2,
+        ..target("a")
+    };
+    let crashes = |attempts, retry_at| Failure {
+        crash: Some(Crash::InCall),
+        ..failure(attempts, Some(retry_at))
+    };
+    let world = |failure: &Failure, waiting| World {
+        failure: Some(failure.clone()),
+        waiting,
+        ..proven()
+    };
+    let many = 2 * ATTEMPTS;
+    let later = crashes(many, from_now(60));
+    assert_eq!(steady(&a, &world(&later, 0)), wake(from_now(60)));
+    let called = Plan {
+        start: starts("a", 1),
+        wake: Some(from_now(90)),
+        ..nothing()
+    };
+    assert_eq!(
+        steady(&a, &world(&later, 1)),
+        called,
+        "another call may do better"
+    );
+    let due = steady(&a, &world(&crashes(many, *NOW), 0));
+    assert_eq!(due.start, starts("a", 1), "warm ones are never given up");
+    let idle = Failure {
+        crash: Some(Crash::Idle),
+        ..later
+    };
+    let refused = steady(&a, &world(&idle, 1));
+    assert_eq!(
+        refused.refuse,
+        Some(idle),
+        "it would not live to take a call"
+    );
+    let over = steady(&target("a"), &world(&crashes(many, ago(30)), 0));
+    assert_eq!(over.forgive, [revision("a")]);
+}
+
+#[test]
 fn refusals() {
     let a = target("a");
     let no = blocked();
@@ -113,6 +158,7 @@ fn refusals() {
         message: no.message.clone(),
         attempts: 0,
         retry_at: None,
+        crash: None,
     };
     let with = |failure: &Failure| World {
         failure: Some(failure.clone()),

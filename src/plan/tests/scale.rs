@@ -16,6 +16,7 @@ fn a_new_function_is_built_and_proven_once() {
                 ..nothing()
             },
         ),
+        ("about to be built", image(ImageState::Queued), nothing()),
         ("being built", image(ImageState::Building), nothing()),
         (
             "built",

@@ -224,6 +224,29 @@ fn the_condemned_get_no_more_calls() {
 }
 
 #[test]
+fn what_a_call_broke_off_on_gets_no_more_calls() {
+    let mut slots = two();
+    take(&mut slots).unwrap();
+    let began = Instant::now();
+    assert!(slots.broke("1", began));
+    assert!(
+        slots.broke("1", began + Duration::from_secs(1)),
+        "so did another call"
+    );
+    assert_eq!(phase(&slots, "1"), Some(Phase::Broken(began)));
+    assert_eq!(take(&mut slots).as_deref(), Some("2"));
+    assert_eq!(end(&mut slots, "1"), (vec![], true));
+    assert!(slots.condemn("1"));
+    assert!(slots.broke("1", began));
+    assert_eq!(
+        phase(&slots, "1"),
+        Some(Phase::Condemned),
+        "nothing worse can come"
+    );
+    assert!(!slots.broke("unknown", began));
+}
+
+#[test]
 fn the_end_of_a_call_after_its_instance_is_no_matter() {
     let mut slots = two();
     take(&mut slots).unwrap();
@@ -249,6 +272,7 @@ enum Step {
     End(u8),
     Retire(u8),
     Condemn(u8),
+    Break(u8),
     Settle(u8),
     Remove(u8),
     Serve(u8, u32, u8),
@@ -264,6 +288,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => any::<u8>().prop_map(Step::End),
         2 => any::<u8>().prop_map(Step::Retire),
         1 => any::<u8>().prop_map(Step::Condemn),
+        1 => any::<u8>().prop_map(Step::Break),
         3 => any::<u8>().prop_map(Step::Settle),
         1 => any::<u8>().prop_map(Step::Remove),
         2 => (0_u8..4, 1_u32..4, 0_u8..3).prop_map(|(r, c, m)| Step::Serve(r, c, m)),
@@ -360,6 +385,7 @@ impl Model {
             Step::Answer(n)
             | Step::Retire(n)
             | Step::Condemn(n)
+            | Step::Break(n)
             | Step::Settle(n)
             | Step::Remove(n) => {
                 if let Some(id) = self.pick(n) {
@@ -378,6 +404,7 @@ impl Model {
                 assert_eq!(self.slots.retire(id), !busy);
             }
             Step::Condemn(_) => assert!(self.slots.condemn(id)),
+            Step::Break(_) => assert!(self.slots.broke(id, Instant::now())),
             Step::Settle(_) => {
                 let grants = self.slots.settle(id);
                 self.granted(grants);

@@ -9,9 +9,8 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use super::{
     container::OWNER,
     engine::{CHANGE, CallError, Engine, LOOK, found},
-    init::hex,
 };
-use crate::runtime::RuntimeError;
+use crate::runtime::{RuntimeError, init};
 
 mod firewall;
 
@@ -33,7 +32,7 @@ pub(super) type InUse = OwnedRwLockReadGuard<()>;
 impl InternetNetwork {
     pub(super) fn new(owner: &str, allow_host_reach: bool) -> Self {
         // Names of interfaces have at most 15 characters.
-        let digest = hex(&Sha256::digest(owner));
+        let digest = init::hex(&Sha256::digest(owner));
         Self {
             owner: owner.to_owned(),
             name: format!("faas-{owner}"),

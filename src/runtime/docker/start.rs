@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inner, container,
     engine::{CHANGE, CallError, LOOK, found},
-    facts, init, logs,
+    facts, logs,
 };
 use crate::{
     crash::{self, Point},
     runtime::{
-        InstanceSpec, Network, Observed, RuntimeError, probe,
+        InstanceSpec, Network, Observed, RuntimeError, init, probe,
         rundir::{InstanceDirs, Readers},
     },
 };
@@ -133,7 +133,7 @@ async fn launch(
 async fn clear(inner: &Inner, id: &str) {
     let removed = async {
         match inner.find(id).await? {
-            Some(container) => inner.remove(&container, Duration::ZERO).await,
+            Some(container) => inner.remove(&container, Duration::ZERO).await.map(drop),
             None => Ok(()),
         }
     };

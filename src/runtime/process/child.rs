@@ -1,11 +1,20 @@
-//! One child: its process group, its end, its log.
+//! One child, which is our init with the instance below it: its lifeline, its end, its log.
 
-use std::{io, os::fd::OwnedFd, os::unix::process::ExitStatusExt, process::ExitStatus, sync::Arc};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::{net::unix::pipe, process::Command, sync::watch};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    net::unix::pipe,
+    process::{ChildStdin, Command},
+    sync::watch,
+};
 
-use super::{log::Log, spawner::Spawner};
+use super::log::Log;
 use crate::runtime::{Observed, RuntimeError};
 
 /// A child that was started; it may have ended since.
@@ -15,7 +24,10 @@ pub struct Child {
     pub observed: Observed,
     /// What it wrote.
     pub log: Arc<Log>,
-    group: Pid,
+    /// Held open as long as the child may live: its init ends everything when this is closed, and the kernel closes it
+    /// when this server ends in whatever way.
+    lifeline: Mutex<Option<ChildStdin>>,
+    pid: Pid,
     end: watch::Receiver<Option<i64>>,
 }
 
@@ -23,34 +35,32 @@ impl Child {
     /// Starts a child, and two tasks that end with it: one waits for it, one reads what it writes.
     ///
     /// # Errors
-    /// `NotRunnable` when its program cannot be run.
-    pub async fn start(
-        spawner: &Spawner,
-        mut command: Command,
-        observed: Observed,
-    ) -> Result<Arc<Self>, RuntimeError> {
+    /// `NotRunnable` when it cannot be started.
+    pub fn start(mut command: Command, observed: Observed) -> Result<Arc<Self>, RuntimeError> {
         let program = command.as_std().get_program().to_os_string();
         let fail = |error: io::Error| {
             RuntimeError::NotRunnable(format!("cannot run {}: {error}", program.display()))
         };
         let output = pipe_into(&mut command).map_err(fail)?;
-        let mut process = spawner.spawn(command).await.map_err(fail)?;
-        let group = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let group = group.ok_or_else(|| fail(io::Error::other("it has no process id")))?;
+        // What a terminal sends to its foreground is for the server.
+        let command = command.stdin(Stdio::piped()).process_group(0);
+        let mut process = command.spawn().map_err(fail)?;
+        let lifeline = Mutex::new(process.stdin.take());
+        let pid = process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let pid = pid.ok_or_else(|| fail(io::Error::other("it has no process id")))?;
 
         let (ended, end) = watch::channel(None);
         let log = Arc::new(Log::default());
         tokio::spawn(Arc::clone(&log).fill(output));
         tokio::spawn(async move {
             let status = process.wait().await;
-            // What it left behind goes with it.
-            let _ = kill_process_group(group, Signal::KILL);
             ended.send_replace(Some(status.map_or(-1, code)));
         });
         Ok(Arc::new(Self {
             observed,
             log,
-            group,
+            lifeline,
+            pid,
             end,
         }))
     }
@@ -71,22 +81,26 @@ impl Child {
         ended.ok().and_then(|code| *code).unwrap_or(-1)
     }
 
-    /// Signals the whole group, unless the child has ended: its number may be another's then.
+    /// Signals the child, unless it has ended: its number may be another's then.
     pub fn signal(&self, signal: Signal) {
         if self.end.borrow().is_none() {
             // It may end at this moment.
-            let _ = kill_process_group(self.group, signal);
+            let _ = kill_process(self.pid, signal);
         }
+    }
+
+    /// Ends the child and all that it started, at once.
+    pub fn kill(&self) {
+        // An end of a pipe is whole after any panic.
+        let mut lifeline = self.lifeline.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(lifeline.take());
     }
 }
 
 /// One pipe for both streams, so that their order is kept.
 fn pipe_into(command: &mut Command) -> io::Result<pipe::Receiver> {
     let (reader, writer) = io::pipe()?;
-    command
-        .stdin(std::process::Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer);
+    command.stdout(writer.try_clone()?).stderr(writer);
     pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
 }
 

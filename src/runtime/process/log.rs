@@ -63,7 +63,7 @@ impl Log {
     /// The last `tail` lines, then with `follow` what comes. A follower who is too slow is told what it missed.
     pub fn read(&self, tail: u32, follow: bool) -> BoxStream<'static, Bytes> {
         let state = self.state();
-        let kept = Bytes::copy_from_slice(last_lines(&state.kept, tail));
+        let kept = Bytes::copy_from_slice(log_tail::lines(&state.kept, tail));
         let past = stream::iter(Some(kept).filter(|bytes| !bytes.is_empty()));
         match &state.followers {
             Some(sender) if follow => past.chain(follow_up(sender.subscribe())).boxed(),
@@ -86,6 +86,13 @@ impl Log {
     /// The end of it for an error message.
     pub fn last_words(&self) -> String {
         log_tail::text(&self.state().kept)
+    }
+
+    /// At most the last `limit` bytes.
+    pub fn end(&self, limit: usize) -> Bytes {
+        let state = self.state();
+        let excess = state.kept.len().saturating_sub(limit);
+        Bytes::copy_from_slice(&state.kept[excess..])
     }
 
     fn add(&self, bytes: &[u8]) {
@@ -118,39 +125,9 @@ fn follow_up(pieces: broadcast::Receiver<Bytes>) -> BoxStream<'static, Bytes> {
         .boxed()
 }
 
-/// The last `count` lines, of which the very last need not be whole.
-fn last_lines(log: &[u8], count: u32) -> &[u8] {
-    let body = log.strip_suffix(b"\n").unwrap_or(log);
-    let Some(before) = count.checked_sub(1) else {
-        return &[];
-    };
-    let breaks = body
-        .iter()
-        .enumerate()
-        .rev()
-        .filter(|(_, byte)| **byte == b'\n');
-    let start = breaks.map(|(at, _)| at + 1).nth(before as usize);
-    &log[start.unwrap_or(0)..]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_counted_from_the_end() {
-        for (log, count, expected) in [
-            (&b""[..], 3, &b""[..]),
-            (b"a\nb\nc\n", 0, b""),
-            (b"a\nb\nc\n", 1, b"c\n"),
-            (b"a\nb\nc\n", 2, b"b\nc\n"),
-            (b"a\nb\nc", 2, b"b\nc"),
-            (b"a\nb\n", 9, b"a\nb\n"),
-            (b"a\n\n", 1, b"\n"),
-        ] {
-            assert_eq!(last_lines(log, count), expected, "{log:?} {count}");
-        }
-    }
 
     #[test]
     fn memory_is_bounded() {

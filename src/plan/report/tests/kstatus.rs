@@ -54,6 +54,12 @@ fn the_table_of_kstatus() {
             ("Unknown", "Queued", "InProgress"),
         ),
         (
+            "in the queue",
+            &new,
+            image(ImageState::Queued),
+            ("Unknown", "Queued", "InProgress"),
+        ),
+        (
             "building",
             &new,
             image(ImageState::Building),
@@ -264,6 +270,7 @@ fn a_crash_counts_only_where_it_stands_in_the_way() {
 fn any_image() -> impl Strategy<Value = ImageState> {
     prop_oneof![
         1 => Just(ImageState::Missing),
+        1 => Just(ImageState::Queued),
         1 => Just(ImageState::Building),
         4 => Just(ImageState::Ready),
         1 => any_failure().prop_map(ImageState::Failed),

@@ -1,4 +1,4 @@
-//! Our init on the host's disk, where the engine mounts it from.
+//! Our init on the host's disk, where the engine mounts it from and children are started with it.
 
 use std::{
     fs, io,

@@ -1,0 +1,110 @@
+//! Instances that end by themselves: a single-call program has done its work, another one has crashed.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::{Controller, apply::may_exit};
+use crate::{
+    function::{Revision, status::Reason},
+    plan::{Crash, Failure, Phase},
+    pool::{self, slots::Removed},
+    runtime::Exit,
+    store::{EventRecord, EventType, Fact},
+};
+
+impl Controller {
+    /// An instance has ended by itself.
+    pub(super) async fn exited(self: &Arc<Self>, exit: Exit) {
+        let Some(pool) = self
+            .pools
+            .get(exit.function.namespace(), exit.function.name())
+        else {
+            return;
+        };
+        // Also of one that was given up already, when the call that it had broke off.
+        if exit.out_of_memory {
+            tracing::warn!(function = %exit.function, instance = %exit.id, "Instance ran out of memory; see spec.resources.memory");
+            self.metrics.error(Reason::OomKilled.into());
+        }
+        let Some(removed) = pool.remove(&exit.id) else {
+            return;
+        };
+        tracing::info!(function = %exit.function, instance = %exit.id, code = exit.code, "Instance exited");
+        removed.instance.gone.cancel();
+        self.judge(&exit, &removed).await;
+        self.turns.request(&exit.function);
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let log = this.end(&exit.id, Duration::ZERO).await;
+            if let Some(entry) = this.entries().get_mut(&exit.function) {
+                entry.last_words.exited(&exit, &log, Timestamp::now());
+            }
+        });
+    }
+
+    /// Learns from a good end, and notes a bad one.
+    async fn judge(&self, exit: &Exit, removed: &Removed<pool::Instance>) {
+        let revision = &removed.instance.revision;
+        let manners = {
+            let entries = self.entries();
+            let known = entries
+                .get(&exit.function)
+                .and_then(|e| e.revision(revision).cloned());
+            known.map(|d| self.manners(&d.target))
+        };
+        let Some(manners) = manners else { return };
+        if may_exit(manners) && exit.code == 0 && (removed.answered || removed.busy) {
+            // The engine's word may come before the answer does; that alone teaches nothing.
+            if removed.answered {
+                self.learn(revision, Fact::SingleCall).await;
+            }
+            if let Some(entry) = self.entries().get(&exit.function) {
+                self.route(entry);
+            }
+            return;
+        }
+        let expected = matches!(
+            removed.phase,
+            Phase::Leaving(_) | Phase::Draining | Phase::Condemned
+        );
+        if !expected || exit.out_of_memory {
+            let in_call = removed.busy || matches!(removed.phase, Phase::Broken(_));
+            let crash = if in_call { Crash::InCall } else { Crash::Idle };
+            self.crashed(exit, revision, crash).await;
+        }
+    }
+
+    /// Notes a crash where people look for it, and for the next plan.
+    async fn crashed(&self, exit: &Exit, revision: &Revision, crash: Crash) {
+        let reason = if exit.out_of_memory {
+            Reason::OomKilled
+        } else {
+            self.metrics.error(Reason::CrashLoop.into());
+            Reason::CrashLoop
+        };
+        let now = Instant::now();
+        let message = exit.to_string();
+        let failure = Failure {
+            reason,
+            message: message.clone(),
+            attempts: 0,
+            retry_at: Some(now),
+            crash: Some(crash),
+        };
+        let uid = match self.entries().get_mut(&exit.function) {
+            Some(entry) => {
+                entry.crashed(revision, failure, now);
+                entry.uid.clone()
+            }
+            None => return,
+        };
+        let event = EventRecord::new(EventType::Warning, reason.into(), message, Timestamp::now());
+        if let Err(error) = self.ports.store.record(&exit.function, &uid, event).await {
+            tracing::warn!(function = %exit.function, %error, "A crash could not be recorded as an event");
+        }
+    }
+}
