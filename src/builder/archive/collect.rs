@@ -124,10 +124,10 @@ pub(super) fn lossy(name: &[u8]) -> String {
 
 /// The plain form of a name: no leading `./`, no empty or `.` parts. Empty for the top itself.
 fn normalise(name: &[u8]) -> Result<String, ArchiveError> {
-    if name.contains(&0) {
-        return Err(ArchiveError::Nul(lossy(name)));
-    }
     let text = std::str::from_utf8(name).map_err(|_| ArchiveError::NotUtf8(lossy(name)))?;
+    if text.chars().any(|c| c.is_ascii_control()) {
+        return Err(ArchiveError::Control(text.into()));
+    }
     if text.starts_with('/') || text.split('/').any(|part| part == "..") {
         return Err(ArchiveError::Outside(text.into()));
     }

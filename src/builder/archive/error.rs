@@ -17,8 +17,12 @@ pub enum ArchiveError {
     Outside(String),
     #[error("entry {0:?} has a name that is not UTF-8: rename it")]
     NotUtf8(String),
-    #[error("entry {0:?} has a NUL in its name: rename it")]
-    Nul(String),
+    #[error("entry {0:?} has a control character in its name: rename it")]
+    Control(String),
+    #[error(
+        "what the archive says of entry {0:?} cannot be read, as with a line break in its name: rename it"
+    )]
+    Pax(String),
     #[error(
         "entry {0:?} has a part of over {COMPONENT_BYTES} bytes, or {PATH_BYTES} bytes in all: shorten it"
     )]

@@ -56,6 +56,11 @@ fn bad_entries_are_refused_by_name() {
             "\"/etc/passwd\" lies outside",
         ),
         (tar_of(&[file(&deep)]), "deeper than 32"),
+        (tar_of(&[file("a\nb")]), "\"a\\nb\" has a control character"),
+        (
+            tar_of(&[("a\tb/", Kind::Directory, b"")]),
+            "\"a\\tb/\" has a control character",
+        ),
         (tar_of(&[file("a"), file("./a")]), "\"a\" is there twice"),
         (tar_of(&[file("a"), file("a/b")]), "file and a directory"),
         (tar_of(&[file("a/b"), file("a")]), "file and a directory"),
@@ -78,7 +83,13 @@ fn bad_entries_are_refused_by_name() {
 
 #[test]
 fn names_that_are_not_text_are_refused() {
-    for (name, expected) in [(&b"\xff\xfe"[..], "not UTF-8"), (b"a\0b", "NUL")] {
+    for (name, expected) in [
+        (&b"\xff\xfe"[..], "not UTF-8"),
+        (b"a\0b", "\"a\\0b\" has a control"),
+        (b"a\nb/c", "cannot be read, as with a line break"),
+        (b"\x1b[2J", "\"\\u{1b}[2J\" has a control"),
+        (b"a\x7f", "control"),
+    ] {
         let mut builder = tar::Builder::new(Vec::new());
         builder.append_pax_extensions([("path", name)]).unwrap();
         let mut header = tar::Header::new_ustar();

@@ -62,6 +62,9 @@ fn take(
     let name = entry.path_bytes().into_owned();
     let (start, size) = (entry.raw_file_position(), entry.size());
     let shown = lossy(&name);
+    if has_unreadable_pax(entry) {
+        return Err(ArchiveError::Pax(shown));
+    }
     match entry.header().entry_type() {
         // Directories of the oldest dialect.
         EntryType::Regular if name.ends_with(b"/") && size == 0 => collector.directory(&name)?,
@@ -88,6 +91,15 @@ fn slice(tar: &[u8], start: u64, size: u64) -> Option<&[u8]> {
     let start = usize::try_from(start).ok()?;
     let end = start.checked_add(usize::try_from(size).ok()?)?;
     tar.get(start..end)
+}
+
+/// The reader passes over an extension that it does not understand, and so would take another name.
+fn has_unreadable_pax(entry: &mut Entry<'_, Reader<'_>>) -> bool {
+    match entry.pax_extensions() {
+        Ok(Some(mut extensions)) => extensions.any(|extension| extension.is_err()),
+        Ok(None) => false,
+        Err(_) => true,
+    }
 }
 
 /// Pax archives call a sparse file regular and say so only in their extension.
