@@ -14,8 +14,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use faas::builder::archive::{Context, Limits};
 use faas::function::crd::{self, Function};
-use faas::function::manifest::{ManifestError, Parsed, parse};
+use faas::function::manifest::{ManifestError, Parsed, parse, value};
 use faas::function::validate::{FieldError, validate};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -216,6 +218,46 @@ fn broken_text_is_told_with_its_place() {
 }
 
 const MINIMAL: &str = "apiVersion: faas.dev/v1alpha1\nkind: Function\nmetadata: {name: sum}\nspec: {language: node, source: {directory: .}}\n";
+
+#[test]
+fn a_bad_file_name_is_shown_so_that_it_can_be_seen() {
+    for (name, shown) in [
+        (
+            "a\nb",
+            r#"spec.source.inline: Invalid value: "a\nb": file names"#,
+        ),
+        (
+            "a\u{0}",
+            r#"spec.source.inline: Invalid value: "a\u0000": file"#,
+        ),
+        (
+            "../a",
+            r#"spec.source.inline: Invalid value: "../a": file names"#,
+        ),
+        ("b/\u{9b}", r"spec.source.inline[b/\u{9b}]: Invalid value"),
+    ] {
+        let files = json!({"b": "", "index.js": "", name: ""});
+        let object = json!({
+            "apiVersion": "faas.dev/v1alpha1", "kind": "Function", "metadata": {"name": "sum"},
+            "spec": {"language": "node", "source": {"inline": files}},
+        });
+        let errors = validate(object).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].to_string().starts_with(shown), "{}", errors[0]);
+    }
+}
+
+#[test]
+fn one_object_is_one_object() {
+    for text in [
+        format!("{MINIMAL}---\n{MINIMAL}"),
+        format!("{MINIMAL}...\n{MINIMAL}"),
+        format!("---\n{MINIMAL}---\n{MINIMAL}"),
+    ] {
+        let error = value(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("another document begins here"), "{error}");
+    }
+}
 
 #[test]
 fn a_bad_document_does_not_hide_the_good_ones() {
@@ -522,6 +564,25 @@ proptest! {
             Ok(function) => prop_assert_eq!(again(&function), Ok(function)),
             Err(errors) => for error in errors {
                 prop_assert_ne!(error.path, "", "the schema admits what the type does not: {}", error.message);
+            }
+        }
+    }
+
+    #[test]
+    fn inline_files_that_are_valid_are_a_source(names in prop::collection::btree_set("[ab.ä\n\u{9b}/]{1,5}|(a/){30,33}b|ä{126,128}|A", 1..4)) {
+        let files: BTreeMap<_, _> = names.iter().map(|name| (name, "")).collect();
+        let object = json!({
+            "apiVersion": "faas.dev/v1alpha1", "kind": "Function", "metadata": {"name": "sum"},
+            "spec": {"language": "node", "source": {"inline": files}},
+        });
+        let verdict = validate(object);
+        let files = names.iter().map(|name| (name, 0o644, Bytes::new()));
+        let source = Context::from_files(files, &Limits::default());
+        match verdict {
+            Ok(_) => prop_assert!(source.is_ok(), "{source:?}"),
+            Err(errors) => for error in errors {
+                let shown = error.to_string();
+                prop_assert!(shown.starts_with("spec.source.inline") && !shown.contains(char::is_control), "{shown:?}");
             }
         }
     }

@@ -1,11 +1,12 @@
 //! One verdict: whether a plain value is a Function, by the same schema and rules as at an API server.
 //!
 //! The way of a value: nulls pruned and defaults filled (`fill`) → the generated schema (`walk`) → metadata rules
-//! (`metadata`) → CEL rules (`rules`) → typed object. All field errors come at once, where an API server stops before CEL
+//! (`metadata`) and one about `inline` → CEL rules (`rules`) → typed object. All field errors come at once, where an API server stops before CEL
 //! when the schema fails.
 
 mod error;
 mod fill;
+mod inline;
 mod metadata;
 mod rules;
 mod walk;
@@ -28,7 +29,7 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         properties.insert("kind".to_owned(), json!({"type": "string"}));
         properties.insert("metadata".to_owned(), metadata_schema());
     }
-    schema["required"] = json!(["apiVersion", "kind", "metadata", "spec"]);
+    schema["required"] = json!(["metadata", "spec"]);
     schema
 });
 
@@ -45,13 +46,17 @@ fn metadata_schema() -> Value {
 /// # Errors
 /// Every field that is wrong, in the order of the schema.
 pub fn validate(mut value: Value) -> Result<Function, Vec<FieldError>> {
-    wrong_type(&value).map_or(Ok(()), |error| Err(vec![error]))?;
+    let mut errors = wrong_type(&value);
+    if is_foreign(&value) {
+        return Err(errors);
+    }
     if let Some(object) = value.as_object_mut() {
         object.remove("status");
     }
     fill::fill(&SCHEMA, &mut value);
-    let mut errors = walk::walk(&SCHEMA, &value);
+    errors.extend(walk::walk(&SCHEMA, &value));
     errors.extend(metadata::check(&value));
+    errors.extend(inline::check(&value));
     errors.extend(rules::check(&value, &errors));
     if errors.is_empty() {
         typed(value)
@@ -60,28 +65,38 @@ pub fn validate(mut value: Value) -> Result<Function, Vec<FieldError>> {
     }
 }
 
-/// An object of another kind is not judged by our schema: one error says more than fifty.
-fn wrong_type(value: &Value) -> Option<FieldError> {
+/// Why the value is no object of ours. Of one of another kind, only what it lacks is told beside that, for it has fifty
+/// fields that we do not know.
+fn wrong_type(value: &Value) -> Vec<FieldError> {
     if !value.is_object() {
-        return Some(FieldError::invalid(
-            "",
-            value,
-            "must be an object with apiVersion, kind, metadata and spec",
-        ));
+        let message = "must be an object with apiVersion, kind, metadata and spec";
+        return vec![FieldError::invalid("", value, message)];
     }
-    [("apiVersion", API_VERSION), ("kind", KIND)]
-        .into_iter()
-        .find_map(|(field, expected)| match value.get(field) {
-            None | Some(Value::Null) => {
-                Some(FieldError::required(field, format!("must be {expected}")))
-            }
-            Some(found) if found != expected => Some(FieldError::invalid(
-                field,
-                found,
-                format!("must be {expected}"),
-            )),
-            Some(_) => None,
-        })
+    let is_there = |field: &str| value.get(field).is_some_and(|value| !value.is_null());
+    let mut errors = Vec::new();
+    for (field, expected) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        let message = format!("must be {expected}");
+        if !is_there(field) {
+            errors.push(FieldError::required(field, message));
+        } else if value[field] != expected {
+            errors.push(FieldError::invalid(field, &value[field], message));
+        }
+    }
+    for field in ["metadata", "spec"] {
+        if is_foreign(value) && !is_there(field) {
+            errors.push(FieldError::required(field, ""));
+        }
+    }
+    errors
+}
+
+/// Whether the value is of another kind by its own words.
+fn is_foreign(value: &Value) -> bool {
+    match (&value["apiVersion"], &value["kind"]) {
+        (Value::Null, Value::Null) => !value.is_object(),
+        (Value::Null, kind) => kind != KIND,
+        (version, _) => version != API_VERSION,
+    }
 }
 
 /// What the schema admits fits the type, which a property test holds; an error here is still the user's to see.

@@ -20,14 +20,15 @@ const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
     .message("must have exactly one of inline, directory, archive, image"))]
 pub struct Source {
     /// Files by name, in the manifest itself. 1 to 64 files, 128 KiB in all. Names are relative paths of at most 255
-    /// characters, such as `index.js` or `lib/sum.js`.
+    /// bytes, such as `index.js` or `lib/sum.js`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "inline_schema")]
     #[x_kube(
-        validation = Rule::new("self.all(name, size(name) <= 255)")
-            .message("file names must be no more than 255 characters"),
-        validation = Rule::new(r"self.all(name, name.matches('^\\.?[^./\\\\[:cntrl:]][^/\\\\[:cntrl:]]*(/\\.?[^./\\\\[:cntrl:]][^/\\\\[:cntrl:]]*)*$'))")
-            .message("file names must be relative paths such as lib/sum.js: no leading '/', no '.' or '..', no backslash"),
+        validation = Rule::new("self.all(name, size(bytes(name)) <= 255)")
+            .message("file names must be no more than 255 bytes"),
+        validation = Rule::new(r"self.all(name, name.matches('^\\.?[^./\\\\[:cntrl:]][^/\\\\[:cntrl:]]*(/\\.?[^./\\\\[:cntrl:]][^/\\\\[:cntrl:]]*){0,31}$'))")
+            .message("file names must be relative paths such as lib/sum.js: no leading '/', no '.' or '..', no backslash, no control \
+                      character, at most 32 deep"),
         validation = Rule::new("self.map(name, size(bytes(self[name]))).sum() <= 131072")
             .message("all files together must be no more than 128 KiB (131072 bytes); use directory or archive for more"),
     )]

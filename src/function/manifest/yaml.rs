@@ -117,6 +117,14 @@ fn message(error: &Error) -> String {
         } => {
             return format!("nested deeper than {MAX_DEPTH} levels");
         }
+        Error::Budget {
+            breach: BudgetBreach::Documents { .. },
+            ..
+        }
+        | Error::MultipleDocuments { .. } => {
+            return "another document begins here: put --- on a line before it in a file, and send one object at a time"
+                .to_owned();
+        }
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. } => {

@@ -94,7 +94,7 @@ fn shown(value: &Value) -> String {
         Value::Object(_) => "object".to_owned(),
         Value::Array(_) => "array".to_owned(),
         scalar => {
-            let text = scalar.to_string();
+            let text = one_line(&scalar.to_string());
             match text.char_indices().nth(MAX_SHOWN) {
                 Some((end, _)) => format!("{}...", &text[..end]),
                 None => text,
@@ -122,17 +122,30 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// The path of a field of an object; keys that are no plain names are written in brackets.
+/// The path of a field of an object; keys that are no plain names are written in brackets, on one line.
 pub(super) fn field(parent: &str, name: &str) -> String {
     let plain = !name.is_empty()
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     match (parent, plain) {
-        ("", _) => name.to_owned(),
+        ("", _) => one_line(name),
         (_, true) => format!("{parent}.{name}"),
-        (_, false) => format!("{parent}[{name}]"),
+        (_, false) => format!("{parent}[{}]", one_line(name)),
     }
+}
+
+/// Control characters of a stranger's text reach no terminal.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 /// The path of an element of a list.

@@ -3,11 +3,14 @@
 use std::sync::LazyLock;
 
 use kube::core::cel::{self, CompiledSchema, ValidationError, Validator, compile_schema};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::error::{ErrorKind, FieldError};
 
 static RULES: LazyLock<CompiledSchema> = LazyLock::new(|| compile_schema(&super::SCHEMA));
+
+/// Whose rules are about names, each of which may be bad alone.
+const INLINE: &str = "spec.source.inline";
 
 thread_local! {
     /// Holds the functions that rules may call; costly to make, and not to be shared between threads.
@@ -16,16 +19,17 @@ thread_local! {
 
 /// Every rule that the value breaks, apart from those that earlier errors explain.
 pub(super) fn check(value: &Value, earlier: &[FieldError]) -> Vec<FieldError> {
-    let verdict = VALIDATOR.with(|validator| validator.validate_compiled(&RULES, value, None));
-    let broken = verdict
-        .err()
-        .map(cel::ValidationErrors::into_vec)
-        .unwrap_or_default();
-    broken
+    broken(value)
         .into_iter()
         .filter(|broken| earlier.is_empty() || !explained(broken, earlier))
         .map(|broken| field_error(broken, value))
         .collect()
+}
+
+fn broken(value: &Value) -> Vec<ValidationError> {
+    let verdict = VALIDATOR.with(|validator| validator.validate_compiled(&RULES, value, None));
+    let errors = verdict.err().map(cel::ValidationErrors::into_vec);
+    errors.unwrap_or_default()
 }
 
 /// A rule that could not be evaluated met a value that the schema has refused already; one about a field that is wrong
@@ -49,9 +53,25 @@ fn field_error(broken: ValidationError, object: &Value) -> FieldError {
     };
     let error = FieldError::new(&path, kind, broken.message);
     match lookup(object, &path) {
+        Some(Value::Object(files)) if path == INLINE => match culprit(files, &error.message) {
+            Some(name) => error.showing(&Value::from(name)),
+            None => error.showing(&object["spec"]["source"]["inline"]),
+        },
         Some(value) if kind == ErrorKind::Invalid => error.showing(value),
         _ => error,
     }
+}
+
+/// The first of the files that breaks a rule alone, as one with a bad name does.
+fn culprit<'a>(files: &'a Map<String, Value>, message: &str) -> Option<&'a str> {
+    let is_bad = |name: &&String| {
+        let alone = json!({"spec": {"source": {"inline": {*name: files[*name]}}}});
+        let errors = broken(&alone);
+        errors
+            .iter()
+            .any(|error| path(error) == INLINE && error.message == message)
+    };
+    files.keys().find(is_bad).map(String::as_str)
 }
 
 /// A rule at the root can see nothing but the name.
