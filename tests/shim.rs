@@ -107,7 +107,7 @@ impl Function {
         Client(BufReader::new(stream))
     }
 
-    fn invoke(&self, body: &str) -> Answer {
+    fn invoke(&self, body: impl AsRef<[u8]>) -> Answer {
         let mut client = self.connect();
         client.send("POST", "/invoke", body);
         client.receive()
@@ -158,13 +158,14 @@ impl Answer {
 }
 
 impl Client {
-    fn send(&mut self, method: &str, path: &str, body: &str) {
+    fn send(&mut self, method: &str, path: &str, body: impl AsRef<[u8]>) {
+        let body = body.as_ref();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: f\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         self.0.get_mut().write_all(head.as_bytes()).unwrap();
-        self.0.get_mut().write_all(body.as_bytes()).unwrap();
+        self.0.get_mut().write_all(body).unwrap();
     }
 
     fn receive(&mut self) -> Answer {
@@ -454,5 +455,25 @@ fn heads_as_large_as_the_platform_lets_pass_are_taken() {
         client.0.get_mut().write_all(head.as_bytes()).unwrap();
         let answer = client.receive();
         assert!(answer.says(200, "", "65000"), "{answer:?}");
+    });
+}
+
+#[test]
+fn input_that_is_not_utf8_is_not_taken_for_something_else() {
+    on_every_node(|node| {
+        let function = Function::start(node, ECHO);
+        for body in [
+            &b"\"a\xffb\""[..],
+            b"\"\xef\xbf\xbd \xc3\"",
+            b"\"\xed\xa0\x80\"",
+        ] {
+            let answer = function.invoke(body);
+            assert!(
+                answer.says(400, "BadInput", "it is not UTF-8"),
+                "{answer:?}"
+            );
+        }
+        let replaced = "\"a\u{fffd}b\"";
+        assert!(function.invoke(replaced).says(200, "", replaced));
     });
 }

@@ -79,6 +79,13 @@ function call (handler, input, res) {
   }
 }
 
+// What is not UTF-8 would come as replacement characters, and be taken for what the caller said.
+function textOf (body) {
+  const text = body.toString()
+  if (text.includes('\ufffd') && !Buffer.from(text).equals(body)) throw new TypeError('it is not UTF-8')
+  return text
+}
+
 function invoke (handler, req, res) {
   open.add(res)
   res.on('close', () => { if (open.delete(res)) leaveWhenDone() })
@@ -93,7 +100,7 @@ function invoke (handler, req, res) {
     const body = chunks === null ? first : Buffer.concat(chunks)
     let input = {}
     try {
-      if (body !== null) input = JSON.parse(body.toString())
+      if (body !== null) input = JSON.parse(textOf(body))
     } catch (error) {
       return refuse(res, 400, 'BadInput', 'the input is not JSON: ' + error.message)
     }
