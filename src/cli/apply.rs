@@ -26,7 +26,7 @@ pub struct ApplyArgs {
 
 /// Judges all manifests first: when one is wrong, nothing is applied.
 pub async fn run(args: &ApplyArgs) -> Result<(), CliError> {
-    let files = manifests::read(&args.files, parse_read_back)?;
+    let files = manifests::read(&args.files, parse_read_back);
     let complaints: Vec<_> = files.iter().flat_map(File::complaints).collect();
     if !complaints.is_empty() {
         return Err(CliError::Failed(format!(

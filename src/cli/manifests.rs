@@ -18,11 +18,16 @@ pub struct File {
     pub documents: Vec<Parsed>,
     /// The verdict on a `fn.yaml` that is no manifest: it belongs to the code beside it.
     pub folder: Option<Result<Function, ManifestError>>,
+    /// Why it could not be read.
+    pub unreadable: Option<CliError>,
 }
 
 impl File {
     /// Everything that is wrong in it, as `file:line: name: error`.
     pub fn complaints(&self) -> Vec<String> {
+        if let Some(error) = &self.unreadable {
+            return vec![error.to_string()];
+        }
         let path = self.path.display();
         if self.folder.is_some() {
             return vec![format!(
@@ -64,34 +69,49 @@ impl File {
 /// How a file's text is read.
 pub type Parse = fn(&[u8]) -> Vec<Parsed>;
 
-/// Reads all that was named, directories in sorted order.
-pub fn read(paths: &[PathBuf], parse: Parse) -> Result<Vec<File>, CliError> {
+/// Reads all that was named, directories in sorted order. What cannot be read does not hide the others.
+pub fn read(paths: &[PathBuf], parse: Parse) -> Vec<File> {
     let mut files = Vec::new();
     for path in paths {
-        if path.is_dir() {
-            for path in manifests_in(path)? {
-                files.push(file(path, parse)?);
-            }
+        let paths = if path.is_dir() {
+            manifests_in(path)
         } else {
-            files.push(file(path.clone(), parse)?);
+            Ok(vec![path.clone()])
+        };
+        match paths {
+            Ok(paths) => files.extend(paths.into_iter().map(|path| file(path, parse))),
+            Err(error) => files.push(unreadable(path.clone(), error)),
         }
     }
-    Ok(files)
+    files
 }
 
-fn file(path: PathBuf, parse: Parse) -> Result<File, CliError> {
-    let text = invoke::read(&path)?;
+fn file(path: PathBuf, parse: Parse) -> File {
+    let text = match invoke::read(&path) {
+        Ok(text) => text,
+        Err(error) => return unreadable(path, error),
+    };
     let folder = folder_of(&path, &text);
     let documents = if folder.is_some() {
         Vec::new()
     } else {
         parse(&text)
     };
-    Ok(File {
+    File {
         path,
         documents,
         folder,
-    })
+        unreadable: None,
+    }
+}
+
+fn unreadable(path: PathBuf, error: CliError) -> File {
+    File {
+        path,
+        documents: Vec::new(),
+        folder: None,
+        unreadable: Some(error),
+    }
 }
 
 /// The verdict on the directory whose `fn.yaml` this is, if it is one.
@@ -149,6 +169,7 @@ mod tests {
             path: "f.yaml".into(),
             documents: manifest::parse(text),
             folder: None,
+            unreadable: None,
         };
         let complaints = file.complaints();
         assert_eq!(complaints.len(), 3, "{complaints:?}");
@@ -176,6 +197,7 @@ mod tests {
             path: "f.yaml".into(),
             documents: Vec::new(),
             folder: None,
+            unreadable: None,
         };
         assert_eq!(file.complaints(), ["f.yaml:1: there is no Function in it"]);
     }

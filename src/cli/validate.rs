@@ -18,7 +18,7 @@ pub struct ValidateArgs {
 /// Prints a line for each Function that is valid, and one for each error.
 pub fn run(args: &ValidateArgs) -> Result<(), CliError> {
     let mut wrong = false;
-    for file in manifests::read(&args.files, manifest::parse)? {
+    for file in manifests::read(&args.files, manifest::parse) {
         let complaints = match &file.folder {
             Some(Ok(_)) => {
                 let path = file.path.display();

@@ -127,6 +127,27 @@ fn validate_reads_standard_input_and_tells_all_errors() {
 }
 
 #[test]
+fn validate_judges_the_others_beside_what_it_cannot_read() {
+    let dir = TempDir::new().unwrap();
+    let good = "tests/corpus/good/minimal.yaml";
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::copy(here.join(good), dir.path().join("a.yaml")).unwrap();
+    fs::write(dir.path().join("b.yaml"), "{}").unwrap();
+    fs::create_dir(dir.path().join("none")).unwrap();
+    let words = ["validate", "gone.yaml", "none", "a.yaml", "b.yaml"];
+    let outcome = typed(dir.path(), &words);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stdout.contains("a.yaml: "), "{outcome:#?}");
+    for said in [
+        "cannot read gone.yaml: ",
+        "file in none",
+        "b.yaml:1: kind: Required",
+    ] {
+        assert!(outcome.stderr.contains(said), "{outcome:#?}");
+    }
+}
+
+#[test]
 fn validate_knows_the_settings_of_a_directory_of_code() {
     let dir = TempDir::new().unwrap();
     typed(dir.path(), &["init"]).good();
