@@ -4,8 +4,8 @@
 
 /// What is kept of a line. A longer one that says where a body ends is as good as one that says it twice.
 const MAX_LINE: usize = 256;
-/// First line of what comes from callers that take us for a server of HTTP/2.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// What comes first from callers that take us for a server of HTTP/2.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2";
 
 /// The requests of one connection, as far as they have come.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl Framing {
 
     /// Whether HTTP/2 is spoken.
     pub fn is_http2(&self) -> bool {
-        self.http2
+        self.http2 || self.place == Place::Before && self.line.starts_with(PREFACE)
     }
 
     /// Whether every request that has begun has come to its end.
@@ -249,8 +249,9 @@ mod tests {
     #[test]
     fn http_2_is_heard_at_its_first_words() {
         for before in [String::new(), format!("{REQUEST}\r\n")] {
-            let text = format!("{before}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-            assert_eq!(read(&text), (None, true, false));
+            for words in ["PRI * HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+                assert_eq!(read(&format!("{before}{words}")), (None, true, false));
+            }
         }
     }
 }

@@ -327,6 +327,14 @@ async fn every_request_of_a_connection_is_judged_like_the_first() {
             refused(&answers[last..], status, code, words);
         }
     }
+    // However it is cut.
+    for at in 1..http2.len() {
+        let mut caller = served.send(&http2[..at]).await;
+        served.settle().await;
+        // What it said so far may have been answered already.
+        let _ = caller.write_all(&http2.as_bytes()[at..]).await;
+        refused(&rest(caller).await, "505", "HttpVersion", "HTTP/1.1");
+    }
     served.end().await;
 }
 

@@ -142,9 +142,12 @@ impl Timed {
             self.requests.set_ambiguous(number);
         }
         if self.framing.is_http2() {
-            // On this the server would close without a word; what is no HTTP at all it answers.
+            // On this the server would close without a word; what is no HTTP at all it answers, once there are lines.
             let at = come.windows(PREFACE.len()).rposition(|w| w == PREFACE);
-            come[at.unwrap_or(0)..].fill(0);
+            let words = come[at.unwrap_or(0)..].iter_mut();
+            words
+                .filter(|byte| !byte.is_ascii_whitespace())
+                .for_each(|byte| *byte = 0);
         }
     }
 
