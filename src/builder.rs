@@ -111,6 +111,8 @@ pub struct BuildEnvironment {
     pub ca: Option<Bytes>,
     /// Variables handed to the commands of a build (a proxy, a registry's address), not kept in the image.
     pub variables: Vec<(String, String)>,
+    /// A label, as `NAME=VALUE`, of all that a build makes on its way.
+    pub label: Option<String>,
 }
 
 /// Where base images come from: `--base-image NAME=REF`. NAME is a language (`node`) or an image that Dockerfiles name

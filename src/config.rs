@@ -153,6 +153,7 @@ impl StartArgs {
                     .into_iter()
                     .map(variable)
                     .collect::<Result<_, _>>()?,
+                label: None,
             },
             allow_host_reach: self.allow_host_reach,
             docker_socket: around.docker_socket,

@@ -453,6 +453,7 @@ async fn commands_see_the_site_and_images_do_not() {
             ("SITE_MIRROR".into(), "mirror.example".into()),
             ("HTTPS_PROXY".into(), "http://proxy.example:3128".into()),
         ],
+        ..BuildEnvironment::default()
     };
     for flavour in FLAVOURS {
         let bench = Bench::new(flavour, environment.clone()).await;

@@ -35,6 +35,7 @@ pub(super) async fn adapters(config: &Config, owner: &str) -> Result<Adapters, A
     let builder = DockerBuilder::connect(&config.docker_socket, owner, config.build.clone())
         .await
         .map_err(|error: BuildError| no_engine(error.to_string()))?;
+    builder.sweep().await;
     let runtime = DockerRuntime::new(docker::Settings {
         socket: config.docker_socket.clone(),
         owner: owner.to_owned(),

@@ -5,6 +5,7 @@
 mod buildkit;
 mod classic;
 mod errors;
+mod leftovers;
 mod options;
 mod ping;
 mod pull;
@@ -31,6 +32,10 @@ use crate::crash::{self, Point};
 pub const OWNER_LABEL: &str = "faas.dev/owner";
 /// Label with the name that an image was built under.
 pub const IMAGE_LABEL: &str = "faas.dev/image";
+
+/// Label with the owner of a classic build, on the images and containers of its steps. What was built has it too, and
+/// beside it those above.
+const STEP_LABEL: &str = "faas.dev/build";
 
 /// Docker 20.10.
 const OLDEST_API: (usize, usize) = (1, 41);
@@ -115,7 +120,8 @@ impl DockerBuilder {
             .client
             .clone()
             .with_timeout(job.timeout + Duration::from_secs(1));
-        let tar = job.recipe.build_context(&job.context, &self.environment);
+        let environment = self.environment();
+        let tar = job.recipe.build_context(&job.context, &environment);
         let options = options::build(self, job);
         let mut sweep = Sweep::new(&self.client, &self.sweeps);
         let stream = client.build_image(options, None, Some(bollard::body_full(tar)));
@@ -135,6 +141,15 @@ impl DockerBuilder {
                 })
                 .await
             }
+        }
+    }
+
+    /// The classic builder labels what comes of a build, but nothing on the way to it: the Dockerfile has to.
+    fn environment(&self) -> BuildEnvironment {
+        let label = format!("{STEP_LABEL}={}", self.owner);
+        BuildEnvironment {
+            label: (self.flavour == Flavour::Classic).then_some(label),
+            ..self.environment.clone()
         }
     }
 

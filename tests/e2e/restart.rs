@@ -227,14 +227,52 @@ async fn an_end_in_the_middle_of_a_build_leaves_nothing_of_it() {
     .await;
     server.signal(Signal::INT);
     server.end().await;
-    let left = [
+    assert_eq!(traces(&marker), [""; 0]);
+}
+
+/// What the engine has that says this: containers, and images of steps.
+fn traces(marker: &str) -> Vec<String> {
+    let all = [
         &["images", "--all", "--quiet"][..],
         &["ps", "--all", "--quiet"],
     ]
     .map(docker);
-    for id in left.iter().flat_map(|ids| ids.split_whitespace()) {
-        assert!(!docker(&["inspect", id]).contains(&marker), "{id} is left");
+    let ids = all.iter().flat_map(|ids| ids.split_whitespace());
+    ids.filter(|id| docker(&["inspect", id]).contains(marker))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn what_a_build_left_whose_server_was_killed_is_removed_at_the_next_start() {
+    if !has_docker("e2e killed build") {
+        return;
     }
+    let home = Arc::new(Home::new());
+    let server = Start::default().watching(&home).at(&home).await;
+    let marker = crate::support::fresh();
+    let lines = format!(
+        "FROM busybox:1 AS first\nRUN echo {marker}\nFROM busybox:1\nRUN echo {marker} 2\nRUN exec sleep 1000\n"
+    );
+    let spec = crate::support::inline("dockerfile", json!({"Dockerfile": lines}), json!({}));
+    let manifest = crate::support::function("cut", spec).to_string();
+    home.write("cut.yaml", &manifest);
+    wait_until("its last step runs", SOON, async || {
+        let log = server.get("/functions/cut/build-log").await.text;
+        log.contains("==> RUN exec sleep 1000").then_some(())
+    })
+    .await;
+    assert_ne!(traces(&marker), [""; 0]);
+    server.signal(Signal::KILL);
+    server.end().await;
+    drop(server);
+    home.remove("cut.yaml");
+
+    let server = Start::default().watching(&home).at(&home).await;
+    wait_until("nothing of it is left", SOON, async || {
+        (traces(&marker).is_empty() && server.object("cut").await.is_none()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

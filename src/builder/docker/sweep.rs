@@ -52,7 +52,7 @@ impl Drop for Sweep {
 
 /// Removes an image, unless another one stands on it: then it is no leftover. The container of a step that was cancelled
 /// may hold it for a moment longer.
-async fn remove(client: &Docker, id: &str) {
+pub(super) async fn remove(client: &Docker, id: &str) {
     for _ in 0..ATTEMPTS {
         let end = client
             .remove_image(id, None::<RemoveImageOptions>, None)

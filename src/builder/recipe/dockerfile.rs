@@ -145,7 +145,8 @@ fn with_bases(text: &str, bases: &BaseImages) -> String {
 /// The variables of pip, requests and curl only replace; a site that needs one sets it by `--build-env`. A variable that
 /// the base image itself sets stays as it is.
 pub(super) fn with_environment(text: &str, environment: &BuildEnvironment) -> String {
-    let mut lines = Vec::new();
+    let label = |label: &String| format!("LABEL {label}");
+    let mut lines: Vec<String> = environment.label.iter().map(label).collect();
     if environment.ca.is_some() {
         lines.push(format!("COPY {CA_FILE} /{CA_FILE}"));
         for name in ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"] {

@@ -415,8 +415,9 @@ fn the_sites_environment_reaches_every_stage_and_no_digest() {
             ("MIRROR".into(), "m".into()),
             ("http_proxy".into(), "p".into()),
         ],
+        label: Some("mine=yes".into()),
     };
-    let lines = "COPY .faas-build-ca.pem /.faas-build-ca.pem\nARG NODE_EXTRA_CA_CERTS=/.faas-build-ca.pem\nARG SSL_CERT_FILE=/.faas-build-ca.pem\nARG MIRROR\n";
+    let lines = "LABEL mine=yes\nCOPY .faas-build-ca.pem /.faas-build-ca.pem\nARG NODE_EXTRA_CA_CERTS=/.faas-build-ca.pem\nARG SSL_CERT_FILE=/.faas-build-ca.pem\nARG MIRROR\n";
     assert_eq!(
         recipe.dockerfile(&environment),
         format!("ARG A\nFROM site/node:12 AS a\n{lines}RUN x\nFROM scratch\n{lines}")
