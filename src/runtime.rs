@@ -121,16 +121,27 @@ pub struct Exit {
     pub function: FunctionKey,
     /// Exit status as shells count it: 128 + signal when killed by one.
     pub code: i64,
-    pub out_of_memory: bool,
+    pub end: End,
+}
+
+/// What ended an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its program did.
+    Itself,
+    OutOfMemory,
+    /// Somebody told the engine to: we, or another user of it.
+    Engine,
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "instance {} exited with code {}", self.id, self.code)?;
-        if self.out_of_memory {
-            f.write_str(" (out of memory; see spec.resources.memory)")?;
-        }
-        Ok(())
+        f.write_str(match self.end {
+            End::Itself => "",
+            End::OutOfMemory => " (out of memory; see spec.resources.memory)",
+            End::Engine => " (somebody told the engine to end it)",
+        })
     }
 }
 

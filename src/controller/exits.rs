@@ -12,7 +12,7 @@ use crate::{
     function::{Revision, status::Reason},
     plan::{Crash, Failure, Phase},
     pool::{self, slots::Removed},
-    runtime::Exit,
+    runtime::{End, Exit},
     store::{EventRecord, EventType, Fact},
 };
 
@@ -26,7 +26,7 @@ impl Controller {
             return;
         };
         // Also of one that was given up already, when the call that it had broke off.
-        if exit.out_of_memory {
+        if exit.end == End::OutOfMemory {
             tracing::warn!(function = %exit.function, instance = %exit.id, "Instance ran out of memory; see spec.resources.memory");
             self.metrics.error(Reason::OomKilled.into());
         }
@@ -71,7 +71,13 @@ impl Controller {
             removed.phase,
             Phase::Leaving(_) | Phase::Draining | Phase::Condemned
         );
-        if !expected || exit.out_of_memory {
+        // Who ends it through the engine says nothing against the revision.
+        let is_fault = match exit.end {
+            End::Itself => !expected,
+            End::OutOfMemory => true,
+            End::Engine => false,
+        };
+        if is_fault {
             let in_call = removed.busy || matches!(removed.phase, Phase::Broken(_));
             let crash = if in_call { Crash::InCall } else { Crash::Idle };
             self.crashed(exit, revision, crash).await;
@@ -80,7 +86,7 @@ impl Controller {
 
     /// Notes a crash where people look for it, and for the next plan.
     async fn crashed(&self, exit: &Exit, revision: &Revision, crash: Crash) {
-        let reason = if exit.out_of_memory {
+        let reason = if exit.end == End::OutOfMemory {
             Reason::OomKilled
         } else {
             self.metrics.error(Reason::CrashLoop.into());

@@ -68,13 +68,18 @@ impl LastWords {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::End;
 
     fn exit(id: usize, code: i64) -> Exit {
         Exit {
             id: format!("faas-sum-{id}"),
             function: "sum".parse().unwrap(),
             code,
-            out_of_memory: code == 137,
+            end: if code == 137 {
+                End::OutOfMemory
+            } else {
+                End::Itself
+            },
         }
     }
 

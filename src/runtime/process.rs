@@ -29,8 +29,8 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use self::child::Child;
 use super::{
-    Exit, InstanceId, InstanceSpec, LAST_WORDS, LogPiece, Observed, Runtime, RuntimeError, init,
-    probe,
+    End, Exit, InstanceId, InstanceSpec, LAST_WORDS, LogPiece, Observed, Runtime, RuntimeError,
+    init, probe,
     rundir::{InstanceDirs, Readers, RunRoot},
 };
 use crate::builder::process::image_dir;
@@ -189,7 +189,7 @@ async fn report(child: Arc<Child>, exits: broadcast::Sender<Exit>) {
         id: child.observed.id.clone(),
         function: child.observed.function.clone(),
         code,
-        out_of_memory: false,
+        end: End::Itself,
     });
 }
 

@@ -146,11 +146,15 @@ impl World {
         let again = send(&server, &request).await;
         let gone = request.0 == Method::DELETE && again == Some(404);
         assert!(gone || matches!(again, Some(200 | 202)), "{again:?}");
-        assert_eq!(
-            server.instances("bystander", "ready").await,
-            [self.bystander.as_str()],
-            "who has nothing to do with it is adopted"
-        );
+        wait_until(
+            "who has nothing to do with it is adopted",
+            SOON,
+            async || {
+                let ready = server.instances("bystander", "ready").await;
+                (ready == [self.bystander.as_str()]).then_some(())
+            },
+        )
+        .await;
     }
 
     async fn comes_to(&self, name: &str, version: u64) {

@@ -123,7 +123,7 @@ async fn an_answer_that_is_lost_leaves_the_same_behind() {
     }
     let engine = Faulty::new();
     let server = behind(&engine).await;
-    let warm = || json!({"scale": {"min": 1, "max": 3, "concurrency": 8}});
+    let warm = || json!({"scale": {"min": 1, "max": 1, "concurrency": 8}});
     server.deploy("same", version("same", 1, warm())).await;
     let prober = Prober::start(&server, "same", PACE, 20).await;
     let lost = [
@@ -160,7 +160,7 @@ async fn an_engine_that_fails_for_a_while_is_quoted_and_tried_again() {
     }
     let engine = Faulty::new();
     let server = behind(&engine).await;
-    let warm = || json!({"scale": {"min": 1, "max": 3, "concurrency": 8}});
+    let warm = || json!({"scale": {"min": 1, "max": 1, "concurrency": 8}});
     server.deploy("tried", version("tried", 1, warm())).await;
     let prober = Prober::start(&server, "tried", PACE, 20).await;
     for (number, path) in [(2, "/containers/create"), (3, "/start")] {

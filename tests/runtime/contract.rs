@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use faas::runtime::{RuntimeError, SecretFile};
+use faas::runtime::{End, RuntimeError, SecretFile};
 use futures::StreamExt;
 
 use crate::bench::{Bench, invoke, soon, until};
@@ -105,7 +105,7 @@ pub async fn an_exit_is_reported(bench: &Bench) {
     );
     let exit = soon("the exit", exits.next()).await.unwrap();
     assert_eq!((&exit.id, &exit.function), (&spec.id, &spec.function));
-    assert_eq!((exit.code, exit.out_of_memory), (7, false));
+    assert_eq!((exit.code, exit.end), (7, End::Itself));
     let left = bench.runtime.observe().await.unwrap();
     assert_eq!(
         left.iter().map(|one| one.running).collect::<Vec<_>>(),

@@ -19,7 +19,7 @@ use bollard::{
     },
 };
 use faas::runtime::{
-    Network, Runtime, RuntimeError,
+    End, Network, Runtime, RuntimeError,
     docker::{DockerRuntime, INIT, Settings},
     rundir::RunRoot,
 };
@@ -358,7 +358,7 @@ async fn an_end_for_want_of_memory_is_told() {
         other => panic!("{other}"),
     }
     let exit = soon("its exit", exits.next()).await.unwrap();
-    assert_eq!((exit.id, exit.out_of_memory), (spec.id.clone(), true));
+    assert_eq!((exit.id, exit.end), (spec.id.clone(), End::OutOfMemory));
     bench.assert_gone(&spec.id);
 }
 

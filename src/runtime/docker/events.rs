@@ -1,12 +1,12 @@
 //! Exits of our containers, from the engine's events.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bollard::{Docker, models::EventMessage, query_parameters::EventsOptionsBuilder};
 use futures::{StreamExt, future::ready, stream::BoxStream};
 
 use super::container::{OWNER, identity};
-use crate::runtime::Exit;
+use crate::runtime::{End, Exit};
 
 /// Exits since `since` (the engine's clock, so that none is missed between the call and the first event). Ends with the
 /// connection.
@@ -14,45 +14,60 @@ pub fn exits(docker: &Docker, owner: &str, since: &str) -> BoxStream<'static, Ex
     let owned = format!("{OWNER}={owner}");
     let filters = HashMap::from([
         ("type", vec!["container"]),
-        ("event", vec!["die", "oom"]),
+        ("event", vec!["die", "kill", "oom"]),
         ("label", vec![owned.as_str()]),
     ]);
     let options = EventsOptionsBuilder::new()
         .since(since)
         .filters(&filters)
         .build();
-    let mut starved = Starved::default();
+    let mut causes = Causes::default();
     docker
         .events(Some(options))
         .take_while(|event| ready(event.is_ok()))
-        .filter_map(move |event| ready(event.ok().and_then(|event| starved.exit(&event))))
+        .filter_map(move |event| ready(event.ok().and_then(|event| causes.exit(&event))))
         .boxed()
 }
 
-/// Containers of which a process was killed for want of memory; their end comes as another event.
+/// What may end containers soon, by events that come before those of their ends.
 #[derive(Default)]
-struct Starved(HashSet<String>);
+struct Causes(HashMap<String, End>);
 
-impl Starved {
+impl Causes {
     fn exit(&mut self, event: &EventMessage) -> Option<Exit> {
         let actor = event.actor.as_ref()?;
         let container = actor.id.as_ref()?;
-        if event.action.as_deref() == Some("oom") {
-            self.0.insert(container.clone());
+        let attributes = actor.attributes.as_ref()?;
+        let cause = match event.action.as_deref()? {
+            "oom" => Some(End::OutOfMemory),
+            "kill" if attributes.get("signal").is_some_and(|s| ends(s)) => Some(End::Engine),
+            "kill" => return None,
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            self.0.entry(container.clone()).or_insert(cause);
             return None;
         }
-        let starved = self.0.remove(container);
-        let attributes = actor.attributes.as_ref()?;
+        let cause = self.0.remove(container).unwrap_or(End::Itself);
         let (id, function) = identity(attributes)?;
         let code = attributes.get("exitCode")?.parse().ok()?;
+        // A child may be killed for want of memory and the program live on to a good end.
+        let end = match cause {
+            End::OutOfMemory if code == 0 => End::Itself,
+            cause => cause,
+        };
         Some(Exit {
             id,
             function,
             code,
-            // A child may be killed and the program live on to a good end.
-            out_of_memory: starved && code != 0,
+            end,
         })
     }
+}
+
+/// Whether programs end by this signal, TERM or KILL.
+fn ends(signal: &str) -> bool {
+    ["9", "15"].contains(&signal)
 }
 
 #[cfg(test)]
@@ -64,6 +79,7 @@ mod tests {
     fn event(action: &str, container: &str, code: &str) -> EventMessage {
         let attributes = [
             ("exitCode", code),
+            ("signal", code),
             ("faas.dev/namespace", "default"),
             ("faas.dev/function", "sum"),
             ("faas.dev/instance", "faas-sum-1"),
@@ -79,29 +95,35 @@ mod tests {
     }
 
     #[test]
-    fn an_end_for_want_of_memory_is_told_from_others() {
-        let mut starved = Starved::default();
-        assert_eq!(starved.exit(&event("oom", "a", "")), None);
-        assert!(!starved.exit(&event("die", "b", "1")).unwrap().out_of_memory);
-        let end = starved.exit(&event("die", "a", "137")).unwrap();
-        assert!(end.out_of_memory && end.code == 137 && end.id == "faas-sum-1");
-        assert!(
-            !starved
-                .exit(&event("die", "a", "137"))
-                .unwrap()
-                .out_of_memory
-        );
-    }
-
-    #[test]
-    fn a_good_end_after_a_killed_child_is_good() {
-        let mut starved = Starved::default();
-        starved.exit(&event("oom", "a", ""));
-        assert!(!starved.exit(&event("die", "a", "0")).unwrap().out_of_memory);
+    fn an_end_is_told_by_what_came_before_it() {
+        for (before, code, end) in [
+            (&[][..], "1", End::Itself),
+            (&["oom"], "137", End::OutOfMemory),
+            (&["oom"], "0", End::Itself),
+            (&["9"], "137", End::Engine),
+            (&["15"], "143", End::Engine),
+            (&["oom", "9"], "137", End::OutOfMemory),
+            (&["1"], "129", End::Itself),
+        ] {
+            let mut causes = Causes::default();
+            for what in before {
+                let action = if *what == "oom" { "oom" } else { "kill" };
+                assert_eq!(causes.exit(&event(action, "a", what)), None);
+            }
+            let other = causes.exit(&event("die", "b", code)).unwrap();
+            assert_eq!(other.end, End::Itself, "{before:?}");
+            let exit = causes.exit(&event("die", "a", code)).unwrap();
+            assert_eq!(
+                (exit.end, exit.id.as_str()),
+                (end, "faas-sum-1"),
+                "{before:?}"
+            );
+            assert_eq!(causes.0.len(), 0);
+        }
     }
 
     #[test]
     fn an_event_without_our_labels_is_no_exit() {
-        assert_eq!(Starved::default().exit(&EventMessage::default()), None);
+        assert_eq!(Causes::default().exit(&EventMessage::default()), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 fn warm() -> Value {
-    json!({"scale": {"min": 1, "max": 3, "concurrency": 8}})
+    json!({"scale": {"min": 1, "max": 1, "concurrency": 8}})
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
