@@ -4,7 +4,7 @@
 //! limit of connections below the descriptor limit, health that answers beyond it, a time limit for a request's head.
 
 pub mod body;
-mod framing;
+pub mod framing;
 pub mod guard;
 mod headless;
 mod ids;
@@ -62,9 +62,9 @@ use self::{
 use crate::{pool::Pools, telemetry::Metrics, workers::Workers};
 
 /// Largest head of a request.
-const MAX_HEAD: usize = 64 << 10;
+pub const MAX_HEAD: usize = 64 << 10;
 /// Most fields of a request's head.
-const MAX_FIELDS: usize = 100;
+pub const MAX_FIELDS: usize = 100;
 /// Kept connections are heard after the listener is closed, until nothing came for this long: a request on its way would be
 /// lost if its connection were closed meanwhile. Each answer says that it was the connection's last.
 const QUIET: Duration = Duration::from_millis(500);

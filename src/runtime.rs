@@ -4,7 +4,7 @@
 
 pub mod docker;
 mod init;
-pub(crate) mod log_tail;
+pub mod log_tail;
 mod probe;
 pub mod process;
 pub mod rundir;

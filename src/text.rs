@@ -8,11 +8,37 @@ pub fn plain(text: &str) -> String {
         if c == '\u{1b}' && rest.next_if_eq(&'[').is_some() {
             // A control sequence ends with its first letter or sign from '@' on.
             rest.by_ref().find(|end| ('@'..='~').contains(end));
-        } else if !c.is_control() || matches!(c, '\n' | '\t') {
+        } else if matches!(c, '\n' | '\t') || !(c.is_control() || is_direction(c)) {
             plain.push(c);
         }
     }
     plain
+}
+
+/// What makes a terminal show the characters that follow in another order.
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Words of others within a message of ours: one line of plain text of at most `most` bytes.
+pub fn quote(text: &str, most: usize) -> String {
+    let mut quote = String::new();
+    for c in text.chars() {
+        if c.is_control() || is_direction(c) {
+            quote.extend(c.escape_default());
+        } else {
+            quote.push(c);
+        }
+        if quote.len() > most {
+            let mut end = most.saturating_sub(3);
+            while !quote.is_char_boundary(end) {
+                end -= 1;
+            }
+            quote.truncate(end);
+            return quote + "...";
+        }
+    }
+    quote
 }
 
 /// The end of what was written: at most `most` bytes of plain text, from a character's beginning. What is longer than twice
@@ -39,8 +65,21 @@ mod tests {
             ("\u{1b}[91mred\u{1b}[0m!", "red!"),
             ("a\u{1b}[2Jb\u{1b}c\u{7}", "abc"),
             ("cut\u{1b}[12", "cut"),
+            ("a\u{202e}b\u{2066}c", "abc"),
         ] {
             assert_eq!(plain(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_quote_is_one_short_line() {
+        for (text, quoted) in [
+            ("ä word", "ä word"),
+            (&"x".repeat(40), &"x".repeat(40)),
+            ("a\u{1b}[0m\n\u{202e}b", "a\\u{1b}[0m\\n\\u{202e}b"),
+            (&"x".repeat(50), &("x".repeat(37) + "...")),
+        ] {
+            assert_eq!(quote(text, 40), quoted);
         }
     }
 

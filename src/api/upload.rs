@@ -54,7 +54,7 @@ struct Upload {
 
 /// Why an upload was not deployed.
 #[derive(Debug)]
-struct Failure {
+pub struct Failure {
     status: StatusCode,
     code: String,
     info: String,
@@ -268,7 +268,7 @@ async fn read(body: Body) -> Result<Upload, Failure> {
 }
 
 /// Blocks for as long as it takes to read 64 MiB.
-fn unpack(file: &str) -> Result<Context, Failure> {
+pub fn unpack(file: &str) -> Result<Context, Failure> {
     let tar = BASE64_STANDARD.decode(file.trim()).map_err(|error| {
         Failure::bad("SourceInvalid", format!("\"file\" is not base64: {error}"))
     })?;

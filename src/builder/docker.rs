@@ -26,7 +26,10 @@ use tokio_util::task::TaskTracker;
 pub use self::ping::flavour;
 use self::{errors::is_missing, report::Report, sweep::Sweep};
 use super::{BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, recipe};
-use crate::crash::{self, Point};
+use crate::{
+    crash::{self, Point},
+    text,
+};
 
 /// Label with the owner of an image.
 pub const OWNER_LABEL: &str = "faas.dev/owner";
@@ -125,23 +128,7 @@ impl DockerBuilder {
         let options = options::build(self, job);
         let mut sweep = Sweep::new(&self.client, &self.sweeps);
         let stream = client.build_image(options, None, Some(bollard::body_full(tar)));
-        let mut report = Report::new(log);
-        match self.flavour {
-            Flavour::Classic => {
-                let mut reader = classic::Reader::default();
-                follow(stream, &mut report, |info, report| {
-                    reader.read(info, report, &mut sweep)
-                })
-                .await
-            }
-            Flavour::BuildKit => {
-                let mut reader = buildkit::Reader::default();
-                follow(stream, &mut report, |info, report| {
-                    reader.read(info, report)
-                })
-                .await
-            }
-        }
+        follow(self.flavour, stream, log, |image| sweep.add(image)).await
     }
 
     /// The classic builder labels what comes of a build, but nothing on the way to it: the Dockerfile has to.
@@ -182,22 +169,34 @@ impl DockerBuilder {
     }
 }
 
-/// Reads an engine's records to their end. A record of unknown shape, an error, or an end without an image is a failure.
-async fn follow(
+/// Reads an engine's records of a build to their end, and tells `made` of the images of its steps. A record of unknown
+/// shape, an error, or an end without an image is a failure.
+pub async fn follow(
+    flavour: Flavour,
     stream: impl Stream<Item = Result<BuildInfo, bollard::errors::Error>>,
-    report: &mut Report,
-    mut read: impl FnMut(&BuildInfo, &mut Report) -> bool,
+    log: Arc<dyn BuildLog>,
+    mut made: impl FnMut(&str),
 ) -> Result<(), BuildError> {
     pin_mut!(stream);
+    let mut report = Report::new(log);
+    let (mut classic, mut buildkit) = (classic::Reader::default(), buildkit::Reader::default());
     let mut built = false;
     while let Some(record) = stream.next().await {
         crash::point(Point::BuildSent);
-        let info = record.map_err(|error| errors::build(error, report))?;
+        let info = record.map_err(|error| errors::build(error, &report))?;
         if matches!(info.aux, Some(BuildInfoAux::Default(ref image)) if image.id.is_some()) {
             built = true;
-        } else if info.error_detail.is_some() || !read(&info, report) {
+            continue;
+        }
+        let known = info.error_detail.is_none()
+            && match flavour {
+                Flavour::Classic => classic.read(&info, &mut report, &mut made),
+                Flavour::BuildKit => buildkit.read(&info, &mut report),
+            };
+        if !known {
             return Err(BuildError::Interrupted(format!(
-                "the engine reported something unknown: {info:?}"
+                "the engine reported something unknown: {}",
+                text::quote(&format!("{info:?}"), 1024)
             )));
         }
     }

@@ -5,6 +5,13 @@ use std::iter::Peekable;
 
 use regex::Regex;
 
+use crate::text;
+
+/// Most patterns of a file; each is a program of some kilobytes.
+const MOST: usize = 1000;
+/// How much of a line an error shows, in bytes.
+const SHOWN: usize = 256;
+
 /// The lines of a file. The last one that matches a path, or a directory that it lies in, decides.
 #[derive(Debug)]
 pub(super) struct Ignore(Vec<Rule>);
@@ -22,8 +29,14 @@ impl Ignore {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut rules = Vec::new();
         for (line, written) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
-            let rule = rule(written).map_err(|why| format!("line {line}, {written:?}: {why}"))?;
+            let rule = rule(written).map_err(|why| {
+                let shown = text::quote(written, SHOWN);
+                format!("line {line}, \"{shown}\": {why}")
+            })?;
             rules.extend(rule);
+            if rules.len() > MOST {
+                return Err(format!("more than {MOST} patterns: use wider ones"));
+            }
         }
         Ok(Self(rules))
     }
@@ -52,8 +65,15 @@ fn rule(line: &str) -> Result<Option<Rule>, String> {
     if pattern.is_empty() {
         return Ok(None);
     }
-    let pattern = Regex::new(&expression(&pattern)?).map_err(|error| error.to_string())?;
+    let pattern = Regex::new(&expression(&pattern)?).map_err(|error| last_line(&error))?;
     Ok(Some(Rule { keeps, pattern }))
+}
+
+/// The cause; the lines before it show an expression that nobody wrote.
+fn last_line(error: &regex::Error) -> String {
+    let words = error.to_string();
+    let last = words.lines().last().unwrap_or_default();
+    text::quote(last.trim_start_matches("error: "), SHOWN)
 }
 
 /// As Go's `filepath.Clean` does it, with the root for the working directory.

@@ -52,10 +52,13 @@ pub fn is_manifest(text: &[u8]) -> bool {
 
 /// What a `fn.yaml` says of the spec: one line `language: node`, more fields of a spec, or a whole manifest.
 fn settings(text: &[u8]) -> Result<Value, ManifestError> {
-    match manifest::value(text)? {
+    let spec = match manifest::value(text)? {
         Value::Object(mut map) if map.contains_key("kind") => {
-            Ok(map.remove("spec").unwrap_or_else(|| json!({})))
+            map.remove("spec").unwrap_or_default()
         }
+        value => value,
+    };
+    match spec {
         Value::Object(map) => Ok(Value::Object(map)),
         Value::Null => Ok(json!({})),
         _ => Err(ManifestError::Syntax {
@@ -102,6 +105,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (fn_yaml, why) in [
             ("language: cobol", "spec.language: Unsupported value"),
+            ("kind: Function\nspec: []", "must be a mapping"),
             ("lenguage: node", "spec.lenguage: Unknown field"),
             ("- node", "must be a mapping"),
             ("a: [", "line 1"),

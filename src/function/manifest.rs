@@ -16,6 +16,8 @@ use super::{DEFAULT_NAMESPACE, Function, FunctionKey, KIND, RESERVED_PREFIX};
 
 /// Largest manifest file, in bytes.
 pub const MAX_SIZE: usize = 1024 * 1024;
+/// How much of a parser's words a message repeats, in bytes; they quote what they read.
+const MAX_WORDS: usize = 512;
 
 /// Why a document is no Function.
 #[derive(thiserror::Error, Clone, Debug, PartialEq, Eq)]
@@ -107,7 +109,16 @@ fn parse_with(text: &[u8], judge: Judge) -> Vec<Parsed> {
 /// # Errors
 /// As for a manifest's text.
 pub fn value(text: &[u8]) -> Result<Value, ManifestError> {
-    yaml::read(text_of(text)?, 1)
+    read(text_of(text)?, 1)
+}
+
+/// The value of one document. What JSON and YAML read differently is JSON, if it is.
+fn read(document: &str, line: usize) -> Result<Value, ManifestError> {
+    if document.trim_start().starts_with('{') {
+        json::read(document, line).or_else(|error| yaml::read_flow(document, line, error))
+    } else {
+        yaml::read(document, line)
+    }
 }
 
 /// Judges a value that was read already, such as the body of a request.
@@ -146,12 +157,7 @@ fn not_utf8(text: &[u8], valid: usize) -> ManifestError {
 }
 
 fn parse_document(line: usize, document: &str, judge: Judge) -> Vec<Parsed> {
-    let value = if document.trim_start().starts_with('{') {
-        json::read(document, line).or_else(|error| yaml::read_flow(document, line, error))
-    } else {
-        yaml::read(document, line)
-    };
-    match value {
+    match read(document, line) {
         Err(error) => vec![Parsed {
             line,
             key: None,

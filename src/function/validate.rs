@@ -21,6 +21,9 @@ use super::{API_VERSION, Function, KIND, crd};
 
 pub use error::{ErrorKind, FieldError};
 
+/// Most errors of one object that are told.
+const MAX_ERRORS: usize = 100;
+
 /// The schema of the CRD, with the metadata that an API server adds to every object.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let mut schema = crd::open_api_schema();
@@ -61,8 +64,19 @@ pub fn validate(mut value: Value) -> Result<Function, Vec<FieldError>> {
     if errors.is_empty() {
         typed(value)
     } else {
-        Err(errors)
+        Err(first(errors))
     }
+}
+
+/// As many errors as somebody may read, and how many more there are.
+fn first(mut errors: Vec<FieldError>) -> Vec<FieldError> {
+    let more = errors.len().saturating_sub(MAX_ERRORS);
+    errors.truncate(MAX_ERRORS);
+    if more > 0 {
+        let message = format!("{more} more fields are wrong: mend these first");
+        errors.push(FieldError::new("", ErrorKind::TooMany, message));
+    }
+    errors
 }
 
 /// Why the value is no object of ours. Of one of another kind, only what it lacks is told beside that, for it has fifty

@@ -1,6 +1,6 @@
 //! Pure: the end of a log, as error messages and readers want it.
 
-use crate::text::plain;
+use crate::text::tail;
 
 /// Lines quoted at most.
 pub const LINES: u32 = 20;
@@ -17,7 +17,7 @@ pub fn keep(log: &mut Vec<u8>, limit: usize) {
 #[must_use]
 pub fn text(log: &[u8]) -> String {
     let log = &log[log.len().saturating_sub(BYTES)..];
-    let text = plain(&String::from_utf8_lossy(log));
+    let text = tail(log, BYTES);
     let lines: Vec<&str> = text.trim().lines().collect();
     let first = lines.len().saturating_sub(LINES as usize);
     match lines[first..].join("\n") {
@@ -58,7 +58,9 @@ mod tests {
         }
         let many: String = (0..100).map(|n| format!("{n}\n")).collect();
         assert!(text(many.as_bytes()).starts_with("80\n"));
-        assert!(text(&[b'x'; 10_000]).len() <= BYTES);
+        for byte in [b'x', 0xff] {
+            assert!(text(&[byte; 10_000]).len() <= BYTES);
+        }
     }
 
     #[test]

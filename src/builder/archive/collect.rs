@@ -1,6 +1,6 @@
 //! Gathers files one by one, with every rule about names and amounts, and seals them.
 
-use std::{collections::BTreeMap, collections::btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use bytes::Bytes;
 
@@ -9,6 +9,8 @@ use super::{ArchiveError, Context, File, Limits, parents, sha256, write_tar};
 pub(super) const COMPONENT_BYTES: usize = 255;
 pub(super) const PATH_BYTES: usize = 1024;
 pub(super) const DEPTH: usize = 32;
+/// How much of a name an error shows, in bytes.
+const SHOWN_BYTES: usize = 256;
 
 /// What was gathered so far.
 pub(super) struct Collector<'a> {
@@ -91,12 +93,21 @@ impl<'a> Collector<'a> {
 
     /// Checks that names agree with each other, and writes the normalised archive.
     pub(super) fn finish(self) -> Result<Context, ArchiveError> {
+        // Directories that only the names of files tell of count too: each is an entry of what is written.
+        let mut implied = BTreeSet::new();
         for path in self.entries.keys() {
-            if let Some(file) =
-                parents(path).find(|p| matches!(self.entries.get(*p), Some(Some(_))))
-            {
-                return Err(ArchiveError::Conflict(file.into()));
+            for parent in parents(path) {
+                match self.entries.get(parent) {
+                    Some(Some(_)) => return Err(ArchiveError::Conflict(parent.into())),
+                    Some(None) => {}
+                    None => drop(implied.insert(parent)),
+                }
             }
+        }
+        if self.count.saturating_add(implied.len()) > self.limits.entries {
+            return Err(ArchiveError::TooMany {
+                limit: self.limits.entries,
+            });
         }
         let mut files: BTreeMap<_, _> = self
             .entries
@@ -118,29 +129,34 @@ impl<'a> Collector<'a> {
     }
 }
 
+/// A name as an error tells it.
 pub(super) fn lossy(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
+    match name.get(..SHOWN_BYTES) {
+        Some(begin) => String::from_utf8_lossy(begin) + "...",
+        None => String::from_utf8_lossy(name),
+    }
+    .into_owned()
 }
 
 /// The plain form of a name: no leading `./`, no empty or `.` parts. Empty for the top itself.
 fn normalise(name: &[u8]) -> Result<String, ArchiveError> {
     let text = std::str::from_utf8(name).map_err(|_| ArchiveError::NotUtf8(lossy(name)))?;
-    if text.chars().any(|c| c.is_ascii_control()) {
-        return Err(ArchiveError::Control(text.into()));
+    if text.contains(|c: char| c.is_ascii_control()) {
+        return Err(ArchiveError::Control(lossy(name)));
     }
     if text.starts_with('/') || text.split('/').any(|part| part == "..") {
-        return Err(ArchiveError::Outside(text.into()));
+        return Err(ArchiveError::Outside(lossy(name)));
     }
     let parts: Vec<_> = text
         .split('/')
         .filter(|part| !part.is_empty() && *part != ".")
         .collect();
     if parts.len() > DEPTH {
-        return Err(ArchiveError::Deep(text.into()));
+        return Err(ArchiveError::Deep(lossy(name)));
     }
     let path = parts.join("/");
     if path.len() > PATH_BYTES || parts.iter().any(|part| part.len() > COMPONENT_BYTES) {
-        return Err(ArchiveError::LongName(path));
+        return Err(ArchiveError::LongName(lossy(name)));
     }
     Ok(path)
 }

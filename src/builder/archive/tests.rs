@@ -144,6 +144,12 @@ fn limits_count_entries_bytes_and_names() {
             limit: 2
         })
     );
+    let deep = Context::from_tar(&entries(&["a/b/c"]), &small);
+    assert_eq!(
+        deep,
+        Err(ArchiveError::TooMany { limit: 2 }),
+        "what is only implied counts too"
+    );
     let long = inline(&[(&"n".repeat(256), 0o644, "")]).unwrap_err();
     assert!(matches!(long, ArchiveError::LongName(_)));
 }

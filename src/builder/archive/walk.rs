@@ -7,6 +7,7 @@ use super::{
     ArchiveError, Limits,
     collect::{Collector, lossy},
 };
+use crate::text;
 
 type Reader<'a> = &'a [u8];
 
@@ -50,7 +51,7 @@ impl Seen {
     }
 
     fn after(&self, error: &std::io::Error) -> String {
-        format!("after entry {:?} ({error})", self.name)
+        format!("after entry {:?} ({})", self.name, words(error))
     }
 }
 
@@ -136,6 +137,11 @@ fn refused(entry: String, kind: EntryType) -> ArchiveError {
     }
 }
 
+/// The reader's words, which quote what it read.
+fn words(error: &std::io::Error) -> String {
+    text::quote(&error.to_string(), 256)
+}
+
 fn not_tar(error: &std::io::Error) -> ArchiveError {
-    ArchiveError::NotTar(error.to_string())
+    ArchiveError::NotTar(words(error))
 }

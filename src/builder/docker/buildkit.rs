@@ -7,7 +7,7 @@ use bollard::{
     models::{BuildInfo, BuildInfoAux},
 };
 
-use super::report::Report;
+use super::report::{Report, shown};
 
 #[derive(Default)]
 pub(super) struct Reader {
@@ -42,9 +42,9 @@ impl Reader {
 
     fn vertex(&mut self, vertex: &Vertex, report: &mut Report) {
         if let Some(step) = step(&vertex.name) {
-            self.steps.insert(vertex.digest.clone(), step.to_owned());
+            self.steps.insert(vertex.digest.clone(), step.clone());
             if vertex.started.is_some() && self.begun.insert(vertex.digest.clone()) {
-                report.step(step);
+                report.step(&step);
                 if vertex.cached {
                     report.cached();
                 }
@@ -58,22 +58,19 @@ impl Reader {
 }
 
 /// `[2/5] RUN make`, `[build 2/5] RUN make` → `RUN make`.
-fn step(name: &str) -> Option<&str> {
+fn step(name: &str) -> Option<String> {
     let (place, step) = name.strip_prefix('[')?.split_once("] ")?;
     place
         .ends_with(|c: char| c.is_ascii_digit())
-        .then_some(step)
+        .then(|| shown(step))
 }
 
 /// What failed, in words of the Dockerfile.
 fn culprit(name: &str) -> String {
     if let Some(image) = name.strip_prefix("[internal] load metadata for ") {
-        return format!("FROM {}", familiar(image));
+        return shown(&format!("FROM {}", familiar(image)));
     }
-    match step(name) {
-        Some(step) => step.to_owned(),
-        None => name.to_owned(),
-    }
+    step(name).unwrap_or_else(|| shown(name))
 }
 
 /// The short name that people write.

@@ -2,7 +2,7 @@
 
 use bollard::models::BuildInfo;
 
-use super::{report::Report, sweep::Sweep};
+use super::report::{Report, shown};
 
 /// Lines that say nothing about the user's build.
 const NOISE: [&str; 5] = [
@@ -13,22 +13,27 @@ const NOISE: [&str; 5] = [
     "Successfully tagged ",
 ];
 
+/// Most images of steps that are told. A program can print lines that look like them without end.
+const IMAGES: usize = 500;
+
 #[derive(Default)]
 pub(super) struct Reader {
     /// Whether the step's image was there before: the base of a FROM, or a cached layer.
     known: bool,
+    /// How many images of steps were told.
+    images: usize,
 }
 
 impl Reader {
-    /// Takes a record; false when it is of unknown shape.
+    /// Takes a record, and tells `made` of a step's image; false when it is of unknown shape.
     pub(super) fn read(
         &mut self,
         info: &BuildInfo,
         report: &mut Report,
-        sweep: &mut Sweep,
+        made: &mut impl FnMut(&str),
     ) -> bool {
         match (&info.stream, &info.status) {
-            (Some(text), _) => self.line(text, report, sweep),
+            (Some(text), _) => self.line(text, report, made),
             // The progress of pulling a base image.
             (None, Some(status)) if info.progress_detail.is_none() => {
                 let id = info.id.as_deref().unwrap_or_default();
@@ -40,16 +45,17 @@ impl Reader {
         true
     }
 
-    fn line(&mut self, text: &str, report: &mut Report, sweep: &mut Sweep) {
+    fn line(&mut self, text: &str, report: &mut Report, made: &mut impl FnMut(&str)) {
         if let Some(step) = step(text) {
             self.known = step.starts_with("FROM ");
-            report.step(step);
+            report.step(&step);
         } else if text == " ---> Using cache\n" {
             self.known = true;
             report.cached();
         } else if let Some(id) = image_id(text) {
-            if !self.known {
-                sweep.add(id);
+            if !self.known && self.images < IMAGES {
+                self.images += 1;
+                made(id);
             }
         } else if !NOISE.iter().any(|noise| text.starts_with(noise)) && text != "\n" {
             report.output(text.as_bytes());
@@ -58,10 +64,10 @@ impl Reader {
 }
 
 /// `Step 2/5 : RUN make` → `RUN make`.
-fn step(text: &str) -> Option<&str> {
+fn step(text: &str) -> Option<String> {
     let (number, step) = text.strip_prefix("Step ")?.split_once(" : ")?;
     let counts = number.bytes().all(|b| b.is_ascii_digit() || b == b'/');
-    counts.then_some(step.trim_end())
+    counts.then(|| shown(step))
 }
 
 /// ` ---> 0123456789ab` → `0123456789ab`.

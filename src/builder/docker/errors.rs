@@ -3,6 +3,7 @@
 use bollard::errors::Error;
 
 use super::{super::BuildError, report::Report};
+use crate::text;
 
 /// What builders put before the cause.
 const PREFIXES: [&str; 6] = [
@@ -14,10 +15,18 @@ const PREFIXES: [&str; 6] = [
     "process ",
 ];
 
+/// How much of the engine's words an error repeats, in bytes.
+const WORDS: usize = 2048;
+
+/// What the engine said, fit to be shown; the cause comes last.
+pub(super) fn told(words: &str) -> String {
+    text::tail(words.as_bytes(), WORDS)
+}
+
 /// A failure that is not about a build's content.
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 pub(super) fn engine(error: Error) -> BuildError {
-    let message = error.to_string();
+    let message = told(&error.to_string());
     if is_full(&message) {
         return BuildError::NoSpace(message);
     }
@@ -40,7 +49,7 @@ pub(super) fn build(error: Error, report: &Report) -> BuildError {
         broken @ (Error::HyperResponseError { .. }
         | Error::JsonDataError { .. }
         | Error::JsonSerdeError { .. }
-        | Error::IOError { .. }) => return BuildError::Interrupted(broken.to_string()),
+        | Error::IOError { .. }) => return BuildError::Interrupted(told(&broken.to_string())),
         other => return engine(other),
     };
     let message = cause(&words);
@@ -118,7 +127,7 @@ fn cause(words: &str) -> String {
     while let Some(rest) = PREFIXES.iter().find_map(|p| cause.strip_prefix(p)) {
         cause = rest;
     }
-    cause.to_owned()
+    told(cause)
 }
 
 /// The image of a FROM: when such a step fails, its image could not be had.

@@ -39,7 +39,7 @@ fn failure(image: &str, error: Error) -> BuildError {
         {
             BuildError::Pull {
                 image: image.to_owned(),
-                message,
+                message: errors::told(&message),
             }
         }
         other => errors::engine(other),

@@ -1,11 +1,21 @@
 //! What a build says, in one shape for both builders: `==> STEP`, and below it what the step wrote.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{builder::BuildLog, text};
 
 /// How much of a step's last words an error repeats, in bytes.
 const TAIL: usize = 2048;
+/// Of how many steps words are kept: those of today's builds run beside each other, and a program can print lines that look
+/// like steps without end.
+const STEPS: usize = 64;
+/// How much of a step is shown, in bytes.
+const STEP: usize = 512;
+
+/// A step as it is shown: one line, without what the Dockerfile's author indents with.
+pub(super) fn shown(step: &str) -> String {
+    text::quote(step.replace('\t', " ").trim_end(), STEP)
+}
 
 /// Writes the log and remembers what an error will need.
 pub(super) struct Report {
@@ -14,7 +24,8 @@ pub(super) struct Report {
     current: String,
     /// The step that is known to have failed.
     failed: Option<String>,
-    tails: HashMap<String, Vec<u8>>,
+    /// The last words of steps, the latest at the end.
+    tails: VecDeque<(String, Vec<u8>)>,
 }
 
 impl Report {
@@ -23,7 +34,7 @@ impl Report {
             log,
             current: String::new(),
             failed: None,
-            tails: HashMap::new(),
+            tails: VecDeque::new(),
         }
     }
 
@@ -43,10 +54,17 @@ impl Report {
     /// The current step wrote something.
     pub(super) fn output(&mut self, bytes: &[u8]) {
         self.log.write(bytes);
-        let tail = self.tails.entry(self.current.clone()).or_default();
+        let known = self.tails.iter().position(|(s, _)| *s == self.current);
+        let (step, mut tail) = known
+            .and_then(|at| self.tails.remove(at))
+            .unwrap_or_else(|| (self.current.clone(), Vec::new()));
         tail.extend_from_slice(bytes);
         if tail.len() > 4 * TAIL {
             tail.drain(..tail.len() - 2 * TAIL);
+        }
+        self.tails.push_back((step, tail));
+        if self.tails.len() > STEPS {
+            self.tails.pop_front();
         }
     }
 
@@ -65,10 +83,12 @@ impl Report {
 
     /// The last words of the step that failed.
     pub(super) fn last_words(&self) -> String {
+        let culprit = self.culprit();
         let tail = self
             .tails
-            .get(self.culprit())
-            .map_or(&[][..], Vec::as_slice);
+            .iter()
+            .find(|(step, _)| step == culprit)
+            .map_or(&[][..], |(_, tail)| tail);
         text::tail(tail, TAIL).trim().to_owned()
     }
 

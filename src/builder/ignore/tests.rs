@@ -94,7 +94,8 @@ fn what_docker_refuses_is_refused_with_its_line() {
         ("[a", "line 1, \"[a\": a [ has no ]"),
         ("[]a]", "behind a \\"),
         ("[a-]", "has no end"),
-        ("[c-a]", "line 1"),
+        ("[c-a]", "line 1, \"[c-a]\": invalid character class range"),
+        (&"a\n".repeat(1001), "more than 1000 patterns"),
         ("a\\", "nothing stands behind"),
     ] {
         let error = Ignore::parse(text).unwrap_err();

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::ManifestError;
 use super::yaml::MAX_DEPTH;
+use crate::text::quote;
 
 /// The value of a document that begins on this line of its file.
 pub(super) fn read(document: &str, first_line: usize) -> Result<Value, ManifestError> {
@@ -24,8 +25,8 @@ pub(super) fn read(document: &str, first_line: usize) -> Result<Value, ManifestE
 /// The reader's text without the position, which is told apart.
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.rsplit_once(" at line ")
-        .map_or(text.clone(), |(message, _)| message.to_owned())
+    let message = text.rsplit_once(" at line ").map_or(&*text, |(m, _)| m);
+    quote(message, super::MAX_WORDS)
 }
 
 #[derive(Clone, Copy)]

@@ -6,6 +6,7 @@ use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use serde_saphyr::{Error, MessageFormatter, Options, UserMessageFormatter};
 
 use super::ManifestError;
+use crate::text;
 
 /// Deepest nesting; a Function needs 6, and an object of another kind should still be named.
 pub(super) const MAX_DEPTH: usize = 32;
@@ -136,5 +137,6 @@ fn message(error: &Error) -> String {
         Error::UnknownAnchor { .. } => ": define it with & before, in the same document",
         _ => "",
     };
-    format!("{}{hint}", UserMessageFormatter.format_message(error))
+    let words = UserMessageFormatter.format_message(error);
+    format!("{}{hint}", text::quote(&words, super::MAX_WORDS))
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Longest rendering of a wrong value, in characters.
+use crate::text;
+
+/// Longest rendering of a wrong value or of a key, in bytes.
 const MAX_SHOWN: usize = 80;
 
 /// What is wrong with a field.
@@ -93,13 +95,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Object(_) => "object".to_owned(),
         Value::Array(_) => "array".to_owned(),
-        scalar => {
-            let text = one_line(&scalar.to_string());
-            match text.char_indices().nth(MAX_SHOWN) {
-                Some((end, _)) => format!("{}...", &text[..end]),
-                None => text,
-            }
-        }
+        scalar => text::quote(&scalar.to_string(), MAX_SHOWN),
     }
 }
 
@@ -128,24 +124,12 @@ pub(super) fn field(parent: &str, name: &str) -> String {
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let name = text::quote(name, MAX_SHOWN);
     match (parent, plain) {
-        ("", _) => one_line(name),
+        ("", _) => name,
         (_, true) => format!("{parent}.{name}"),
-        (_, false) => format!("{parent}[{}]", one_line(name)),
+        (_, false) => format!("{parent}[{name}]"),
     }
-}
-
-/// Control characters of a stranger's text reach no terminal.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
 }
 
 /// The path of an element of a list.
