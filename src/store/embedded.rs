@@ -265,7 +265,11 @@ impl EmbeddedStore {
         let mut writer = Arc::clone(&self.writer).lock_owned().await;
         match task::spawn_blocking(move || work(&mut writer)).await {
             Ok(result) => result,
-            Err(error) => panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => panic::resume_unwind(panic),
+                // The process ends, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }
