@@ -26,7 +26,6 @@ use kube::runtime::watcher::Event;
 use serde::Serialize;
 use tokio::{
     sync::watch::{Receiver, Sender},
-    task,
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -39,6 +38,7 @@ use self::{
 };
 pub use self::{plan::is_watched, scan::is_manifest};
 use crate::{
+    blocking,
     builder::{archive::Limits, sources::Sources},
     function::{Function, FunctionKey, manifest::ManifestError},
     store::{Applied, Manager, Object, StoreError, embedded::EmbeddedStore},
@@ -185,14 +185,11 @@ impl Directory {
 
     async fn scan(&self, objects: Vec<Arc<Function>>) -> Scan {
         let (scanner, sight) = (Arc::clone(&self.scanner), self.eyes.sight());
-        let scan = task::spawn_blocking(move || {
+        blocking::run(move || {
             let mut scanner = scanner.lock().unwrap_or_else(PoisonError::into_inner);
             scanner.scan(&objects, &sight)
-        });
-        match scan.await {
-            Ok(scan) => scan,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        })
+        .await
     }
 
     /// Carries a plan out as far as it goes, publishes the problems, and answers whether the store failed.

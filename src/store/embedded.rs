@@ -8,12 +8,12 @@ mod file;
 mod memory;
 mod salvage;
 
-use std::{collections::BTreeSet, panic, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use futures::Stream;
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
-use tokio::{sync::Mutex, task};
+use tokio::sync::Mutex;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use uuid::Uuid;
 
@@ -22,7 +22,10 @@ use self::{
     memory::Memory,
 };
 use super::{Applied, EventRecord, Fact, Manager, Object, StoreError, state};
-use crate::function::{Function, FunctionKey, FunctionStatus, Revision};
+use crate::{
+    blocking,
+    function::{Function, FunctionKey, FunctionStatus, Revision},
+};
 
 /// A handle of the store; clones are the same store.
 ///
@@ -263,14 +266,7 @@ impl EmbeddedStore {
         work: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let mut writer = Arc::clone(&self.writer).lock_owned().await;
-        match task::spawn_blocking(move || work(&mut writer)).await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => panic::resume_unwind(panic),
-                // The process ends, and this task with it.
-                Err(_) => std::future::pending().await,
-            },
-        }
+        blocking::run(move || work(&mut writer)).await
     }
 }
 
