@@ -257,6 +257,9 @@ async fn what_a_build_left_whose_server_was_killed_is_removed_at_the_next_start(
     let spec = crate::support::inline("dockerfile", json!({"Dockerfile": lines}), json!({}));
     let manifest = crate::support::function("cut", spec).to_string();
     home.write("cut.yaml", &manifest);
+    // A directory without any manifest at a start would delete nothing.
+    let stays = crate::support::function("stays", node(WHO, json!({}))).to_string();
+    home.write("stays.yaml", &stays);
     wait_until("its last step runs", SOON, async || {
         let log = server.get("/functions/cut/build-log").await.text;
         log.contains("==> RUN exec sleep 1000").then_some(())
