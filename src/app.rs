@@ -1,12 +1,12 @@
 //! The server: makes the adapters, owns every task, drains.
 
 mod adapters;
+mod doors;
 mod signals;
 
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -14,11 +14,15 @@ use std::{
 
 use futures::FutureExt;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use self::adapters::run_base;
-use self::{adapters::adapters, signals::Signals};
+use self::{
+    adapters::adapters,
+    doors::{DoorError, Doors},
+    signals::Signals,
+};
 use crate::{
     api::{self, Api},
     builder::{archive::Limits, sources::Sources},
@@ -26,15 +30,13 @@ use crate::{
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
     crash,
     directory::{self, Directory},
-    ingress::{Ingress, Scope},
+    ingress::Ingress,
     pool::Pools,
     runtime::Runtime,
     store::{StoreError, embedded::EmbeddedStore, state},
     telemetry::Metrics,
 };
 
-/// Most connections of a listener.
-const MAX_CONNECTIONS: u64 = 10_000;
 /// Part of the machine's memory that instances may claim, in hundredths.
 const MEMORY_PERCENT: i64 = 80;
 /// Longest wait for calls that run when the server ends: the longest `timeoutSeconds`.
@@ -52,11 +54,8 @@ pub enum AppError {
          the docker group, or run without isolation: faas start --runtime process", socket.display()
     )]
     NoEngine { socket: PathBuf, message: String },
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        address: SocketAddr,
-        error: io::Error,
-    },
+    #[error(transparent)]
+    Door(#[from] DoorError),
     #[error("cannot use {}: {error}", path.display())]
     Path { path: PathBuf, error: io::Error },
     #[error("cannot start threads: {0}")]
@@ -74,18 +73,18 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     }
     let state = State::open(&config.state_dir)?;
     let adapters = adapters(&config, &state.owner).await?;
-    let addresses = Addresses::bind(&config).await?;
-    let facts = facts(&config, addresses.main.1, &*adapters.runtime).await;
+    let doors = Doors::open(&config).await?;
+    let facts = facts(&config, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
     let problems = directory
         .as_ref()
         .map_or_else(|| watch::channel(Vec::new()).1, Directory::problems);
-    announce(&config, &facts, &addresses);
+    announce(&config, &facts, &doors);
 
     let metrics = Arc::new(Metrics::default());
     let settings = Settings {
         memory: config::machine_memory() / 100 * MEMORY_PERCENT,
-        base_url: format!("http://{}", addresses.calls()),
+        base_url: doors.calls(),
         metrics: Arc::clone(&metrics),
     };
     let (turns, keys) = Turns::new();
@@ -115,32 +114,9 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     if let Some(directory) = directory {
         tasks.spawn("directory", directory.run(tasks.stop.clone()));
     }
-    let listeners = listeners(&ingress, addresses, &tasks.stop);
+    doors.follow(&mut tasks);
+    let listeners = doors.serve(&ingress, &tasks.stop);
     tasks.until_signal(listeners, &controller).await
-}
-
-/// Where the server listens.
-struct Addresses {
-    main: (TcpListener, SocketAddr),
-    /// For calls alone.
-    invoke: Option<(TcpListener, SocketAddr)>,
-}
-
-impl Addresses {
-    /// Before anything is served, so that a conflict is found early.
-    async fn bind(config: &Config) -> Result<Self, AppError> {
-        let main = listen(config.listen).await?;
-        let invoke = match config.invoke_listen {
-            Some(address) => Some(listen(address).await?),
-            None => None,
-        };
-        Ok(Self { main, invoke })
-    }
-
-    /// Where calls go.
-    fn calls(&self) -> SocketAddr {
-        self.invoke.as_ref().unwrap_or(&self.main).1
-    }
 }
 
 /// What survives the server, held by it alone.
@@ -173,29 +149,6 @@ impl State {
             secrets_dir: config.secrets_dir.clone(),
         }
     }
-}
-
-/// Serves on both listeners, or on the one for everything.
-fn listeners(ingress: &Arc<Ingress>, addresses: Addresses, stop: &CancellationToken) -> Tasks {
-    // A call takes two descriptors, its caller's and its instance's; the engine and files need some too.
-    let listeners = if addresses.invoke.is_some() { 2 } else { 1 };
-    let most = MAX_CONNECTIONS.min(config::descriptor_limit() * 4 / 10 / listeners);
-    let limit = usize::try_from(most).unwrap_or(usize::MAX);
-    let mut tasks = Tasks {
-        stop: stop.clone(),
-        ..Tasks::default()
-    };
-    let serve =
-        |(listener, _), scope| Arc::clone(ingress).serve(listener, scope, limit, stop.clone());
-    match addresses.invoke {
-        None => tasks.spawn("listener", serve(addresses.main, Scope::All)),
-        Some(invoke) => {
-            let calls = invoke.1;
-            tasks.spawn("listener", serve(addresses.main, Scope::Manage { calls }));
-            tasks.spawn("invoke listener", serve(invoke, Scope::Invoke));
-        }
-    }
-    tasks
 }
 
 /// What owns the long-lived tasks. One that ends before it is told to ends the process, by name.
@@ -256,13 +209,6 @@ fn name(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> &'static
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
-    let failed = |error| AppError::Listen { address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
-}
-
 fn watcher(config: &Config, state: &State) -> Result<Option<Directory>, AppError> {
     let Some(first) = config.dirs.first() else {
         return Ok(None);
@@ -274,7 +220,7 @@ fn watcher(config: &Config, state: &State) -> Result<Option<Directory>, AppError
 }
 
 /// What this server is made of.
-async fn facts(config: &Config, address: SocketAddr, runtime: &dyn Runtime) -> Value {
+async fn facts(config: &Config, url: String, runtime: &dyn Runtime) -> Value {
     let engine = runtime.facts().await.unwrap_or_default();
     let kind = if config.runtime == RuntimeKind::Process {
         "process"
@@ -287,12 +233,12 @@ async fn facts(config: &Config, address: SocketAddr, runtime: &dyn Runtime) -> V
         "engine": engine,
         "store": config.state_dir.join(state::STORE),
         "directories": config.dirs,
-        "address": format!("http://{address}"),
+        "address": url,
     })
 }
 
 /// Says what was chosen.
-fn announce(config: &Config, facts: &Value, addresses: &Addresses) {
+fn announce(config: &Config, facts: &Value, doors: &Doors) {
     let engine = facts["engine"]["engine"].as_str();
     match (config.runtime, engine) {
         (RuntimeKind::Process, _) => {
@@ -315,10 +261,10 @@ fn announce(config: &Config, facts: &Value, addresses: &Addresses) {
             .iter()
             .for_each(|dir| println!("directory    {}", dir.display())),
     }
-    if let Some((_, invoke)) = &addresses.invoke {
-        println!("calls        http://{invoke}");
+    if let Some(invoke) = doors.invoke_url() {
+        println!("calls        {invoke}");
     }
-    println!("listening on http://{}", addresses.main.1);
+    println!("listening on {}", doors.url());
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> AppError {

@@ -6,6 +6,7 @@ mod build;
 mod client;
 mod completions;
 mod crd;
+mod credentials;
 mod delete;
 mod describe;
 mod doctor;
@@ -20,6 +21,7 @@ mod report;
 mod start;
 mod status;
 mod table;
+mod token;
 mod validate;
 mod watch;
 
@@ -60,6 +62,8 @@ enum Command {
     Delete(delete::DeleteArgs),
     /// Show what the server is doing for each function
     Status(status::StatusArgs),
+    /// Make, show and revoke the tokens of a server on this machine
+    Token(token::TokenArgs),
     /// Judge manifests as the server would; needs no server
     Validate(validate::ValidateArgs),
     /// Print the custom resource definition for Kubernetes
@@ -76,11 +80,14 @@ struct ServerArgs {
     /// The server's URL [default: `$FAAS_URL`, or `http://127.0.0.1:5555`]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+
+    #[command(flatten)]
+    credentials: credentials::Credentials,
 }
 
 impl ServerArgs {
     fn client(&self) -> Result<client::Client, CliError> {
-        Ok(client::Client::new(self.server.clone())?)
+        Ok(client::Client::new(self.server.clone(), &self.credentials)?)
     }
 }
 
@@ -112,6 +119,7 @@ fn carry_out(command: Command) -> Result<(), CliError> {
         Command::Logs(args) => wait(logs::run(&args)),
         Command::Delete(args) => wait(delete::run(&args)),
         Command::Status(args) => wait(status::run(&args)),
+        Command::Token(args) => token::run(args),
         Command::Validate(args) => validate::run(&args),
         Command::Crd => crd::run(),
         Command::Doctor(args) => wait(doctor::run(args)),

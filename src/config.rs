@@ -1,5 +1,7 @@
 //! Flags and environment become a [`Config`]. Nothing else reads the environment.
 
+pub mod access;
+
 use std::{
     collections::BTreeMap,
     env,
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use self::access::{AccessArgs, AccessConfig};
 use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
 
 /// Where the server listens, and clients look for it, unless told otherwise.
@@ -30,6 +33,9 @@ pub struct StartArgs {
     /// Address for calls alone; the other one then answers 404 to calls
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     invoke_listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    access: AccessArgs,
 
     /// Where the server keeps what must survive it [default: `$XDG_STATE_HOME/faas`]
     #[arg(long, value_name = "DIR")]
@@ -78,6 +84,7 @@ pub struct Config {
     pub dirs: Vec<PathBuf>,
     pub listen: SocketAddr,
     pub invoke_listen: Option<SocketAddr>,
+    pub access: AccessConfig,
     pub state_dir: PathBuf,
     pub runtime: RuntimeKind,
     pub bases: BaseImages,
@@ -96,10 +103,12 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error(
-        "{0} is no loopback address, and this version of faas has no authentication: listen on 127.0.0.1 or [::1], and \
-         put a proxy that authenticates before it"
+        "{0} is no loopback address, and there faas speaks TLS only, with those who have a token: give --tls-cert FILE and \
+         --tls-key FILE. To try it, make them:\n  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days \
+         90 -subj /CN=faas \\\n    -addext subjectAltName=DNS:$(hostname) -addext basicConstraints=critical,CA:FALSE -keyout \
+         tls.key -out tls.crt\nand a token, if there is none yet:\n  faas token create admin --scope admin"
     )]
-    NotLoopback(SocketAddr),
+    NoTls(SocketAddr),
     #[error("--dir {}: no such directory", .0.display())]
     NoDirectory(PathBuf),
     #[error("--secrets-dir {}: no such directory", .0.display())]
@@ -126,14 +135,7 @@ pub enum ConfigError {
 impl StartArgs {
     /// What was typed, checked and completed from the environment.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        for address in [Some(self.listen), self.invoke_listen]
-            .into_iter()
-            .flatten()
-        {
-            if !address.ip().is_loopback() {
-                return Err(ConfigError::NotLoopback(address));
-            }
-        }
+        let access = self.access.resolve(self.listen, self.invoke_listen)?;
         if let Some(dir) = self.secrets_dir.iter().find(|dir| !dir.is_dir()) {
             return Err(ConfigError::NoSecrets(dir.clone()));
         }
@@ -142,7 +144,8 @@ impl StartArgs {
             dirs: directories(self.dirs)?,
             listen: self.listen,
             invoke_listen: self.invoke_listen,
-            state_dir: absolute(self.state_dir.map_or_else(default_state_dir, Ok)?),
+            access,
+            state_dir: state_dir(self.state_dir)?,
             runtime: self.runtime,
             bases: BaseImages(self.base_images.into_iter().collect::<BTreeMap<_, _>>()),
             secrets_dir: self.secrets_dir,
@@ -199,9 +202,13 @@ pub fn server_url(given: Option<String>) -> String {
         .unwrap_or_else(|| format!("http://{DEFAULT_ADDRESS}"))
 }
 
-/// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`.
+/// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`. The audit is, unless it is named there.
 pub fn log_filter() -> String {
-    read("FAAS_LOG").unwrap_or_else(|| "info,kube_runtime=warn".to_owned())
+    let filter = read("FAAS_LOG").unwrap_or_else(|| "info,kube_runtime=warn".to_owned());
+    if filter.contains("audit") {
+        return filter;
+    }
+    format!("{filter},audit=info")
 }
 
 /// For tests, and in debug builds only: the file that names the [`crate::crash::Point`] to end at.
@@ -249,6 +256,11 @@ fn directories(given: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
 /// Engines and children live in other directories than this process.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
+}
+
+/// Where the server's state is.
+pub fn state_dir(given: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    Ok(absolute(given.map_or_else(default_state_dir, Ok)?))
 }
 
 fn default_state_dir() -> Result<PathBuf, ConfigError> {

@@ -3,7 +3,9 @@
 //! The accept loop is our own, because a server that faces clients needs bounds that a framework's default has not: a
 //! limit of connections below the descriptor limit, health that answers beyond it, a time limit for a request's head.
 
+mod accept;
 pub mod body;
+pub mod door;
 pub mod framing;
 pub mod guard;
 mod headless;
@@ -15,6 +17,7 @@ pub mod reply;
 pub mod requests;
 pub mod route;
 mod timed;
+mod wire;
 
 use std::{
     convert::Infallible,
@@ -52,14 +55,17 @@ use tokio_util::{
 use tower::ServiceExt;
 
 use self::{
+    accept::{hand_over, pause_after},
+    door::{Caller, Door, Scope},
     ids::Ids,
     places::Places,
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     requests::{Answering, Requests, Running},
     route::Route,
     timed::{IDLE_TIME, Timed},
+    wire::Wire,
 };
-use crate::{pool::Pools, telemetry::Metrics, workers::Workers};
+use crate::{access::audit::Change, pool::Pools, telemetry::Metrics, workers::Workers};
 
 /// Largest head of a request.
 pub const MAX_HEAD: usize = 64 << 10;
@@ -68,17 +74,6 @@ pub const MAX_FIELDS: usize = 100;
 /// Kept connections are heard after the listener is closed, until nothing came for this long: a request on its way would be
 /// lost if its connection were closed meanwhile. Each answer says that it was the connection's last.
 const QUIET: Duration = Duration::from_millis(500);
-
-/// What a listener serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Management and invocation.
-    All,
-    /// Everything but invocation, which has a listener of its own.
-    Manage { calls: SocketAddr },
-    /// Invocation and nothing else.
-    Invoke,
-}
 
 /// Serves requests; shared by all connections.
 pub struct Ingress {
@@ -129,10 +124,11 @@ impl Ingress {
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
-        scope: Scope,
+        door: Door,
         limit: usize,
         stop: CancellationToken,
     ) {
+        let door = Arc::new(door);
         let mut connections = Connections {
             places: Places::new(limit),
             graceful: GracefulShutdown::new(),
@@ -144,13 +140,13 @@ impl Ingress {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, scope, &mut connections),
+                Ok((stream, peer)) => self.admit(stream, peer, &door, &mut connections),
                 Err(error) => pause_after(&error).await,
             }
         }
         // Those that are connected already do not know that we leave.
         while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-            self.admit(stream, peer, scope, &mut connections);
+            self.admit(stream, peer, &door, &mut connections);
         }
         drop(listener);
         self.leaving.store(true, Ordering::Relaxed);
@@ -170,7 +166,7 @@ impl Ingress {
         self: &Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        scope: Scope,
+        door: &Arc<Door>,
         connections: &mut Connections,
     ) {
         let permit = connections.places.take();
@@ -179,7 +175,11 @@ impl Ingress {
         let Ok(stream) = hand_over(stream, worker) else {
             return;
         };
-        let connection = Arc::clone(self).connection(stream, peer, scope, beyond);
+        let caller = Caller {
+            door: Arc::clone(door),
+            peer: peer.ip().to_canonical(),
+        };
+        let connection = Arc::clone(self).connection(stream, caller, beyond);
         let connection = connections.graceful.watch(connection);
         let task = async move {
             let _permit = permit;
@@ -197,8 +197,7 @@ impl Ingress {
     fn connection(
         self: Arc<Self>,
         stream: TcpStream,
-        peer: SocketAddr,
-        scope: Scope,
+        caller: Caller,
         beyond: Option<usize>,
     ) -> http1::Connection<
         TokioIo<Timed>,
@@ -211,18 +210,19 @@ impl Ingress {
     > {
         // A small answer must not wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "No TCP_NODELAY");
+            tracing::debug!(peer = %caller.peer, %error, "No TCP_NODELAY");
         }
         let requests = Requests::default();
         let (ids, metrics) = (Arc::clone(&self.ids), Arc::clone(&self.metrics));
+        let stream = Wire::new(stream, caller.door.tls.as_deref());
         let stream = Timed::new(stream, requests.clone(), ids, metrics);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let running = requests.begin();
-            let this = Arc::clone(&self);
+            let (this, caller) = (Arc::clone(&self), caller.clone());
             async move {
                 let response = match beyond {
                     Some(limit) => this.refuse(&mut request, limit),
-                    None => this.respond(request, scope, &running).await,
+                    None => this.respond(request, &caller, &running).await,
                 };
                 Ok::<_, Infallible>(running.until(response))
             }
@@ -241,14 +241,19 @@ impl Ingress {
     async fn respond(
         &self,
         mut request: Request<Incoming>,
-        scope: Scope,
+        caller: &Caller,
         running: &Running,
     ) -> Response<Body> {
         let id = self.ids.identify(request.headers_mut());
-        let mut response = match guard::judge(request.headers(), running.is_ambiguous()) {
-            Ok(()) => self.dispatch(request, scope, running).await,
+        let change = Change::asked_by(&mut request, caller.peer, &id);
+        let local = caller.door.local;
+        let mut response = match guard::judge(request.headers(), running.is_ambiguous(), local) {
+            Ok(()) => self.dispatch(request, caller, running).await,
             Err(refusal) => self.tell(&refusal.into(), Style::Raw),
         };
+        if let Some(change) = change {
+            change.ended(&response);
+        }
         response.headers_mut().insert(REQUEST_ID, id);
         // What is left of a body that is too large is not waited for, and where one ends that is ambiguous nobody knows.
         let is_leaving = self.leaving.load(Ordering::Relaxed);
@@ -265,15 +270,18 @@ impl Ingress {
 
     async fn dispatch(
         &self,
-        request: Request<Incoming>,
-        scope: Scope,
+        mut request: Request<Incoming>,
+        caller: &Caller,
         running: &Running,
     ) -> Response<Body> {
         let route = match route::parse(request.method(), request.uri()) {
             Ok(route) => route,
             Err(error) => return self.tell(&error.into(), Style::Raw),
         };
-        match (route, scope) {
+        if let Err(denied) = caller.admit(&mut request, &route) {
+            return self.tell(&denied.into(), Style::Raw);
+        }
+        match (route, &caller.door.scope) {
             (Route::Call(target), Scope::All | Scope::Invoke) => {
                 let busy = self.arrive();
                 let outcome = proxy::call(&self.pools, &target, request).await;
@@ -286,7 +294,7 @@ impl Ingress {
             }
             (Route::Manage, Scope::All | Scope::Manage { .. }) => self.manage(request).await,
             (Route::Call(_) | Route::Raw(..), Scope::Manage { calls }) => {
-                let url = format!("http://{calls}{}", request.uri());
+                let url = format!("{calls}{}", request.uri());
                 self.tell(&CallError::Elsewhere { url }, Style::Raw)
             }
             (Route::Manage, Scope::Invoke) => {
@@ -375,27 +383,6 @@ impl Drop for Busy<'_> {
         self.metrics.in_flight.dec();
         self.metrics.called(self.code, self.began.elapsed());
     }
-}
-
-/// Takes a connection from this thread's event queue to that of a worker.
-fn hand_over(stream: TcpStream, worker: &Handle) -> io::Result<TcpStream> {
-    let stream = stream.into_std()?;
-    let _there = worker.enter();
-    TcpStream::from_std(stream)
-}
-
-/// Out of descriptors, accepting fails at once again and again; anything else is the peer's trouble.
-async fn pause_after(error: &io::Error) {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-    ) {
-        return;
-    }
-    tracing::warn!(%error, "Accepting a connection failed");
-    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 #[cfg(test)]

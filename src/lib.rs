@@ -1,5 +1,6 @@
 //! `faas` turns a Function object into a URL.
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod blocking;

@@ -110,6 +110,7 @@ fn processor_time(pid: u32) -> Outcome<f64> {
 
 /// Prints how long a call takes that finds no instance.
 pub async fn cold_start(faas: &Faas, name: &str) -> Outcome<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build()?;
     let url = format!("http://{}/function/{name}/invoke", faas.address);
     let mut took = Vec::new();

@@ -51,6 +51,7 @@ impl Faas {
         let mut stdout = BufReader::new(child.stdout.take().ok_or("no standard output")?);
         let address = listening(&mut stdout)
             .ok_or_else(|| fs::read_to_string(state.with_extension("log")).unwrap_or_default())?;
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self {
             child,

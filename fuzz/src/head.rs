@@ -106,7 +106,7 @@ fn judge(bytes: &[u8], piece: usize) -> Vec<Verdict> {
 }
 
 fn decide(request: &Request<Incoming>, ambiguous: bool) -> Verdict {
-    if let Err(refusal) = guard::judge(request.headers(), ambiguous) {
+    if let Err(refusal) = guard::judge(request.headers(), ambiguous, true) {
         return Verdict::Refused(refusal);
     }
     match route::parse(request.method(), request.uri()) {

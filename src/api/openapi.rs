@@ -15,6 +15,9 @@ const ANYWHERE: [(&str, &str); 5] = [
     ("503", "Overloaded"),
 ];
 
+/// And, on a listener that asks for tokens, what needs one.
+const WITHOUT_TOKEN: [(&str, &str); 2] = [("401", "Unauthorized"), ("429", "TooManyFailures")];
+
 /// The OpenAPI 3.1 document. `docs/openapi.json` is this, for those who have no server at hand.
 ///
 /// # Panics
@@ -23,10 +26,13 @@ pub fn document() -> Value {
     let mut document: Value = serde_saphyr::from_str(TEXT).expect("openapi.yaml is YAML");
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
     document["components"]["schemas"]["Function"] = crd::open_api_schema();
-    for responses in
-        operations(&mut document).filter_map(|operation| operation.get_mut("responses"))
-    {
-        for (status, name) in ANYWHERE {
+    for operation in operations(&mut document) {
+        let is_open = operation.get("security").is_some();
+        let more = if is_open { &[][..] } else { &WITHOUT_TOKEN };
+        let Some(responses) = operation.get_mut("responses") else {
+            continue;
+        };
+        for (status, name) in ANYWHERE.iter().chain(more).copied() {
             if responses.get(status).is_none() {
                 responses[status] = json!({"$ref": format!("#/components/responses/{name}")});
             }
@@ -79,8 +85,10 @@ mod tests {
             .collect();
         assert!(all.len() > 15);
         for operation in all {
-            for (status, name) in ANYWHERE {
-                assert!(operation["responses"][status].is_object(), "{operation:#}");
+            let open = operation.get("security").is_some();
+            for (status, name) in ANYWHERE.into_iter().chain(WITHOUT_TOKEN) {
+                let described = operation["responses"][status].is_object();
+                assert!(described || open, "{status} {operation:#}");
                 assert!(document["components"]["responses"][name].is_object());
             }
         }

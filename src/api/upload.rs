@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::Api;
 use crate::{
+    access::audit::Change,
     builder::archive::{ArchiveError, Context, Limits},
     crash::{self, Point},
     function::{
@@ -28,7 +29,7 @@ use crate::{
         manifest::ManifestError,
         status::{self, ConditionType, Reason},
     },
-    ingress::reply::ERROR_HEADER,
+    ingress::{door::Scheme, reply::ERROR_HEADER},
     store::Manager,
 };
 
@@ -102,21 +103,26 @@ impl IntoResponse for Failure {
 /// Handles an upload.
 pub async fn deploy(State(api): State<Api>, request: Request) -> Response {
     let host = host(request.headers());
-    match take_in(&api, request.into_body()).await {
+    let Scheme(scheme) = *request.extensions().get().unwrap_or(&Scheme("http"));
+    let change: Option<Change> = request.extensions().get().cloned();
+    match take_in(&api, change.as_ref(), request.into_body()).await {
         Ok(key) => {
-            Json(json!({"invoke": format!("http://{host}/functions/{}", key.url_segment())}))
+            Json(json!({"invoke": format!("{scheme}://{host}/functions/{}", key.url_segment())}))
                 .into_response()
         }
         Err(failure) => failure.into_response(),
     }
 }
 
-async fn take_in(api: &Api, body: Body) -> Result<FunctionKey, Failure> {
+async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<FunctionKey, Failure> {
     let upload = read(body).await?;
     let key: FunctionKey = upload
         .name
         .parse()
         .map_err(|e: crate::function::KeyError| Failure::bad("InvalidSpec", e.to_string()))?;
+    if let Some(change) = change {
+        change.names(&key.url_segment());
+    }
     let sources = api.sources.clone();
     let (context, function) = tokio::task::spawn_blocking(move || {
         let context = unpack(&upload.file)?;

@@ -7,6 +7,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+use super::credentials::{Credentials, CredentialsError};
 use crate::{
     config,
     function::{Function, FunctionKey},
@@ -22,10 +23,14 @@ const SHOWN: usize = 200;
 /// Why the server did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error(
-        "{0:?} is no server's URL: give one such as http://127.0.0.1:5555 (https is not spoken)"
-    )]
+    #[error("{0:?} is no server's URL: give one such as http://127.0.0.1:5555")]
     BadUrl(String),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(
+        "the certificate of {server} is not trusted: {why}\nIf it should be, name its authority with --ca FILE or FAAS_CA"
+    )]
+    Distrusted { server: String, why: String },
     #[error(
         "no faas server answers at {server}: {why}\nStart one with `faas start`, or say where it is with --server URL or \
          FAAS_URL"
@@ -109,24 +114,28 @@ struct Refusal {
 pub struct Client {
     http: reqwest::Client,
     server: String,
+    credentials: Credentials,
 }
 
 impl Client {
     /// Connects to nothing yet. `server` is what was typed; else the environment or the default counts.
-    pub fn new(server: Option<String>) -> Result<Self, ClientError> {
+    pub fn new(server: Option<String>, credentials: &Credentials) -> Result<Self, ClientError> {
         let given = config::server_url(server);
         let server = given.trim_end_matches('/').to_owned();
         let url = reqwest::Url::parse(&server)
             .ok()
-            .filter(|url| url.scheme() == "http" && url.has_host());
-        let http = reqwest::Client::builder()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| ClientError::BadUrl(given.clone()))?;
+        let builder = reqwest::Client::builder()
             .no_proxy()
-            .connect_timeout(CONNECT)
-            .build();
-        match (url, http) {
-            (Some(_), Ok(http)) => Ok(Self { http, server }),
-            _ => Err(ClientError::BadUrl(given)),
-        }
+            .connect_timeout(CONNECT);
+        let http = credentials.bring(builder, &url)?.build();
+        let http = http.map_err(|_| ClientError::BadUrl(given))?;
+        Ok(Self {
+            http,
+            server,
+            credentials: credentials.clone(),
+        })
     }
 
     /// Where the server is.
@@ -187,16 +196,22 @@ impl Client {
     /// Calls a Function, at the address for calls where there is one; tells its result.
     pub async fn invoke(&self, key: &FunctionKey, input: Vec<u8>) -> Result<String, ClientError> {
         let input = bytes::Bytes::from(input);
-        let call = |url| {
-            let request = self.http.post(url).body(input.clone());
-            self.send(request.header("content-type", "application/json"))
-        };
-        let response = match call(self.url(&path(key))).await {
+        match self.call(&self.url(&path(key)), input.clone()).await {
             Err(ClientError::Refused {
                 invoke: Some(url), ..
-            }) => call(url).await?,
-            outcome => outcome?,
-        };
+            }) => {
+                // Another address, which must be fit for the token too.
+                let there = Self::new(Some(url.clone()), &self.credentials)?;
+                there.call(&url, input).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn call(&self, url: &str, input: bytes::Bytes) -> Result<String, ClientError> {
+        let request = self.http.post(url).body(input);
+        let request = request.header("content-type", "application/json");
+        let response = self.send(request).await?;
         self.read::<Answer>(response)
             .await
             .map(|answer| answer.response)
@@ -325,7 +340,12 @@ fn path(key: &FunctionKey) -> String {
 
 fn lost(server: &str, error: &reqwest::Error) -> ClientError {
     let (server, why) = (server.to_owned(), root_cause(error));
-    if error.is_connect() {
+    if why.starts_with("invalid peer certificate") {
+        ClientError::Distrusted { server, why }
+    } else if why.starts_with("invalid HTTP version") {
+        let what = "no HTTP; one that speaks TLS has a URL with https://".to_owned();
+        ClientError::Stranger { server, what }
+    } else if error.is_connect() {
         ClientError::Unreachable { server, why }
     } else {
         ClientError::Lost { server, why }

@@ -3,7 +3,9 @@
 use std::{io, path::PathBuf};
 
 use super::client::ClientError;
-use crate::{app::AppError, builder::archive::ArchiveError, config::ConfigError};
+use crate::{
+    access::book::BookError, app::AppError, builder::archive::ArchiveError, config::ConfigError,
+};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,8 @@ pub enum CliError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Tokens(#[from] BookError),
     /// The directory's files are no source.
     #[error(transparent)]
     Source(#[from] ArchiveError),

@@ -33,12 +33,13 @@ impl Refusal {
     }
 }
 
-/// Judges a request's headers on a loopback listener. It is `ambiguous` where its body ends when there was a Content-Length
-/// beside a Transfer-Encoding.
+/// Judges a request's headers. It is `ambiguous` where its body ends when there was a Content-Length beside a
+/// Transfer-Encoding. A listener that is `local`, on loopback, goes by local names alone; another one may have any, and asks
+/// for a token that no page can send along.
 ///
 /// A browser sends `Origin` or `Sec-Fetch-Site` whenever a page of another site is behind a request, and a page that
 /// rebinds its own DNS name to 127.0.0.1 still sends that name as `Host`.
-pub fn judge(headers: &HeaderMap, ambiguous: bool) -> Result<(), Refusal> {
+pub fn judge(headers: &HeaderMap, ambiguous: bool, local: bool) -> Result<(), Refusal> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let chunked = codings
         .next()
@@ -51,7 +52,7 @@ pub fn judge(headers: &HeaderMap, ambiguous: bool) -> Result<(), Refusal> {
         return Err(Refusal::Host);
     };
     let host = host.to_str().map_err(|_| Refusal::Host)?;
-    if !is_local(host) {
+    if local && !is_local(host) {
         return Err(Refusal::ForeignHost(host.to_owned()));
     }
     if let Some(origin) = headers.get(ORIGIN)
@@ -100,7 +101,29 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        judge(&map, false).map_err(|refusal| refusal.code())
+        judge(&map, false, true).map_err(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn elsewhere_any_name_is_good_and_pages_stay_out() {
+        let verdict = |headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                let name = hyper::header::HeaderName::from_static(name);
+                (name, value.parse().unwrap())
+            });
+            judge(&headers.collect(), false, false).map_err(|refusal| refusal.code())
+        };
+        let host = ("host", "faas.example");
+        assert_eq!(verdict(&[host]), Ok(()));
+        assert_eq!(verdict(&[]), Err("BadRequest"));
+        assert_eq!(verdict(&[host, ("origin", "https://faas.example")]), Ok(()));
+        for page in [
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+        ] {
+            assert_eq!(verdict(&[host, page]), Err("ForeignOrigin"), "{page:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use axum::body::Body;
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use super::{
     guard::Refusal,
     route::{PathError, Target},
 };
-use crate::pool::LeaseError;
+use crate::{access::Denied, pool::LeaseError};
 
 /// Says that the platform, not the function, made this answer, and why.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-faas-error");
@@ -85,6 +85,8 @@ pub enum CallError {
     Path(#[from] PathError),
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Nobody reads this: the caller has left.
     #[error("the caller has left")]
     CallerGone,
@@ -141,6 +143,7 @@ impl CallError {
             Self::Internal => "Internal",
             Self::Path(_) => "BadPath",
             Self::Refused(refusal) => refusal.code(),
+            Self::Denied(denied) => denied.code(),
             Self::CallerGone => "CallerGone",
         }
     }
@@ -165,6 +168,7 @@ impl CallError {
             | Self::Path(_)
             | Self::Refused(Refusal::Host | Refusal::Framing) => StatusCode::BAD_REQUEST,
             Self::Refused(_) => StatusCode::FORBIDDEN,
+            Self::Denied(denied) => denied.status(),
             Self::Lease {
                 error: LeaseError::QueueFull,
                 ..
@@ -201,6 +205,7 @@ impl CallError {
                 ..
             } => None,
             Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => Some(1),
+            Self::Denied(denied) => denied.retry_after(),
             _ => None,
         }
     }
@@ -219,6 +224,11 @@ impl CallError {
         headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
         if let Some(seconds) = self.retry_after(now) {
             headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if let Self::Denied(denied) = self
+            && let Some(challenge) = denied.challenge()
+        {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response
     }
@@ -317,6 +327,8 @@ mod tests {
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
             (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
             (CallError::Refused(Refusal::Framing), 400, 400, "BadRequest", false),
+            (CallError::Denied(Denied::NoToken), 401, 401, "Unauthorized", false),
+            (CallError::Denied(Denied::TooMany { wait: limit }), 429, 429, "TooManyFailures", true),
         ]
     }
 

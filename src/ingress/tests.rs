@@ -55,7 +55,8 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(ingress.serve(listener, scope, limit, stop.clone()));
+        let door = Door::local(scope);
+        let serving = tokio::spawn(ingress.serve(listener, door, limit, stop.clone()));
         Self {
             address,
             pool,

@@ -25,6 +25,7 @@ use super::{
     ids::Ids,
     peer,
     requests::Requests,
+    wire::Wire,
 };
 use crate::telemetry::Metrics;
 
@@ -43,9 +44,8 @@ const LOOK: Duration = Duration::from_millis(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A connection that is closed when a head, or the way of an answer, takes too long.
-#[derive(Debug)]
 pub struct Timed {
-    stream: TcpStream,
+    stream: Wire,
     requests: Requests,
     ids: Arc<Ids>,
     metrics: Arc<Metrics>,
@@ -75,12 +75,7 @@ struct Parting {
 
 impl Timed {
     /// `requests` are those that come from `stream`; `ids` and `metrics` are for what is none.
-    pub fn new(
-        stream: TcpStream,
-        requests: Requests,
-        ids: Arc<Ids>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(stream: Wire, requests: Requests, ids: Arc<Ids>, metrics: Arc<Metrics>) -> Self {
         Self {
             stream,
             requests,
@@ -107,29 +102,29 @@ impl Timed {
         if sleep.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        self.refuse(Headless::Late);
+        self.refuse(cx, Headless::Late);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Answers to what is no request. Nothing else is on its way to the caller, so there is room for it; if not, it may be
     /// lost: a caller who does that may not even read it.
-    fn refuse(&self, headless: Headless) {
+    fn refuse(&mut self, cx: &mut Context<'_>, headless: Headless) {
         self.metrics.error(headless.code());
-        let _ = self
-            .stream
-            .try_write(headless.answer(&self.ids.make()).as_bytes());
+        let answer = headless.answer(&self.ids.make());
+        let _ = Pin::new(&mut self.stream).poll_write(cx, answer.as_bytes());
     }
 
     /// The server answers some bytes by itself, before they are a request to us, with a bare head. Says whether this is
     /// one, and says something better in its place.
-    fn is_bare(&mut self, answer: &[u8]) -> bool {
+    fn is_bare(&mut self, cx: &mut Context<'_>, answer: &[u8]) -> bool {
         let bare = self.requests.look().0 == self.answered;
         if bare {
-            self.refuse(if self.framing.is_http2() {
+            let headless = if self.framing.is_http2() {
                 Headless::Http2
             } else {
                 Headless::told_by(answer)
-            });
+            };
+            self.refuse(cx, headless);
             self.refused = true;
         }
         bare
@@ -183,7 +178,8 @@ impl Timed {
     /// what the caller sends is none of the caller, nor is what it sends too early: after such, the kernel is asked.
     fn caller_has_left(&mut self, cx: &mut Context<'_>) -> bool {
         if self.doubt.is_none() {
-            if self.stream.poll_read_ready(cx).is_pending() {
+            let quiet = |tcp: &TcpStream| tcp.poll_read_ready(cx).is_pending();
+            if self.stream.tcp().is_some_and(quiet) {
                 return false;
             }
             // One that is closing may not be through with it yet.
@@ -192,7 +188,7 @@ impl Timed {
         while let Some(doubt) = &mut self.doubt
             && doubt.as_mut().poll(cx).is_ready()
         {
-            if peer::has_left(&self.stream) {
+            if self.stream.tcp().is_none_or(peer::has_left) {
                 return true;
             }
             doubt.set(sleep(LOOK_AGAIN));
@@ -253,7 +249,7 @@ impl AsyncWrite for Timed {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.is_bare(bytes) {
+        if self.is_bare(cx, bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
@@ -265,7 +261,7 @@ impl AsyncWrite for Timed {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.is_bare(pieces.first().map_or(&[], |piece| piece)) {
+        if self.is_bare(cx, pieces.first().map_or(&[], |piece| piece)) {
             return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);

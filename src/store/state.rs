@@ -154,7 +154,7 @@ fn kept<const N: usize>(directory: &Path, name: &str) -> Result<[u8; N], StoreEr
 }
 
 /// Writes a file that is there wholly or not at all, also after a power cut.
-fn write_whole(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+pub fn write_whole(directory: &Path, name: &str, text: &str) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     let mut file = OpenOptions::new()
         .write(true)

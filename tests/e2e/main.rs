@@ -12,6 +12,7 @@
     reason = "helpers are given JSON where it is written"
 )]
 
+mod access;
 mod answer;
 mod blame;
 mod care;

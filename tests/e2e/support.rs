@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub use self::{
     engine::{containers, docker, has_docker, images},
     home::{Home, save},
-    http::{Reply, Streaming, client, exchange},
+    http::{Reply, Streaming, builder, client, exchange},
     server::{Server, Shared, Start},
 };
 

@@ -79,11 +79,14 @@ async fn callers_at_the_wrong_place_are_told_the_right_one() {
     }
     all.end().await;
 
-    let calls = "127.0.0.1:7777".parse().unwrap();
-    let manage = Served::with(100, Scope::Manage { calls }, SOON).await;
+    let calls = "http://127.0.0.1:7777";
+    let scope = Scope::Manage {
+        calls: calls.to_owned(),
+    };
+    let manage = Served::with(100, scope, SOON).await;
     for path in ["/functions/sum", "/function/sum/x?y=z"] {
         let answer = told(&manage, &ask(&format!("POST {path}")), "404", "NotFound").await;
-        let url = format!(r#""invoke":"http://{calls}{path}""#);
+        let url = format!(r#""invoke":"{calls}{path}""#);
         assert!(answer.contains(&url), "{answer}");
     }
     manage.end().await;

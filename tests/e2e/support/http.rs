@@ -64,9 +64,16 @@ impl Reply {
     }
 }
 
+/// Of clients that could speak TLS, too.
+pub fn builder() -> reqwest::ClientBuilder {
+    // Whoever was first has done it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 /// A client that uses no proxy. One for a test: its connections belong to the test's runtime.
 pub fn client() -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy();
+    let builder = builder().no_proxy();
     builder.timeout(Duration::from_secs(120)).build().unwrap()
 }
 

@@ -136,7 +136,7 @@ impl Server {
         };
         server.address = wait_until("the server listens", SOON, async || {
             for line in said.try_iter() {
-                let last = line.rsplit("http://").next().and_then(|a| a.parse().ok());
+                let last = line.rsplit("://").next().and_then(|a| a.parse().ok());
                 if line.starts_with("calls ") {
                     server.invoke = last;
                 } else if line.starts_with("listening on ") {

@@ -1,0 +1,249 @@
+//! Who may ask for what: bearer tokens, for listeners that more than this machine's programs can reach.
+//!
+//! A token is `faas_ID_SECRET`: a beginning that scanners for leaked secrets can know, a public id, and 256 random bits. It
+//! is shown once, when it is made; the state directory keeps its digest. What a request costs here is one digest and one
+//! look into a map that no other request holds up.
+
+pub mod audit;
+pub mod book;
+pub mod failures;
+pub mod needs;
+pub mod tls;
+pub mod token;
+pub mod tokens;
+pub mod watch;
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{AUTHORIZATION, HeaderValue},
+};
+use jiff::Timestamp;
+
+use self::{
+    book::BookError,
+    failures::{Failures, Key},
+    token::{Scope, Scopes, Token},
+    tokens::Tokens,
+};
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error(
+        "this server asks for a token: send it as `Authorization: Bearer TOKEN`, which `faas` does with FAAS_TOKEN or \
+         --token-file FILE; `faas token create` makes one on the server's machine"
+    )]
+    NoToken,
+    #[error("the Authorization header holds no token of faas: it must be `Bearer faas_...`")]
+    Malformed,
+    #[error(
+        "the token is not known: it was revoked, or is another server's; `faas token list` shows those that are"
+    )]
+    Unknown,
+    #[error(
+        "the token {name:?} expired at {at}; `faas token create --replaces {name}` makes the next one"
+    )]
+    Expired { name: String, at: Timestamp },
+    #[error("the token {name:?} has not the scope {needed} that this needs, only {has}")]
+    Scope {
+        name: String,
+        needed: Scope,
+        has: Scopes,
+    },
+    #[error(
+        "too many requests without a valid token came from this address; try again in {}s", seconds(*.wait)
+    )]
+    TooMany { wait: Duration },
+}
+
+impl Denied {
+    /// Word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoToken | Self::Malformed | Self::Unknown | Self::Expired { .. } => {
+                "Unauthorized"
+            }
+            Self::Scope { .. } => "Forbidden",
+            Self::TooMany { .. } => "TooManyFailures",
+        }
+    }
+
+    /// Status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoToken | Self::Malformed | Self::Unknown | Self::Expired { .. } => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Scope { .. } => StatusCode::FORBIDDEN,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    /// Whose token it is, if it is somebody's.
+    pub fn who(&self) -> Option<&str> {
+        match self {
+            Self::Expired { name, .. } | Self::Scope { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// `WWW-Authenticate`, as RFC 6750 has it.
+    pub fn challenge(&self) -> Option<HeaderValue> {
+        let challenge = match self {
+            Self::NoToken => r#"Bearer realm="faas""#.to_owned(),
+            Self::Malformed => r#"Bearer realm="faas", error="invalid_request""#.to_owned(),
+            Self::Unknown | Self::Expired { .. } => {
+                r#"Bearer realm="faas", error="invalid_token""#.to_owned()
+            }
+            Self::Scope { needed, .. } => {
+                format!(r#"Bearer realm="faas", error="insufficient_scope", scope="{needed}""#)
+            }
+            Self::TooMany { .. } => return None,
+        };
+        HeaderValue::try_from(challenge).ok()
+    }
+
+    /// After how many seconds trying again may help.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::TooMany { wait } => Some(seconds(*wait)),
+            _ => None,
+        }
+    }
+}
+
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + 1
+}
+
+/// The tokens of a state directory, as its file says, and those who tried without.
+pub struct Access {
+    dir: PathBuf,
+    known: ArcSwap<BTreeMap<String, Token>>,
+    failures: Mutex<Failures>,
+}
+
+impl Access {
+    /// Reads the tokens of a state directory.
+    ///
+    /// # Errors
+    /// When their file cannot be read.
+    pub fn open(state: &Path) -> Result<Self, BookError> {
+        let dir = book::dir(state)?;
+        let known = index(book::read(&dir)?);
+        Ok(Self {
+            dir,
+            known: ArcSwap::from_pointee(known),
+            failures: Mutex::default(),
+        })
+    }
+
+    /// Whether anybody could come in.
+    pub fn has_valid(&self, now: Timestamp) -> bool {
+        self.known.load().values().any(|token| token.expires > now)
+    }
+
+    /// Goes by the file as it is, whenever it changes.
+    pub async fn follow(&self) {
+        watch::watch(&[book::file(&self.dir)], || self.reload()).await;
+    }
+
+    /// A file that cannot be read lets nobody in: it may be the one that revokes.
+    fn reload(&self) {
+        let new = match book::read(&self.dir) {
+            Ok(tokens) => index(tokens),
+            Err(error) => {
+                tracing::error!(%error, "No token is accepted until this is mended");
+                BTreeMap::new()
+            }
+        };
+        let old = self.known.load();
+        audit::tokens(&old, &new);
+        self.known.store(new.into());
+    }
+
+    /// Whose request this is, if the headers say so and it has the scope.
+    pub fn admit(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        needed: Scope,
+    ) -> Result<String, Denied> {
+        let token = bearer(headers);
+        let known = self.known.load();
+        let token = token.and_then(|text| Ok((text, token::id(text).ok_or(Denied::Malformed)?)));
+        let token = token.map(|(text, id)| (text, known.get(id)));
+        // What could never have come in charges the address; a known id charges itself there, so that neighbours behind one
+        // address do not lock each other out.
+        let id = match token {
+            Ok((_, Some(token))) => Some(&*token.id),
+            _ => None,
+        };
+        let key = Key::new(peer, id);
+        if let Some(wait) = self.failures().wait(&key, Instant::now()) {
+            return Err(Denied::TooMany { wait });
+        }
+        let verdict = token.and_then(|(text, token)| judge(text, token, needed));
+        if let Err(denied) = &verdict
+            && !matches!(denied, Denied::Scope { .. })
+        {
+            self.failures().note(key, Instant::now());
+        }
+        verdict
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn index(tokens: Tokens) -> BTreeMap<String, Token> {
+    let pairs = tokens.0.into_iter().map(|token| (token.id.clone(), token));
+    pairs.collect()
+}
+
+/// What the one Authorization header says behind `Bearer`.
+fn bearer(headers: &HeaderMap) -> Result<&str, Denied> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let Some(first) = given.next() else {
+        return Err(Denied::NoToken);
+    };
+    let text = first.to_str().ok().filter(|_| given.next().is_none());
+    let (scheme, token) = text
+        .and_then(|text| text.split_once(' '))
+        .ok_or(Denied::Malformed)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(token.trim())
+    } else {
+        Err(Denied::Malformed)
+    }
+}
+
+/// `token` is the one whose id is in the text, if there is one.
+fn judge(text: &str, token: Option<&Token>, needed: Scope) -> Result<String, Denied> {
+    let token = token
+        .filter(|token| token.is(text))
+        .ok_or(Denied::Unknown)?;
+    let name = token.name.clone();
+    if token.expires <= Timestamp::now() {
+        let at = token.expires;
+        return Err(Denied::Expired { name, at });
+    }
+    if !token.scopes.allow(needed) {
+        let has = token.scopes.clone();
+        return Err(Denied::Scope { name, needed, has });
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Where the server listens, and who may come in there.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Tasks;
+use crate::{
+    access::{
+        Access,
+        book::BookError,
+        tls::{Tls, TlsError},
+    },
+    config::{self, Config},
+    ingress::{
+        Ingress,
+        door::{Door, Scope},
+    },
+};
+
+/// Most connections of a listener.
+const MAX_CONNECTIONS: u64 = 10_000;
+
+/// Why nobody could come in, or anybody.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Tokens(#[from] BookError),
+    #[error(
+        "{address} asks for tokens, and there is no valid one. Make the first, and start again:\n  \
+         faas token create admin --scope admin --state-dir {}", state.display()
+    )]
+    NoToken { address: SocketAddr, state: PathBuf },
+}
+
+/// The listeners with their rules.
+pub struct Doors {
+    main: Bound,
+    /// For calls alone.
+    invoke: Option<Bound>,
+    access: Option<Arc<Access>>,
+    tls: Option<Arc<Tls>>,
+    public_url: Option<String>,
+}
+
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    door: Door,
+}
+
+impl Doors {
+    /// Before anything is served, so that what is missing, or a conflict, is found early.
+    pub async fn open(config: &Config) -> Result<Self, DoorError> {
+        let mut addresses = [Some(config.listen), config.invoke_listen]
+            .into_iter()
+            .flatten();
+        let asks = addresses.find(|address| config.access.asks_for_tokens(*address));
+        let mut doors = Self {
+            main: Bound::at(config.listen, Scope::All).await?,
+            invoke: None,
+            access: asks.map(|address| tokens(config, address)).transpose()?,
+            tls: match &config.access.tls {
+                Some(files) => Some(Arc::new(Tls::open(files.clone())?)),
+                None => None,
+            },
+            public_url: config.access.public_url.clone(),
+        };
+        if let Some(address) = config.invoke_listen {
+            doors.invoke = Some(Bound::at(address, Scope::Invoke).await?);
+        }
+        for bound in [Some(&mut doors.main), doors.invoke.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            let (access, tls) = (doors.access.clone(), doors.tls.clone());
+            bound.door.access = access.filter(|_| config.access.asks_for_tokens(bound.address));
+            bound.door.tls = tls.filter(|_| config.access.speaks_tls(bound.address));
+        }
+        if doors.invoke.is_some() {
+            let calls = doors.calls();
+            doors.main.door.scope = Scope::Manage { calls };
+        }
+        Ok(doors)
+    }
+
+    /// The URL of management.
+    pub fn url(&self) -> String {
+        self.main.url()
+    }
+
+    /// The URL of the listener for calls alone, if there is one.
+    pub fn invoke_url(&self) -> Option<String> {
+        self.invoke.as_ref().map(Bound::url)
+    }
+
+    /// Where calls go.
+    pub fn calls(&self) -> String {
+        let listener = self.invoke.as_ref().unwrap_or(&self.main);
+        self.public_url.clone().unwrap_or_else(|| listener.url())
+    }
+
+    /// Keeps tokens and certificate as their files are.
+    pub fn follow(&self, tasks: &mut Tasks) {
+        if let Some(access) = self.access.clone() {
+            tasks.spawn("tokens", async move { access.follow().await });
+        }
+        if let Some(tls) = self.tls.clone() {
+            tasks.spawn("certificate", async move { tls.follow().await });
+        }
+    }
+
+    /// Serves on both listeners, or on the one for everything.
+    pub fn serve(self, ingress: &Arc<Ingress>, stop: &CancellationToken) -> Tasks {
+        // A call takes two descriptors, its caller's and its instance's; the engine and files need some too.
+        let listeners = if self.invoke.is_some() { 2 } else { 1 };
+        let most = MAX_CONNECTIONS.min(config::descriptor_limit() * 4 / 10 / listeners);
+        let limit = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut tasks = Tasks {
+            stop: stop.clone(),
+            ..Tasks::default()
+        };
+        let serve = |bound: Bound| {
+            Arc::clone(ingress).serve(bound.listener, bound.door, limit, stop.clone())
+        };
+        tasks.spawn("listener", serve(self.main));
+        if let Some(invoke) = self.invoke {
+            tasks.spawn("invoke listener", serve(invoke));
+        }
+        tasks
+    }
+}
+
+impl Bound {
+    async fn at(address: SocketAddr, scope: Scope) -> Result<Self, DoorError> {
+        let failed = |error| DoorError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let door = Door {
+            local: address.ip().is_loopback(),
+            ..Door::local(scope)
+        };
+        Ok(Self {
+            listener,
+            address,
+            door,
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("{}://{}", self.door.scheme().0, self.address)
+    }
+}
+
+/// The tokens, of which one at least must be good.
+fn tokens(config: &Config, address: SocketAddr) -> Result<Arc<Access>, DoorError> {
+    let access = Access::open(&config.state_dir)?;
+    if !access.has_valid(Timestamp::now()) {
+        let state = config.state_dir.clone();
+        return Err(DoorError::NoToken { address, state });
+    }
+    Ok(Arc::new(access))
+}
