@@ -19,8 +19,21 @@ function complain (text) {
   process.stderr.write('faas: ' + text + '\n')
 }
 
+// Handlers may throw anything, also what cannot become a text.
+function text (of) {
+  try {
+    return String(of())
+  } catch (_) {
+    return 'it threw something that cannot be written as text'
+  }
+}
+
 function describe (error) {
-  return error instanceof Error ? error.message : String(error)
+  return text(() => error instanceof Error ? error.message : error)
+}
+
+function trace (error) {
+  return text(() => (error && error.stack) || error)
 }
 
 function answer (res, status, body, fields) {
@@ -40,7 +53,7 @@ function fail (res, error) {
 }
 
 function crash (res, error) {
-  complain((error && error.stack) || String(error))
+  complain(trace(error))
   fail(res, error)
 }
 
@@ -62,14 +75,15 @@ function call (handler, input, res) {
     called = true
     succeed(res, result)
   }
-  let result
+  let result, isPromise
   try {
     result = handler(input, cb)
+    isPromise = Boolean(result) && typeof result.then === 'function'
   } catch (error) {
     return crash(res, error)
   }
-  if (result && typeof result.then === 'function') {
-    result.then(
+  if (isPromise) {
+    Promise.resolve(result).then(
       // A promise of nothing is what an async handler that calls back returns.
       (value) => { if (!called && (value !== undefined || handler.length < 2)) cb(value) },
       (error) => crash(res, error)
@@ -114,7 +128,7 @@ function pass (other, req, res) {
   res.on('close', done)
   res.on('finish', done)
   const broke = (error) => {
-    complain((error && error.stack) || String(error))
+    complain(trace(error))
     if (res.headersSent) res.destroy()
     else fail(res, error)
   }
@@ -171,10 +185,12 @@ process.on('SIGTERM', () => {
 })
 
 function die (error) {
-  complain((error && error.stack) || String(error))
+  complain(trace(error))
+  // Of several calls nobody knows whose it was, and none may read of another's.
+  const isKnown = open.size === 1
   for (const res of open) {
-    if (res.headersSent) res.destroy()
-    else fail(res, error)
+    if (isKnown && !res.headersSent) fail(res, error)
+    else res.destroy()
   }
   // What was answered must reach the platform before the end.
   setImmediate(() => process.exit(1))
@@ -202,12 +218,12 @@ function load () {
     return start(require(main))
   } catch (error) {
     if (error.code !== 'ERR_REQUIRE_ESM') {
-      complain('the code cannot be loaded: ' + ((error && error.stack) || error))
+      complain('the code cannot be loaded: ' + trace(error))
       process.exit(1)
     }
   }
   import(main).then(start, (error) => {
-    complain('the code cannot be loaded: ' + ((error && error.stack) || error))
+    complain('the code cannot be loaded: ' + trace(error))
     process.exit(1)
   })
 }
