@@ -497,35 +497,42 @@ async fn a_root_that_becomes_another_is_followed() {
 }
 
 #[tokio::test]
-async fn an_empty_root_prunes_only_what_was_seen_to_go() {
-    let world = World::new();
-    world.write("a.yaml", &manifest("a", "1"));
-    let mut running = world.watch_root();
-    world.has("a", "1").await;
-    let away = world.files.path().join("away");
-    let unmount = || {
-        fs::rename(world.root(), &away).unwrap();
-        fs::create_dir(world.root()).unwrap();
-    };
-    let mount = || {
-        fs::remove_dir(world.root()).unwrap();
-        fs::rename(&away, world.root()).unwrap();
-    };
-    unmount();
-    let said = running.problem("no manifest in it").await;
-    assert_eq!(said.file, world.root());
-    running.stop().await;
-    let mut running = world.watch_root();
-    running.problem("no manifest in it").await;
-    assert_eq!(world.code("a").as_deref(), Some("1"));
+async fn an_empty_directory_prunes_only_what_was_seen_to_go() {
+    for (place, file) in [("", "a.yaml"), ("team", "a.yaml"), ("team", "inner/a.yaml")] {
+        let world = World::new();
+        let dir = world.root().join(place);
+        fs::create_dir_all(dir.join(file).parent().unwrap()).unwrap();
+        fs::write(dir.join(file), manifest("a", "1")).unwrap();
+        if !place.is_empty() {
+            world.write("other.yaml", &manifest("other", "1"));
+        }
+        let mut running = world.watch_root();
+        world.has("a", "1").await;
+        let away = world.files.path().join("away");
+        let unmount = || {
+            fs::rename(&dir, &away).unwrap();
+            fs::create_dir(&dir).unwrap();
+        };
+        let mount = || {
+            fs::remove_dir(&dir).unwrap();
+            fs::rename(&away, &dir).unwrap();
+        };
+        unmount();
+        let said = running.problem("no manifest in it").await;
+        assert_eq!(said.file, dir.components().collect::<PathBuf>());
+        running.stop().await;
+        let mut running = world.watch_root();
+        running.problem("no manifest in it").await;
+        assert_eq!(world.code("a").as_deref(), Some("1"));
 
-    mount();
-    running.is_content().await;
-    assert_eq!(world.code("a").as_deref(), Some("1"));
-    fs::remove_file(world.root().join("a.yaml")).unwrap();
-    world.lacks("a").await;
-    assert_eq!(*running.problems.borrow(), []);
-    running.stop().await;
+        mount();
+        running.is_content().await;
+        assert_eq!(world.code("a").as_deref(), Some("1"));
+        fs::remove_file(dir.join(file)).unwrap();
+        world.lacks("a").await;
+        assert_eq!(*running.problems.borrow(), []);
+        running.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -4,10 +4,11 @@
 //! A manifest is a file `*.yaml` or `*.yml`, however deep. Dot names, editors' droppings and `node_modules` are passed
 //! over, and so is what lies inside the `source.directory` of a manifest: that is code, and its YAML is the code's.
 
+mod homes;
 mod kept;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -16,13 +17,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use self::kept::Kept;
+use self::{homes::Homes, kept::Kept};
 use super::{
     Problem,
     memory::Memory,
     source::SourceCache,
     walk::{ENTRIES, Entry, Found, Interest, walk},
-    watch::{Identity, Sight, identity},
+    watch::Sight,
     writers::REST,
 };
 use crate::{
@@ -83,8 +84,7 @@ pub struct Scanner {
     most: usize,
     sources: SourceCache,
     manifests: Memory<Arc<[Kept]>>,
-    /// Which directories the roots were when there last was a manifest in them.
-    homes: HashMap<PathBuf, Identity>,
+    homes: Homes,
 }
 
 impl Scanner {
@@ -94,7 +94,7 @@ impl Scanner {
             most: ENTRIES,
             sources,
             manifests: Memory::new(),
-            homes: HashMap::new(),
+            homes: Homes::default(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Reader<'_> {
         self.scan.directories.extend(directories.iter().cloned());
         entered.extend(directories);
         let mut parsed = BTreeMap::new();
-        let (mut code, mut is_empty) = (Vec::new(), true);
+        let (mut code, mut seen) = (Vec::new(), BTreeSet::new());
         // Outer manifests say which inner files are code.
         files.sort_by_key(|entry| entry.path.components().count());
         for entry in files {
@@ -163,7 +163,10 @@ impl Reader<'_> {
                 continue;
             }
             let documents = self.read(&entry);
-            let half = self.half(&entry, || self.of_file(&entry.path).next().is_some());
+            let settled = self.settled(&entry, &documents);
+            let half = self.half(&entry, settled, || {
+                self.of_file(&entry.path).next().is_some()
+            });
             code.extend(self.code_of(&entry, &documents, half.is_some()));
             match half {
                 Some(half) => self.wait_for(&entry.path, "it", half),
@@ -171,10 +174,19 @@ impl Reader<'_> {
                     parsed.insert(entry.path.clone(), documents);
                 }
             }
-            is_empty = false;
+            seen.insert(entry.path);
         }
         if is_new {
-            self.note_home(path, is_empty);
+            let files = self
+                .objects
+                .iter()
+                .filter_map(|object| match Manager::of(object) {
+                    Manager::Directory { file } => Some(file),
+                    Manager::Api => None,
+                });
+            for (dir, fault) in self.scanner.homes.look(path, &seen, files) {
+                self.scan.unknown(&dir, fault);
+            }
         }
         for (at, fault) in faults {
             // What is wrong with all of the root is more than wrong with code.
@@ -187,23 +199,6 @@ impl Reader<'_> {
         }
     }
 
-    /// A root without any manifest, that was not seen to lose them, may be the place of a disk that is not mounted.
-    fn note_home(&mut self, root: &Path, is_empty: bool) {
-        let identity = identity(self.root);
-        let known = self.scanner.homes.get(root);
-        if !is_empty {
-            let identity = identity.map(|identity| (root.to_owned(), identity));
-            self.scanner.homes.extend(identity);
-        } else if known.is_none() || known != identity.as_ref() {
-            let objects = self.objects.iter().map(|object| Manager::of(object));
-            let from_here = |manager: &Manager| matches!(manager, Manager::Directory { file } if file.starts_with(root));
-            let count = objects.filter(from_here).count();
-            if count > 0 {
-                self.scan.unknown(root, emptied(count));
-            }
-        }
-    }
-
     /// The objects that come from a file.
     fn of_file(&self, path: &Path) -> impl Iterator<Item = &Function> {
         let manager = Manager::Directory {
@@ -213,15 +208,33 @@ impl Reader<'_> {
         objects.filter(move |object| Manager::of(object) == manager)
     }
 
+    /// How old a manifest must be to be taken for whole: one that says less than before would delete.
+    fn settled(&self, entry: &Entry, documents: &[Parsed]) -> Duration {
+        let is_said = |object: &Function| {
+            let key = FunctionKey::try_from(object).ok();
+            documents.iter().any(|parsed| parsed.key == key)
+        };
+        if self.of_file(&entry.path).all(is_said) {
+            SETTLED
+        } else {
+            REST
+        }
+    }
+
     /// Why a file may be half written. Where no writer would have been told, only a recent change can say so; where there is
     /// nothing to lose yet, that is believed.
-    fn half(&self, entry: &Entry, may_lose: impl FnOnce() -> bool) -> Option<Half> {
+    fn half(
+        &self,
+        entry: &Entry,
+        settled: Duration,
+        may_lose: impl FnOnce() -> bool,
+    ) -> Option<Half> {
         if self.sight.writers.are_at(&entry.real, Instant::now()) {
             return Some(Half::Open);
         }
         let modified = entry.metadata.modified().ok()?;
         let age = SystemTime::now().duration_since(modified).ok()?;
-        let is_hidden = age < SETTLED && !self.sight.reaches(&entry.real, modified);
+        let is_hidden = age < settled && !self.sight.reaches(&entry.real, modified);
         (is_hidden && may_lose()).then_some(Half::Recent)
     }
 
@@ -307,7 +320,7 @@ impl Reader<'_> {
             let half = found
                 .files
                 .iter()
-                .find_map(|entry| Some((entry, self.half(entry, may_lose)?)));
+                .find_map(|entry| Some((entry, self.half(entry, SETTLED, may_lose)?)));
             if let Some((entry, half)) = half {
                 return self.wait_for(file, &entry.path.display().to_string(), half);
             }
@@ -325,13 +338,6 @@ impl Reader<'_> {
 
 const EMPTY: &str =
     "there is no Function in it: what it defined stays; remove the file if that is to go";
-
-fn emptied(functions: usize) -> String {
-    format!(
-        "there is no manifest in it, and {functions} functions come from it: they stay; bring back what was mounted here, or \
-         `faas delete` them"
-    )
-}
 
 /// The name by which a root is reached.
 fn gate(root: &Path) -> Option<PathBuf> {
