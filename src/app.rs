@@ -6,7 +6,7 @@ mod signals;
 
 use std::{
     future::Future,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -175,7 +175,7 @@ impl Tasks {
             ended = self.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
             ended = listeners.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
         }
-        println!("Draining: calls that run are answered; Ctrl-C again leaves at once");
+        say("Draining: calls that run are answered; Ctrl-C again leaves at once");
         self.stop.cancel();
         let drained = async { while listeners.running.join_next().await.is_some() {} };
         let orderly = async {
@@ -242,29 +242,32 @@ fn announce(config: &Config, facts: &Value, doors: &Doors) {
     let engine = facts["engine"]["engine"].as_str();
     match (config.runtime, engine) {
         (RuntimeKind::Process, _) => {
-            println!(
-                "runtime      process: functions run as you on this machine; NOTHING isolates them"
+            say(
+                "runtime      process: functions run as you on this machine; NOTHING isolates them",
             );
         }
-        (_, engine) => println!(
-            "runtime      docker ({})",
-            engine.unwrap_or("engine of unknown version")
-        ),
+        (_, engine) => {
+            let engine = engine.unwrap_or("engine of unknown version");
+            say(&format!("runtime      docker ({engine})"));
+        }
     }
-    println!(
-        "store        {}",
-        config.state_dir.join(state::STORE).display()
-    );
+    let store = config.state_dir.join(state::STORE);
+    say(&format!("store        {}", store.display()));
     match config.dirs.as_slice() {
-        [] => println!("directories  none (use --dir DIR, `faas apply` or `faas build`)"),
+        [] => say("directories  none (use --dir DIR, `faas apply` or `faas build`)"),
         dirs => dirs
             .iter()
-            .for_each(|dir| println!("directory    {}", dir.display())),
+            .for_each(|dir| say(&format!("directory    {}", dir.display()))),
     }
     if let Some(invoke) = doors.invoke_url() {
-        println!("calls        {invoke}");
+        say(&format!("calls        {invoke}"));
     }
-    println!("listening on {}", doors.url());
+    say(&format!("listening on {}", doors.url()));
+}
+
+/// Prints a line. Whoever read them may have left, and that is no reason to end.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> AppError {

@@ -275,7 +275,9 @@ async fn read(body: Body) -> Result<Upload, Failure> {
 
 /// Blocks for as long as it takes to read 64 MiB.
 pub fn unpack(file: &str) -> Result<Context, Failure> {
-    let tar = BASE64_STANDARD.decode(file.trim()).map_err(|error| {
+    // Many encoders break lines.
+    let file: String = file.split_ascii_whitespace().collect();
+    let tar = BASE64_STANDARD.decode(file).map_err(|error| {
         Failure::bad("SourceInvalid", format!("\"file\" is not base64: {error}"))
     })?;
     Context::from_tar(&tar, &Limits::default()).map_err(|error| match error {

@@ -1,6 +1,9 @@
 //! `faas start`: the server.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
 
 use tokio::runtime::Builder;
 
@@ -16,8 +19,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 pub fn run(args: StartArgs) -> Result<(), CliError> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(config::log_filter()))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| Log)
+        .log_internal_errors(false)
+        .with_ansi(io::stderr().is_terminal())
         .init();
     let config = args.resolve()?;
     let runtime = Builder::new_multi_thread()
@@ -27,4 +31,17 @@ pub fn run(args: StartArgs) -> Result<(), CliError> {
         .build()
         .map_err(CliError::Threads)?;
     Ok(runtime.block_on(app::run(config))?)
+}
+
+/// Standard error while somebody reads it. A server whose log nobody reads any more goes on.
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(io::stderr().write(bytes).unwrap_or(bytes.len()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

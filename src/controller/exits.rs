@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{Controller, apply::may_exit};
 use crate::{
     function::{Revision, status::Reason},
-    plan::{Crash, Failure, Phase},
+    plan::{Crash, Failure, Manners, Phase},
     pool::{self, slots::Removed},
     runtime::{End, Exit},
     store::{EventRecord, EventType, Fact},
@@ -35,19 +35,22 @@ impl Controller {
         };
         tracing::info!(function = %exit.function, instance = %exit.id, code = exit.code, "Instance exited");
         removed.instance.gone.cancel();
-        self.judge(&exit, &removed).await;
+        let is_good = self.judge(&exit, &removed).await;
         self.turns.request(&exit.function);
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
             let log = this.end(&exit.id, Duration::ZERO).await;
-            if let Some(entry) = this.entries().get_mut(&exit.function) {
+            let is_news = !is_good || !log.is_empty();
+            if let Some(entry) = this.entries().get_mut(&exit.function)
+                && is_news
+            {
                 entry.last_words.exited(&exit, &log, Timestamp::now());
             }
         });
     }
 
-    /// Learns from a good end, and notes a bad one.
-    async fn judge(&self, exit: &Exit, removed: &Removed<pool::Instance>) {
+    /// Learns from a good end, and notes a bad one. Answers whether it was good.
+    async fn judge(&self, exit: &Exit, removed: &Removed<pool::Instance>) -> bool {
         let revision = &removed.instance.revision;
         let manners = {
             let entries = self.entries();
@@ -56,7 +59,7 @@ impl Controller {
                 .and_then(|e| e.revision(revision).cloned());
             known.map(|d| self.manners(&d.target))
         };
-        let Some(manners) = manners else { return };
+        let Some(manners) = manners else { return true };
         if may_exit(manners) && exit.code == 0 && (removed.answered || removed.busy) {
             // The engine's word may come before the answer does; that alone teaches nothing.
             if removed.answered {
@@ -65,7 +68,7 @@ impl Controller {
             if let Some(entry) = self.entries().get(&exit.function) {
                 self.route(entry);
             }
-            return;
+            return removed.answered || manners == Manners::Single;
         }
         let expected = matches!(
             removed.phase,
@@ -82,6 +85,7 @@ impl Controller {
             let crash = if in_call { Crash::InCall } else { Crash::Idle };
             self.crashed(exit, revision, crash).await;
         }
+        !is_fault
     }
 
     /// Notes a crash where people look for it, and for the next plan.

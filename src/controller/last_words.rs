@@ -26,9 +26,7 @@ struct Ended {
 impl LastWords {
     /// An instance has ended by itself.
     pub fn exited(&mut self, exit: &Exit, log: &Bytes, now: Timestamp) {
-        if exit.code != 0 || !log.is_empty() {
-            self.add(&exit.id, log, format!("[{now:.0} {exit}]\n"));
-        }
+        self.add(&exit.id, log, format!("[{now:.0} {exit}]\n"));
     }
 
     /// An instance was ended.
@@ -109,7 +107,6 @@ mod tests {
     #[test]
     fn an_orderly_end_without_a_word_is_not_worth_a_line() {
         let mut words = LastWords::default();
-        words.exited(&exit(1, 0), &Bytes::new(), now());
         words.ended(&"faas-sum-2".to_owned(), &Bytes::new(), now());
         assert_eq!(text(&words, 2), [""; 0]);
     }

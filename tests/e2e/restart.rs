@@ -1,11 +1,16 @@
 //! Ends and beginnings: what a crash leaves is adopted, what an orderly end leaves is nothing, and others are left alone.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+    sync::Arc,
+};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Home, SOON, Server, Start, docker, has_docker, node, wait_until};
+use crate::support::{Home, SOON, Server, Start, client, docker, has_docker, node, wait_until};
 
 /// Tells which container it is; takes `ms` for it.
 const WHO: &str =
@@ -208,6 +213,64 @@ async fn a_second_signal_leaves_at_once_and_the_next_start_adopts() {
     let server = Start::default().at(&home).await;
     server.call("long", json!({})).await.expect(200);
     assert_eq!(home.containers(), before);
+}
+
+/// As in `faas start 2>&1 | head -1`.
+#[tokio::test]
+async fn nobody_reading_what_the_server_says_ends_nothing() {
+    if !has_docker("e2e closed output") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let mut command = Start::default()
+        .with("--listen", "127.0.0.1:0")
+        .command(&home);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = said.lines().map(Result::unwrap);
+    let listens =
+        lines.find_map(|line| Some(line.strip_prefix("listening on http://")?.to_owned()));
+    let address = listens.unwrap();
+    drop(lines);
+    drop(child.stderr.take());
+    let post = |path: &str, body: Value| {
+        client()
+            .post(format!("http://{address}{path}"))
+            .json(&body)
+            .send()
+    };
+    let spec = node(WHO, json!({"scale": {"min": 1}}));
+    let put = client().put(format!("http://{address}/functions/heard"));
+    let manifest = crate::support::function("heard", spec);
+    assert!(
+        put.json(&manifest)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
+    let call = tokio::spawn(post("/functions/heard", json!({"ms": 1500})));
+    wait_until("the call runs", SOON, async || {
+        let metrics = client()
+            .get(format!("http://{address}/status"))
+            .send()
+            .await
+            .unwrap();
+        let text = metrics.text().await.unwrap();
+        text.contains("\"inFlight\":1").then_some(())
+    })
+    .await;
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::INT).unwrap();
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    let ended = wait_until("the server ends", SOON, async || child.try_wait().unwrap()).await;
+    assert!(ended.success(), "{ended}");
+    assert_eq!(home.containers(), [""; 0]);
 }
 
 #[tokio::test]
