@@ -30,7 +30,7 @@ use crate::{
         status::{self, ConditionType, Reason},
     },
     ingress::{door::Scheme, reply::ERROR_HEADER},
-    store::Manager,
+    store::{Manager, StoreError},
 };
 
 /// Largest archive, unpacked.
@@ -128,6 +128,9 @@ async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<Funct
         let context = unpack(&upload.file)?;
         sources.put(&context).map_err(|error| {
             let info = format!("the archive could not be stored: {error}");
+            if error.kind() == std::io::ErrorKind::StorageFull {
+                return Failure::ours("NoSpace", &info);
+            }
             Failure {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 code: "SourceUnavailable".to_owned(),
@@ -143,18 +146,27 @@ async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<Funct
         object(&key, &digest, &context).map(|function| (digest, function))
     })?;
     tracing::debug!(function = %key, %context, "Archive stored");
-    api.store
+    let applied = api
+        .store
         .apply(function, &Manager::Api, Timestamp::now())
-        .await
-        .map_err(|error| Failure {
-            status: StatusCode::BAD_REQUEST,
-            code: error.reason().to_owned(),
-            info: error.to_string(),
-        })?;
+        .await;
+    let (_, applied) = applied.map_err(|error| match error {
+        StoreError::Full { .. } => Failure::ours(error.reason(), &error.to_string()),
+        error => Failure::bad(error.reason(), error.to_string()),
+    })?;
     crash::point(Point::ObjectStored);
     let before = api.controller.retry(&key);
     outcome(api, &key, before).await?;
-    Ok(key)
+    // The verdict is that of the newest generation.
+    let newest = api.store.get(&key).and_then(|f| f.metadata.generation);
+    if newest == applied.metadata.generation {
+        return Ok(key);
+    }
+    Err(Failure {
+        status: StatusCode::CONFLICT,
+        code: "Superseded".to_owned(),
+        info: "another deployment of this function came after this one, and counts".to_owned(),
+    })
 }
 
 /// Waits until the Function is ready, or until what stands in its way is known. What failed may be tried again after that:

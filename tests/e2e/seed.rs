@@ -261,6 +261,30 @@ async fn an_upload_over_the_limit_is_413() {
         .refused(413, "BodyTooLarge");
 }
 
+#[tokio::test]
+async fn an_upload_that_another_one_overtakes_is_told() {
+    if !has_docker("e2e overtaken upload") {
+        return;
+    }
+    let server = server().await;
+    let marker = support::fresh();
+    let slow = format!("FROM busybox:1\nRUN echo {marker}\nRUN exec sleep 1000\n");
+    let first = tokio::spawn({
+        let (server, tar) = (Arc::clone(&server), tar_of(&[("Dockerfile", &slow)]));
+        async move { upload(&server, "raced", &tar).await }
+    });
+    wait_until("its last step runs", SOON, async || {
+        let log = server.get("/functions/raced/build-log").await.text;
+        log.contains("RUN exec sleep 1000").then_some(())
+    })
+    .await;
+    let tar = tar_of(&[("index.js", "module.exports = () => 'second'")]);
+    upload(&server, "raced", &tar).await.expect(200);
+    first.await.unwrap().refused(409, "Superseded");
+    let answer = server.call("raced", json!({})).await.response();
+    assert_eq!(answer, "second");
+}
+
 async fn upload(server: &Server, name: &str, tar: &[u8]) -> Reply {
     let body = support::upload::upload(name, tar);
     server.post("/functions", &body).await
