@@ -328,7 +328,9 @@ async fn what_a_build_left_whose_server_was_killed_is_removed_at_the_next_start(
         log.contains("==> RUN exec sleep 1000").then_some(())
     })
     .await;
-    assert_ne!(traces(&marker), [""; 0]);
+    // The classic builder keeps steps as images and containers; BuildKit, which newer engines build with, keeps none.
+    let is_classic = docker(&["version", "--format", "{{.Server.Version}}"]).starts_with("20.");
+    assert_eq!(traces(&marker).is_empty(), !is_classic);
     server.signal(Signal::KILL);
     server.end().await;
     drop(server);

@@ -97,6 +97,7 @@ pub(super) fn is_lost(message: &str) -> bool {
         "layer does not exist",
         "unable to find image \"sha256:",
         "failed to get digest sha256:",
+        "failed to set parent sha256:",
     ];
     marks.iter().any(|mark| message.contains(mark))
 }

@@ -5,7 +5,7 @@ use crate::function::{
     manifest::{ManifestError, Parsed},
 };
 
-/// One object of a file as it is remembered, in JSON: that is a quarter of what a [`Function`] takes.
+/// One object of a file as it is remembered, in JSON: that is a quarter of what a `Function` takes.
 pub(super) struct Kept {
     line: usize,
     key: Option<FunctionKey>,

@@ -1,12 +1,22 @@
 //! Exits of our containers, from the engine's events.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
+use async_stream::stream;
 use bollard::{Docker, models::EventMessage, query_parameters::EventsOptionsBuilder};
-use futures::{StreamExt, future::ready, stream::BoxStream};
+use futures::{Stream, StreamExt, future::ready, pin_mut, stream::BoxStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::container::{OWNER, identity};
 use crate::runtime::{End, Exit};
+
+/// Exit code of a program that was killed.
+const KILLED: i64 = 137;
+/// How long after an end its cause may be told.
+const LATE: Duration = Duration::from_millis(300);
 
 /// Exits since `since` (the engine's clock, so that none is missed between the call and the first event). Ends with the
 /// connection.
@@ -21,12 +31,44 @@ pub fn exits(docker: &Docker, owner: &str, since: &str) -> BoxStream<'static, Ex
         .since(since)
         .filters(&filters)
         .build();
-    let mut causes = Causes::default();
-    docker
+    let events = docker
         .events(Some(options))
         .take_while(|event| ready(event.is_ok()))
-        .filter_map(move |event| ready(event.ok().and_then(|event| causes.exit(&event))))
-        .boxed()
+        .filter_map(|event| ready(event.ok()));
+    told(events).boxed()
+}
+
+/// The exits among events.
+fn told(events: impl Stream<Item = EventMessage>) -> impl Stream<Item = Exit> {
+    stream! {
+        pin_mut!(events);
+        let mut causes = Causes::default();
+        let mut others = VecDeque::new();
+        while let Some(event) = match others.pop_front() {
+            Some(event) => Some(event),
+            None => events.next().await,
+        } {
+            let Some(mut exit) = causes.exit(&event) else {
+                continue;
+            };
+            if exit.end == End::Itself && exit.code == KILLED {
+                // Want of memory may be told after the end that it brought.
+                let deadline = Instant::now() + LATE;
+                while let Ok(Some(next)) = timeout_at(deadline, events.next()).await {
+                    if next.action.as_deref() == Some("oom") && container(&next) == container(&event) {
+                        exit.end = End::OutOfMemory;
+                        break;
+                    }
+                    others.push_back(next);
+                }
+            }
+            yield exit;
+        }
+    }
+}
+
+fn container(event: &EventMessage) -> Option<&String> {
+    event.actor.as_ref()?.id.as_ref()
 }
 
 /// What may end containers soon, by events that come before those of their ends.
@@ -120,6 +162,24 @@ mod tests {
             );
             assert_eq!(causes.0.len(), 0);
         }
+    }
+
+    #[tokio::test]
+    async fn want_of_memory_is_told_though_it_comes_after_the_end() {
+        let events = [
+            event("die", "a", "137"),
+            event("die", "b", "1"),
+            event("oom", "a", ""),
+            event("die", "c", "137"),
+        ];
+        let exits: Vec<_> = told(futures::stream::iter(events)).collect().await;
+        let ends = exits.iter().map(|exit| (exit.code, exit.end));
+        let expected = [
+            (137, End::OutOfMemory),
+            (1, End::Itself),
+            (137, End::Itself),
+        ];
+        assert!(ends.eq(expected), "{exits:?}");
     }
 
     #[test]
