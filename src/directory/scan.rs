@@ -163,10 +163,11 @@ impl Reader<'_> {
                 continue;
             }
             let documents = self.read(&entry);
-            let settled = self.settled(&entry, &documents);
-            let half = self.half(&entry, settled, || {
-                self.of_file(&entry.path).next().is_some()
-            });
+            let half = self.half(
+                &entry,
+                || self.settled(&entry, &documents),
+                || self.of_file(&entry.path).next().is_some(),
+            );
             code.extend(self.code_of(&entry, &documents, half.is_some()));
             match half {
                 Some(half) => self.wait_for(&entry.path, "it", half),
@@ -226,7 +227,7 @@ impl Reader<'_> {
     fn half(
         &self,
         entry: &Entry,
-        settled: Duration,
+        settled: impl FnOnce() -> Duration,
         may_lose: impl FnOnce() -> bool,
     ) -> Option<Half> {
         if self.sight.writers.are_at(&entry.real, Instant::now()) {
@@ -234,8 +235,8 @@ impl Reader<'_> {
         }
         let modified = entry.metadata.modified().ok()?;
         let age = SystemTime::now().duration_since(modified).ok()?;
-        let is_hidden = age < settled && !self.sight.reaches(&entry.real, modified);
-        (is_hidden && may_lose()).then_some(Half::Recent)
+        let is_hidden = age < REST && !self.sight.reaches(&entry.real, modified);
+        (is_hidden && may_lose() && age < settled()).then_some(Half::Recent)
     }
 
     /// What a file says that may be half written is not known yet.
@@ -320,7 +321,7 @@ impl Reader<'_> {
             let half = found
                 .files
                 .iter()
-                .find_map(|entry| Some((entry, self.half(entry, SETTLED, may_lose)?)));
+                .find_map(|entry| Some((entry, self.half(entry, || SETTLED, may_lose)?)));
             if let Some((entry, half)) = half {
                 return self.wait_for(file, &entry.path.display().to_string(), half);
             }
