@@ -8,7 +8,7 @@ mod homes;
 mod kept;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -100,6 +100,7 @@ impl Scanner {
 
     /// Reads all roots. `objects` tell what a manifest said that cannot be read now. Blocks.
     pub fn scan(&mut self, objects: &[Arc<Function>], sight: &Sight) -> Scan {
+        let objects = by_file(objects);
         let mut scan = Scan::default();
         let mut entered = BTreeSet::new();
         self.sources.begin();
@@ -110,7 +111,7 @@ impl Scanner {
                 Ok(real) => Reader {
                     root: &real,
                     scanner: self,
-                    objects,
+                    objects: &objects,
                     sight,
                     scan: &mut scan,
                 }
@@ -134,7 +135,8 @@ impl Scan {
 struct Reader<'a> {
     root: &'a Path,
     scanner: &'a mut Scanner,
-    objects: &'a [Arc<Function>],
+    /// By the files that they come from.
+    objects: &'a HashMap<PathBuf, Vec<&'a Function>>,
     sight: &'a Sight,
     scan: &'a mut Scan,
 }
@@ -178,13 +180,9 @@ impl Reader<'_> {
             seen.insert(entry.path);
         }
         if is_new {
-            let files = self
-                .objects
-                .iter()
-                .filter_map(|object| match Manager::of(object) {
-                    Manager::Directory { file } => Some(file),
-                    Manager::Api => None,
-                });
+            // Once for each Function.
+            let files = self.objects.iter();
+            let files = files.flat_map(|(file, objects)| objects.iter().map(move |_| file));
             for (dir, fault) in self.scanner.homes.look(path, &seen, files) {
                 self.scan.unknown(&dir, fault);
             }
@@ -202,11 +200,8 @@ impl Reader<'_> {
 
     /// The objects that come from a file.
     fn of_file(&self, path: &Path) -> impl Iterator<Item = &Function> {
-        let manager = Manager::Directory {
-            file: path.to_owned(),
-        };
-        let objects = self.objects.iter().map(AsRef::as_ref);
-        objects.filter(move |object| Manager::of(object) == manager)
+        let found = self.objects.get(path).into_iter().flatten();
+        found.copied()
     }
 
     /// How old a manifest must be to be taken for whole: one that says less than before would delete.
@@ -339,6 +334,17 @@ impl Reader<'_> {
 
 const EMPTY: &str =
     "there is no Function in it: what it defined stays; remove the file if that is to go";
+
+/// What comes from files, by file.
+fn by_file(objects: &[Arc<Function>]) -> HashMap<PathBuf, Vec<&Function>> {
+    let mut files = HashMap::<_, Vec<_>>::new();
+    for object in objects {
+        if let Manager::Directory { file } = Manager::of(object) {
+            files.entry(file).or_default().push(&**object);
+        }
+    }
+    files
+}
 
 /// The name by which a root is reached.
 fn gate(root: &Path) -> Option<PathBuf> {

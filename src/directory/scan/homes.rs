@@ -15,16 +15,16 @@ impl Homes {
     /// Looks at the manifests that were `seen` below a root, and at the `files` that Functions come from. Answers which
     /// directories may be places of disks that are not mounted: there is no manifest below them, and they were not seen to
     /// lose them.
-    pub fn look(
+    pub fn look<'a>(
         &mut self,
         root: &Path,
         seen: &BTreeSet<PathBuf>,
-        files: impl Iterator<Item = PathBuf>,
+        files: impl Iterator<Item = &'a PathBuf>,
     ) -> Vec<(PathBuf, String)> {
         let homes: BTreeSet<_> = seen.iter().flat_map(|file| above(root, file)).collect();
         let mut emptied = BTreeMap::<PathBuf, usize>::new();
-        for file in files.filter(|file| !seen.contains(file)) {
-            let last = above(root, &file).find(|dir| dir.is_dir());
+        for file in files.filter(|file| !seen.contains(*file)) {
+            let last = above(root, file).find(|dir| dir.is_dir());
             let is_suspect = |dir: &&Path| {
                 let known = self.0.get(*dir);
                 !homes.contains(*dir) && (known.is_none() || known != identity(dir).as_ref())
