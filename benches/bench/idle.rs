@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Args, HANDLER, manifest,
-    server::{Faas, Outcome, functions},
+    server::{Faas, Outcome, functions, remove_images},
 };
 
 /// Functions of the measurement.
@@ -39,9 +39,10 @@ pub async fn measure(args: &Args, scratch: &Path) -> Outcome<()> {
         )?;
     }
     let state = scratch.join("state-many");
-    let (fresh, _) = many(args, &dir, &state).await?;
+    let (fresh, (built, _)) = many(args, &dir, &state).await?;
     let (again, (full, busy)) = many(args, &dir, &state).await?;
-    let each = (full - empty) / MANY as f64;
+    remove_images(&state);
+    let each = |memory: f64| (memory - empty) / MANY as f64;
     println!("\nidle cost                                        measured   expected");
     println!(
         "memory without Functions                     {:8.1} MiB   <= 30",

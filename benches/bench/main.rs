@@ -80,7 +80,8 @@ async fn run(args: &Args) -> Outcome<()> {
             dir.join("cold.yaml"),
             manifest(COLD, "{min: 0, max: 1, idleAfterSeconds: 1}", HANDLER),
         )?;
-        let faas = Faas::start(args, &dir, &scratch.path().join("state"))?;
+        let state = scratch.path().join("state");
+        let faas = Faas::start(args, &dir, &state)?;
         faas.until_ready(2).await?;
         if wanted("calls") {
             calls(args, &faas, &scratch.path().join("nginx")).await?;
@@ -88,6 +89,8 @@ async fn run(args: &Args) -> Outcome<()> {
         if wanted("cold") {
             idle::cold_start(&faas, COLD).await?;
         }
+        drop(faas);
+        server::remove_images(&state);
     }
     if wanted("idle") {
         idle::measure(args, scratch.path()).await?;

@@ -151,15 +151,19 @@ fn listening(stdout: &mut impl BufRead) -> Option<SocketAddr> {
 }
 
 impl Drop for Faas {
-    /// Drains, which ends its instances, and takes its images away.
+    /// Drains, which ends its instances.
     fn drop(&mut self) {
         end(&mut self.child, Signal::INT);
-        if let Ok(owner) = state::owner(&self.state) {
-            let label = format!("label=faas.dev/owner={owner}");
-            let _ = Command::new("docker")
-                .args(["image", "prune", "--all", "--force", "--filter", &label])
-                .output();
-        }
+    }
+}
+
+/// Takes away the images of a server that has ended and will not start again.
+pub fn remove_images(state: &Path) {
+    if let Ok(owner) = state::owner(state) {
+        let label = format!("label=faas.dev/owner={owner}");
+        let _ = Command::new("docker")
+            .args(["image", "prune", "--all", "--force", "--filter", &label])
+            .output();
     }
 }
 
