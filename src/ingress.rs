@@ -39,10 +39,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
@@ -62,14 +59,14 @@ use self::{
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     requests::{Answering, Requests, Running},
     route::Route,
-    timed::{IDLE_TIME, Timed},
+    timed::Timed,
     wire::Wire,
 };
 use crate::{access::audit::Change, pool::Pools, telemetry::Metrics, workers::Workers};
 
 /// Largest head of a request.
 pub const MAX_HEAD: usize = 64 << 10;
-/// Most fields of a request's head.
+/// Most fields of a request's head: as many as hyper takes unless it is told otherwise, which would cost each call.
 pub const MAX_FIELDS: usize = 100;
 /// Kept connections are heard after the listener is closed, until nothing came for this long: a request on its way would be
 /// lost if its connection were closed meanwhile. Each answer says that it was the connection's last.
@@ -228,11 +225,10 @@ impl Ingress {
             }
         });
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE_TIME)
+            // `Timed` keeps the time.
+            .header_read_timeout(None)
             // A caller that sends no more gets its answer; one that has left is noticed by `Timed`.
             .half_close(true)
-            .max_headers(MAX_FIELDS)
             .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)
     }

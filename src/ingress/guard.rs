@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use hyper::{
     HeaderMap,
-    header::{HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING},
+    header::{HOST, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING},
 };
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a request is refused before anything looks at it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +62,7 @@ pub fn judge(headers: &HeaderMap, ambiguous: bool, local: bool) -> Result<(), Re
     {
         return Err(Refusal::ForeignOrigin(text(origin)));
     }
-    match headers.get("sec-fetch-site") {
+    match headers.get(SEC_FETCH_SITE) {
         None => Ok(()),
         Some(site) if site == "same-origin" || site == "none" => Ok(()),
         Some(site) => Err(Refusal::ForeignOrigin(text(site))),
@@ -108,7 +110,7 @@ mod tests {
     fn elsewhere_any_name_is_good_and_pages_stay_out() {
         let verdict = |headers: &[(&'static str, &str)]| {
             let headers = headers.iter().map(|(name, value)| {
-                let name = hyper::header::HeaderName::from_static(name);
+                let name = HeaderName::from_static(name);
                 (name, value.parse().unwrap())
             });
             judge(&headers.collect(), false, false).map_err(|refusal| refusal.code())

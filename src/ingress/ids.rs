@@ -13,7 +13,7 @@ const MAX_LENGTH: usize = 128;
 #[derive(Debug)]
 pub struct Ids {
     /// First half of all names of this process.
-    prefix: u32,
+    prefix: String,
     count: AtomicU64,
 }
 
@@ -21,7 +21,7 @@ impl Ids {
     /// None was made yet.
     pub fn new() -> Self {
         Self {
-            prefix: uuid::Uuid::new_v4().as_fields().0,
+            prefix: format!("{:08x}-", uuid::Uuid::new_v4().as_fields().0),
             count: AtomicU64::new(0),
         }
     }
@@ -29,7 +29,7 @@ impl Ids {
     /// A new one.
     pub fn make(&self) -> String {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        format!("{:08x}-{number:x}", self.prefix)
+        format!("{}{number:x}", self.prefix)
     }
 
     /// The caller's own, if it gave one that can be written anywhere, else a new one; the function gets it too.

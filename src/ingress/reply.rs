@@ -8,7 +8,9 @@ use std::{
 use axum::body::Body;
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{
+        CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    },
 };
 use serde_json::json;
 
@@ -237,31 +239,35 @@ impl CallError {
 /// Takes out the fields that belong to one connection and not to the message: those that HTTP names, and those that the
 /// message does. `Host`, which HTTP wants in every request, is not for it to name.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all("connection")
+    let mut named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .filter(|name| name != HOST)
         .collect();
+    // Few are there at all, so what is there is looked at, and not what could be.
+    named.extend(headers.keys().filter(|name| is_hop_by_hop(name)).cloned());
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        "connection",
-        "expect",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ] {
-        headers.remove(name);
-    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "expect"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// `{"response": "..."}` around what the function answered.

@@ -100,6 +100,10 @@ fn check(path: &str) -> Result<(), PathError> {
     if path.len() > MAX_PATH {
         return Err(PathError::TooLong);
     }
+    let is_plain = |b: u8| !matches!(b, b'%' | b'\\' | b'.') && !b.is_ascii_control();
+    if path.bytes().all(is_plain) {
+        return Ok(());
+    }
     let encoded = path.contains('%') && {
         let lower = path.to_ascii_lowercase();
         ["%2f", "%5c", "%2e", "%00"]

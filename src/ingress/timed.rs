@@ -31,7 +31,8 @@ use crate::telemetry::Metrics;
 
 /// Longest time for a request's head, from its first byte; for the first one, from the beginning of the connection.
 pub const HEAD_TIME: Duration = Duration::from_secs(10);
-/// Longest rest of a connection. Common clients keep theirs for up to two minutes.
+/// Shortest rest after which a connection is closed; the longest is twice that. Common clients keep theirs for up to two
+/// minutes.
 pub const IDLE_TIME: Duration = Duration::from_secs(180);
 
 /// How long, and how much, is read and thrown away of a request that was answered before its end. A caller that is still
@@ -59,11 +60,22 @@ pub struct Timed {
     /// What came last was answered here, as it is no request.
     refused: bool,
     sleep: Option<Pin<Box<Sleep>>>,
+    rest: Option<Rest>,
+    /// [`IDLE_TIME`], but in tests.
+    longest_rest: Duration,
     /// Runs while the caller does not take what was written.
     stalled: Option<Pin<Box<Sleep>>>,
     parting: Option<Parting>,
     /// Runs while something came that may be the caller's end.
     doubt: Option<Pin<Box<Sleep>>>,
+}
+
+/// A connection without a request.
+#[derive(Debug)]
+struct Rest {
+    /// Requests begun when the clock was last set.
+    seen: u64,
+    sleep: Pin<Box<Sleep>>,
 }
 
 /// A connection on which nothing more is said, but something may still come.
@@ -87,6 +99,8 @@ impl Timed {
             framing: Framing::default(),
             refused: false,
             sleep: None,
+            rest: None,
+            longest_rest: IDLE_TIME,
             stalled: None,
             parting: None,
             doubt: None,
@@ -96,7 +110,7 @@ impl Timed {
     /// Nothing more is there to be read at this moment. Fails when it should be.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.partial {
-            return Poll::Pending;
+            return self.rest(cx).map(Ok);
         }
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(HEAD_TIME)));
         if sleep.as_mut().poll(cx).is_pending() {
@@ -104,6 +118,25 @@ impl Timed {
         }
         self.refuse(cx, Headless::Late);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Ends when the caller has asked for nothing for too long. The clock runs on through its requests and is set again only
+    /// once it has run out, as that would cost each of them.
+    fn rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let seen = self.seen;
+        let sleep = || Box::pin(sleep(self.longest_rest));
+        let rest = self.rest.get_or_insert_with(|| Rest {
+            seen,
+            sleep: sleep(),
+        });
+        while rest.sleep.as_mut().poll(cx).is_ready() {
+            if rest.seen == seen {
+                return Poll::Ready(());
+            }
+            rest.seen = seen;
+            rest.sleep = sleep();
+        }
+        Poll::Pending
     }
 
     /// Answers to what is no request. Nothing else is on its way to the caller, so there is room for it; if not, it may be
@@ -289,5 +322,44 @@ impl AsyncWrite for Timed {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         }
         self.linger(cx).map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::timeout,
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_connection_ends_once_its_caller_asks_for_nothing_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let requests = Requests::default();
+        let metrics = Arc::new(Metrics::default());
+        let stream = Wire::new(stream, None);
+        let mut timed = Timed::new(stream, requests.clone(), Arc::new(Ids::new()), metrics);
+        timed.longest_rest = Duration::from_millis(20);
+        let mut byte = [0];
+
+        drop(requests.begin());
+        assert!(timed.read(&mut byte).now_or_never().is_none());
+        let running = requests.begin();
+        caller.write_all(b"x").await.unwrap();
+        assert_eq!(timed.read(&mut byte).await.unwrap(), 1);
+        drop(running);
+        let rest = timeout(SOON, timed.read(&mut byte)).await;
+        assert_eq!(rest.unwrap().unwrap(), 0, "it ends");
+        assert_eq!(timed.rest.unwrap().seen, 2, "not for the rest before");
     }
 }

@@ -103,7 +103,8 @@ fn is_fresh(since: Instant, now: Instant) -> bool {
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<RequestBody>,
-    driver: Option<http1::Connection<TokioIo<Stream>, RequestBody>>,
+    /// Boxed, because it is large and goes from hand to hand with every call.
+    driver: Option<Box<http1::Connection<TokioIo<Stream>, RequestBody>>>,
     /// The instance reads no more from it.
     deaf: Arc<AtomicBool>,
 }
@@ -133,7 +134,7 @@ impl Connection {
             .map_err(io::Error::other)?;
         Ok(Self {
             sender,
-            driver: Some(driver),
+            driver: Some(Box::new(driver)),
             deaf,
         })
     }
@@ -181,7 +182,7 @@ pub fn is_shortage(error: &io::Error) -> bool {
 
 /// Polls the machinery; once it has ended it is gone.
 fn drive(
-    driver: &mut Option<http1::Connection<TokioIo<Stream>, RequestBody>>,
+    driver: &mut Option<Box<http1::Connection<TokioIo<Stream>, RequestBody>>>,
     cx: &mut Context<'_>,
 ) {
     let ended = driver
