@@ -48,7 +48,14 @@ pub async fn measure(args: &Args, scratch: &Path) -> Outcome<()> {
         "memory without Functions                     {:8.1} MiB   <= 30",
         empty / 1024.0
     );
-    println!("memory for each of {MANY} idle Functions       {each:8.1} KiB   <= 16");
+    println!(
+        "memory for each of {MANY} idle Functions       {:8.1} KiB   <= 16",
+        each(full)
+    );
+    println!(
+        "the same in the server that built their image {:8.1} KiB",
+        each(built)
+    );
     println!(
         "processor at rest, of one core               {:8.2} %     <= 1",
         busy * 100.0
