@@ -14,6 +14,7 @@ pub mod claims;
 pub mod engine;
 pub mod entry;
 mod exits;
+mod follow;
 pub mod images;
 pub mod last_words;
 pub mod log;

@@ -15,12 +15,25 @@ const INSTANCES: usize = 8;
 #[derive(Debug, Default)]
 pub struct LastWords(VecDeque<Ended>);
 
+/// An instance that is gone.
 #[derive(Debug)]
-struct Ended {
-    id: InstanceId,
+pub struct Ended {
+    pub id: InstanceId,
     log: Bytes,
     /// How it ended, in a line.
-    end: String,
+    pub end: Bytes,
+}
+
+impl Ended {
+    /// Its last `tail` lines, and how it ended.
+    pub fn text(&self, tail: u32) -> Bytes {
+        let mut text = log_tail::lines(&self.log, tail).to_vec();
+        if text.last().is_some_and(|last| *last != b'\n') {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(&self.end);
+        text.into()
+    }
 }
 
 impl LastWords {
@@ -36,16 +49,9 @@ impl LastWords {
         }
     }
 
-    /// The last `tail` lines of each, and how it ended.
-    pub fn read(&self, tail: u32) -> impl Iterator<Item = (InstanceId, Bytes)> {
-        self.0.iter().map(move |ended| {
-            let mut text = log_tail::lines(&ended.log, tail).to_vec();
-            if text.last().is_some_and(|last| *last != b'\n') {
-                text.push(b'\n');
-            }
-            text.extend_from_slice(ended.end.as_bytes());
-            (ended.id.clone(), text.into())
-        })
+    /// The oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Ended> {
+        self.0.iter()
     }
 
     fn add(&mut self, id: &InstanceId, log: &Bytes, end: String) {
@@ -54,7 +60,7 @@ impl LastWords {
         self.0.push_back(Ended {
             id: id.clone(),
             log,
-            end,
+            end: end.into(),
         });
         let bytes = |all: &VecDeque<Ended>| all.iter().map(|ended| ended.log.len()).sum::<usize>();
         while self.0.len() > INSTANCES || bytes(&self.0) > LAST_WORDS {
@@ -86,7 +92,7 @@ mod tests {
     }
 
     fn text(words: &LastWords, tail: u32) -> Vec<String> {
-        let texts = words.read(tail).map(|(_, text)| text.to_vec());
+        let texts = words.iter().map(|ended| ended.text(tail).to_vec());
         texts.map(|t| String::from_utf8(t).unwrap()).collect()
     }
 

@@ -2,21 +2,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use async_stream::stream;
-use bytes::Bytes;
-use futures::{Stream, StreamExt, stream::SelectAll};
+use futures::StreamExt;
 use kube::runtime::watcher::Event;
 
 use super::{
     Controller,
-    engine::Engine,
     entry::{Entry, Turn},
     log::LiveLog,
 };
 use crate::{
     function::{Function, FunctionKey, Revision},
-    plan::{Failure, Instance, Phase},
-    runtime::{InstanceId, LogPiece},
+    plan::{Failure, Instance},
     telemetry::Snapshot,
 };
 
@@ -98,74 +94,6 @@ impl Controller {
     pub fn build_log(&self, key: &FunctionKey) -> Option<Arc<LiveLog>> {
         let image = self.entries().get(key)?.desired()?.target.image.clone();
         self.images.log(&image)
-    }
-
-    /// What the instances of a Function write, after what the last of those that are gone wrote. With `follow` it goes on until the Function is deleted or the engine is lost,
-    /// and instances that come later are heard too.
-    pub fn logs(
-        self: &Arc<Self>,
-        key: FunctionKey,
-        tail: u32,
-        follow: bool,
-    ) -> impl Stream<Item = Bytes> + Send + 'static {
-        let this = Arc::clone(self);
-        stream! {
-            let mut heard: Vec<InstanceId> = Vec::new();
-            let mut pieces: SelectAll<futures::stream::BoxStream<'static, LogPiece>> = SelectAll::new();
-            let mut turned = this.turned.subscribe();
-            loop {
-                for (id, text) in this.last_words_of(&key, tail) {
-                    if !heard.contains(&id) {
-                        heard.push(id);
-                        yield text;
-                    }
-                }
-                for id in this.instances_of(&key) {
-                    if heard.contains(&id) {
-                        continue;
-                    }
-                    if let Ok(log) = this.ports.runtime.logs(&id, tail, follow).await {
-                        pieces.push(log);
-                        heard.push(id);
-                    }
-                }
-                if !follow {
-                    while let Some(piece) = pieces.next().await {
-                        yield piece.bytes;
-                    }
-                    return;
-                }
-                tokio::select! {
-                    Some(piece) = pieces.next() => yield piece.bytes,
-                    changed = turned.changed() => {
-                        // The engine's log has ended with it: silence would look like a function that says nothing.
-                        let lost = matches!(this.engine(), Engine::Away(_));
-                        if lost || changed.is_err() || this.ports.store.get(&key).is_none() {
-                            return;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn last_words_of(&self, key: &FunctionKey, tail: u32) -> Vec<(InstanceId, Bytes)> {
-        let entries = self.entries();
-        let words = entries.get(key).map(|entry| entry.last_words.read(tail));
-        words.into_iter().flatten().collect()
-    }
-
-    fn instances_of(&self, key: &FunctionKey) -> Vec<InstanceId> {
-        let entries = self.entries();
-        let Some(entry) = entries.get(key) else {
-            return Vec::new();
-        };
-        let there = entry
-            .instances()
-            .0
-            .into_iter()
-            .filter(|i| !matches!(i.phase, Phase::Starting));
-        there.map(|i| i.id).collect()
     }
 
     /// What `/status` says of the loop.

@@ -266,6 +266,7 @@ async fn logs_are_followed_from_instance_to_instance() {
         .await
         .expect(200);
     log.until("heard three\n").await;
+    log.until(" was ended]\n").await;
     server.delete("/functions/chatty").await.expect(202);
     assert!(log.ended().await, "a log ends with its function");
 }

@@ -1,0 +1,162 @@
+//! What the instances of a Function write, for those who read it as it comes: each piece of those that run, and how each
+//! one ended.
+
+use std::{collections::HashSet, sync::Arc};
+
+use async_stream::stream;
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt,
+    future::ready,
+    stream::{self, BoxStream, SelectAll},
+};
+
+use super::{Controller, engine::Engine};
+use crate::{function::FunctionKey, plan::Phase, runtime::InstanceId};
+
+/// What comes from an instance that runs.
+enum Piece {
+    Text(Bytes),
+    /// There will be no more.
+    End(InstanceId),
+}
+
+/// One who reads.
+struct Reader {
+    controller: Arc<Controller>,
+    key: FunctionKey,
+    tail: u32,
+    /// Of instances that run.
+    pieces: SelectAll<BoxStream<'static, Piece>>,
+    /// Instances whose pieces still come.
+    open: HashSet<InstanceId>,
+    /// Instances whose pieces came.
+    heard: HashSet<InstanceId>,
+    /// Instances of which it was said how they ended.
+    told: HashSet<InstanceId>,
+}
+
+impl Controller {
+    /// What the last instances that are gone wrote, and then what those write that run. With `follow` it goes on until the
+    /// Function is deleted or the engine is lost; instances that come are heard too, and it is told how each one ends.
+    pub fn logs(
+        self: &Arc<Self>,
+        key: FunctionKey,
+        tail: u32,
+        follow: bool,
+    ) -> impl Stream<Item = Bytes> + Send + 'static {
+        let this = Arc::clone(self);
+        stream! {
+            let mut turned = this.turned.subscribe();
+            let mut reader = Reader::new(this, key, tail);
+            loop {
+                for end in reader.ends() {
+                    yield end;
+                }
+                reader.listen(follow).await;
+                tokio::select! {
+                    piece = reader.pieces.next(), if !reader.pieces.is_empty() => {
+                        if let Some(text) = piece.and_then(|piece| reader.take(piece)) {
+                            yield text;
+                        }
+                    }
+                    changed = turned.changed(), if follow => {
+                        if changed.is_err() || reader.is_over() {
+                            return;
+                        }
+                    }
+                    else => return,
+                }
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn new(controller: Arc<Controller>, key: FunctionKey, tail: u32) -> Self {
+        Self {
+            controller,
+            key,
+            tail,
+            pieces: SelectAll::new(),
+            open: HashSet::new(),
+            heard: HashSet::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    /// How instances ended, of which that was not told yet; with their last words, if these were not heard.
+    fn ends(&mut self) -> Vec<Bytes> {
+        let entries = self.controller.entries();
+        let Some(entry) = entries.get(&self.key) else {
+            return Vec::new();
+        };
+        let mut ends = Vec::new();
+        for ended in entry.last_words.iter() {
+            // Its last pieces come first.
+            if self.open.contains(&ended.id) || !self.told.insert(ended.id.clone()) {
+                continue;
+            }
+            ends.push(if self.heard.contains(&ended.id) {
+                ended.end.clone()
+            } else {
+                ended.text(self.tail)
+            });
+        }
+        ends
+    }
+
+    /// Hears instances that were not heard yet.
+    async fn listen(&mut self, follow: bool) {
+        let running = self.running();
+        for id in running {
+            if self.heard.contains(&id) || self.told.contains(&id) {
+                continue;
+            }
+            let runtime = &self.controller.ports.runtime;
+            if let Ok(log) = runtime.logs(&id, self.tail, follow).await {
+                let end = stream::once(ready(Piece::End(id.clone())));
+                let texts = log.map(|piece| Piece::Text(piece.bytes));
+                self.pieces.push(texts.chain(end).boxed());
+                self.open.insert(id.clone());
+                self.heard.insert(id);
+            }
+        }
+    }
+
+    fn running(&mut self) -> Vec<InstanceId> {
+        let entries = self.controller.entries();
+        let Some(entry) = entries.get(&self.key) else {
+            return Vec::new();
+        };
+        let there = entry.instances().0.into_iter();
+        let running = there.filter(|i| !matches!(i.phase, Phase::Starting));
+        let running: Vec<_> = running.map(|i| i.id).collect();
+        // What is gone and forgotten is not asked for any more.
+        let is_known = |id: &InstanceId| {
+            self.open.contains(id)
+                || running.contains(id)
+                || entry.last_words.iter().any(|ended| ended.id == *id)
+        };
+        self.told.retain(is_known);
+        self.heard.retain(is_known);
+        running
+    }
+
+    fn take(&mut self, piece: Piece) -> Option<Bytes> {
+        match piece {
+            Piece::Text(text) => Some(text),
+            Piece::End(id) => {
+                self.open.remove(&id);
+                None
+            }
+        }
+    }
+
+    /// Whether there is nothing more to come: the Function is gone, or the engine, whose silence would look like a function
+    /// that says nothing.
+    fn is_over(&self) -> bool {
+        let lost = matches!(self.controller.engine(), Engine::Away(_));
+        lost || self.controller.ports.store.get(&self.key).is_none()
+    }
+}
