@@ -104,6 +104,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         metrics: Arc::clone(&metrics),
         roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
         problems,
+        calls: doors.invoke_url().map(|_| doors.calls()),
         facts: Arc::new(facts),
         stop: tasks.stop.clone(),
     };

@@ -6,9 +6,13 @@
 )]
 
 use std::{
+    ffi::OsStr,
     fs,
     io::Write,
-    os::unix::fs::{MetadataExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, symlink},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -839,12 +843,15 @@ async fn strange_things_are_reported_and_hurt_nobody() {
     symlink("nowhere", world.root().join("dangling.yaml")).unwrap();
     fs::create_dir(world.root().join("folder.yaml")).unwrap();
     fs::write(world.root().join("binary.yaml"), [0xff, 0xfe, 0x00]).unwrap();
+    let nameless = OsStr::from_bytes(b"\xff.yaml");
+    fs::write(world.root().join(nameless), manifest("b", "1")).unwrap();
+    fs::write(world.root().join(OsStr::from_bytes(b"\xff.txt")), "").unwrap();
     let mut running = world.watch_root();
     world.has("a", "1").await;
-    for file in ["fifo.yaml", "dangling.yaml", "binary.yaml"] {
+    for file in ["fifo.yaml", "dangling.yaml", "binary.yaml", "\u{fffd}.yaml"] {
         running.problem(file).await;
     }
-    assert_eq!(running.problems.borrow().len(), 3);
+    assert_eq!(running.problems.borrow().len(), 4);
 }
 
 #[tokio::test]

@@ -102,14 +102,13 @@ impl IntoResponse for Failure {
 
 /// Handles an upload.
 pub async fn deploy(State(api): State<Api>, request: Request) -> Response {
-    let host = host(request.headers());
     let Scheme(scheme) = *request.extensions().get().unwrap_or(&Scheme("http"));
+    let here = format!("{scheme}://{}", host(request.headers()));
+    let calls = api.calls.clone().unwrap_or(here);
     let change: Option<Change> = request.extensions().get().cloned();
     match take_in(&api, change.as_ref(), request.into_body()).await {
-        Ok(key) => {
-            Json(json!({"invoke": format!("{scheme}://{host}/functions/{}", key.url_segment())}))
-                .into_response()
-        }
+        Ok(key) => Json(json!({"invoke": format!("{calls}/functions/{}", key.url_segment())}))
+            .into_response(),
         Err(failure) => failure.into_response(),
     }
 }

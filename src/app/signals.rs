@@ -1,4 +1,6 @@
-//! What ends the server: SIGINT and SIGTERM.
+//! What ends the server: SIGINT, SIGTERM, and SIGHUP when its terminal is closed, unless nohup told it to live on.
+
+use std::fs;
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::signal::unix::{self, Signal, SignalKind};
@@ -8,8 +10,13 @@ pub(super) struct Signals(Vec<Signal>);
 
 impl Signals {
     pub(super) fn listen() -> Self {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
-        Self(kinds.into_iter().flat_map(unix::signal).collect())
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ];
+        let heard = kinds.into_iter().filter(|kind| !is_ignored(*kind));
+        Self(heard.flat_map(unix::signal).collect())
     }
 
     /// Waits for one of them; for ever where there can be none.
@@ -18,5 +25,32 @@ impl Signals {
         if signals.next().await.is_none() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Whether whoever started this process wants it not to hear the signal. To listen would undo that.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_in(&status, kind.as_raw_value())
+}
+
+/// Signals are counted from 1, the bits of the mask from 0.
+fn ignored_in(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_mask() {
+        let status = "Name:\tfaas\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\n";
+        for (signal, ignored) in [(1, true), (2, false), (13, true), (15, false)] {
+            assert_eq!(ignored_in(status, signal), ignored, "{signal}");
+        }
+        assert!(!ignored_in("", 1));
     }
 }

@@ -38,10 +38,11 @@ pub fn is_watched() -> bool {
     io::stdout().is_terminal()
 }
 
-/// How many characters a line of the person's terminal has.
-pub fn width() -> Option<usize> {
+/// Columns and lines of the person's terminal.
+pub fn size() -> Option<(usize, usize)> {
     let size = termios::tcgetwinsize(io::stdout()).ok()?;
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    let (columns, lines) = (usize::from(size.ws_col), usize::from(size.ws_row));
+    (columns > 0 && lines > 0).then_some((columns, lines))
 }
 
 /// A document in the wanted format.

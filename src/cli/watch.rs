@@ -20,18 +20,27 @@ pub struct View {
 }
 
 impl View {
-    /// What a terminal of this width shows.
-    fn screen(&self, width: Option<usize>) -> String {
-        match width {
-            Some(width) if self.table => self.text.lines().map(|line| cut(line, width)).collect(),
+    /// What a terminal of this size, in columns and lines, shows.
+    fn screen(&self, size: Option<(usize, usize)>) -> String {
+        match size {
+            Some(size) if self.table => cut(&self.text, size),
             _ => self.text.clone(),
         }
     }
 }
 
-/// The line as far as there is room.
-fn cut(line: &str, width: usize) -> String {
-    line.chars().take(width).chain(['\n']).collect()
+/// As much as there is room for; the cursor takes the last line.
+fn cut(text: &str, (width, height): (usize, usize)) -> String {
+    let all = text.lines().count();
+    let shown = if all < height {
+        all
+    } else {
+        height.saturating_sub(2)
+    };
+    let lines = text.lines().take(shown).map(str::to_owned);
+    let rest = (shown < all).then(|| format!("... and {} lines more", all - shown));
+    let cut = |line: String| line.chars().take(width).chain(['\n']).collect::<String>();
+    lines.chain(rest).map(cut).collect()
 }
 
 /// Shows the view.
@@ -44,7 +53,7 @@ pub async fn show(
     loop {
         let view = view().await?;
         if clear {
-            output::print(&format!("{CLEAR}{}", view.screen(output::width())))?;
+            output::print(&format!("{CLEAR}{}", view.screen(output::size())))?;
         } else if last.as_ref() != Some(&view.essence) {
             output::print(&view.text)?;
         }
@@ -63,16 +72,23 @@ mod tests {
     #[test]
     fn tables_are_cut_and_everything_else_is_wrapped() {
         let view = |table| View {
-            text: "NAME   ÄGE\nsum\n".to_owned(),
+            text: "NAME   ÄGE\nsum\nmax\nmin\n".to_owned(),
             essence: String::new(),
             table,
         };
-        for (table, width, shown) in [
-            (true, Some(8), "NAME   Ä\nsum\n"),
-            (true, None, "NAME   ÄGE\nsum\n"),
-            (false, Some(8), "NAME   ÄGE\nsum\n"),
+        let whole = "NAME   ÄGE\nsum\nmax\nmin\n";
+        for (table, size, shown) in [
+            (true, Some((8, 5)), "NAME   Ä\nsum\nmax\nmin\n"),
+            (
+                true,
+                Some((80, 4)),
+                "NAME   ÄGE\nsum\n... and 2 lines more\n",
+            ),
+            (true, Some((80, 1)), "... and 4 lines more\n"),
+            (true, None, whole),
+            (false, Some((8, 2)), whole),
         ] {
-            assert_eq!(view(table).screen(width), shown);
+            assert_eq!(view(table).screen(size), shown, "{size:?}");
         }
     }
 }

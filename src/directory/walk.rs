@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::{OsStr, OsString},
     fs::{self, Metadata},
     io,
     path::{Path, PathBuf},
@@ -91,7 +92,10 @@ impl Walk<'_> {
             return;
         }
         match names(real) {
-            Ok(names) => names.into_iter().for_each(|name| self.entry(path, &name)),
+            Ok(names) => names.into_iter().for_each(|name| match name.to_str() {
+                Some(name) => self.entry(path, name),
+                None => self.nameless(path, &name),
+            }),
             Err(error) => self.fault(path, error.to_string()),
         }
     }
@@ -145,6 +149,15 @@ impl Walk<'_> {
         }
     }
 
+    /// A name that is no text, and so none that a manifest's file can have in the store.
+    fn nameless(&mut self, parent: &Path, name: &OsStr) {
+        let name = name.to_string_lossy();
+        if (self.interest.file)(&name) {
+            let message = "its name is not UTF-8: rename the file".to_owned();
+            self.fault(&parent.join(&*name), message);
+        }
+    }
+
     /// Where `path` leads to, if that is inside the root.
     fn resolve(&self, path: &Path) -> Result<PathBuf, String> {
         let real = fs::canonicalize(path).map_err(|error| error.to_string())?;
@@ -163,12 +176,11 @@ impl Walk<'_> {
     }
 }
 
-/// The names in a directory, sorted. One that is not UTF-8 interests nobody.
-fn names(directory: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        names.extend(entry?.file_name().into_string());
-    }
+/// The names in a directory, sorted.
+fn names(directory: &Path) -> io::Result<Vec<OsString>> {
+    let entries = fs::read_dir(directory)?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names: Vec<_> = names.collect::<Result<_, _>>()?;
     names.sort_unstable();
     Ok(names)
 }

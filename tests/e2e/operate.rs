@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Home, Reply, SOON, Server, Shared, Start, Streaming, client, exchange, fresh, function,
-    has_docker, inline, node, wait_until,
+    has_docker, inline, node,
+    upload::{tar_of, upload},
+    wait_until,
 };
 
 static SERVER: Shared = Shared::new();
@@ -508,6 +510,10 @@ async fn a_listener_for_calls_takes_only_calls() {
         format!("http://{calls}/functions/apart"),
         "the URL is one that works"
     );
+    let tar = tar_of(&[("index.js", "module.exports = () => 'uploaded'")]);
+    let answer = server.post("/functions", &upload("sent", &tar)).await;
+    let url = answer.expect(200).json()["invoke"].clone();
+    assert_eq!(url, format!("http://{calls}/functions/sent"));
 
     for path in ["/functions/apart", "/function/apart/invoke"] {
         server.post(path, &json!({})).await.refused(404, "NotFound");

@@ -141,9 +141,11 @@ async fn an_orderly_end_answers_the_calls_that_run_and_leaves_nothing() {
     if !has_docker("e2e drain") {
         return;
     }
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let home = Arc::new(Home::new());
-        let server = Start::default().at(&home).await;
+        // Whoever runs the tests may not hear it.
+        let server = Start::default().run_by(["env", "--default-signal=HUP"]);
+        let server = server.at(&home).await;
         server.deploy("patient", warm()).await;
         let call = server.call("patient", json!({"ms": 2000}));
         let end = async {
@@ -162,6 +164,20 @@ async fn an_orderly_end_answers_the_calls_that_run_and_leaves_nothing() {
         assert_eq!(home.containers(), [""; 0]);
         assert_eq!(mounts(&home), [""; 0]);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_shall_outlive_its_terminal_does() {
+    if !has_docker("e2e nohup") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().run_by(["nohup"]).at(&home).await;
+    server.signal(Signal::HUP);
+    server.signal(Signal::INT);
+    assert!(server.end().await.success());
+    // A second signal would not have waited for anything.
+    assert!(!server.said().contains("left before"), "{}", server.said());
 }
 
 /// Mounts of the installation that exist.

@@ -25,7 +25,8 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 #[derive(Default)]
 pub struct Start {
     args: Vec<OsString>,
-    descriptors: Option<u32>,
+    /// The command that runs it, if it is run by one.
+    runner: Vec<String>,
     env: Vec<(&'static str, OsString)>,
 }
 
@@ -36,8 +37,13 @@ impl Start {
     }
 
     /// It may have no more open files than these.
-    pub fn with_descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
+    pub fn with_descriptors(self, limit: u32) -> Self {
+        self.run_by(["prlimit".to_owned(), format!("--nofile={limit}")])
+    }
+
+    /// By a command that becomes it.
+    pub fn run_by(mut self, runner: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.runner = runner.into_iter().map(Into::into).collect();
         self
     }
 
@@ -64,12 +70,10 @@ impl Start {
 
     /// The whole command, for starts that are expected to fail.
     pub fn command(self, home: &Home) -> Command {
-        let binary = env!("CARGO_BIN_EXE_faas");
-        let mut run = Command::new(self.descriptors.map_or(binary, |_| "prlimit"));
-        if let Some(limit) = self.descriptors {
-            run.arg(format!("--nofile={limit}")).arg(binary);
-        }
-        run.envs(self.env);
+        let words = self.runner.iter().map(String::as_str);
+        let mut words = words.chain([env!("CARGO_BIN_EXE_faas")]);
+        let mut run = Command::new(words.next().unwrap());
+        run.args(words).envs(self.env);
         command(run, home, &self.args)
     }
 }
