@@ -111,6 +111,8 @@ pub enum ConfigError {
     NoTls(SocketAddr),
     #[error("--dir {}: no such directory", .0.display())]
     NoDirectory(PathBuf),
+    #[error("{}: this path is not UTF-8, and could not be told in a status: rename it", .0.display())]
+    NotText(PathBuf),
     #[error("--secrets-dir {}: no such directory", .0.display())]
     NoSecrets(PathBuf),
     #[error("--build-ca {}: {error}", file.display())]
@@ -238,18 +240,23 @@ pub fn machine_memory() -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-fn directories(given: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
-    if given.is_empty() {
-        let default = PathBuf::from("functions");
-        return Ok(if default.is_dir() {
-            vec![default]
-        } else {
-            Vec::new()
-        });
+fn directories(mut given: Vec<PathBuf>) -> Result<Vec<PathBuf>, ConfigError> {
+    let default = PathBuf::from("functions");
+    if given.is_empty() && default.is_dir() {
+        given.push(default);
     }
-    match given.iter().find(|dir| !dir.is_dir()) {
-        Some(missing) => Err(ConfigError::NoDirectory(missing.clone())),
-        None => Ok(given),
+    if let Some(missing) = given.iter().find(|dir| !dir.is_dir()) {
+        return Err(ConfigError::NoDirectory(missing.clone()));
+    }
+    given.into_iter().map(in_text).collect()
+}
+
+/// A path that the status can name, also from the top.
+fn in_text(path: PathBuf) -> Result<PathBuf, ConfigError> {
+    let whole = absolute(path.clone());
+    match whole.to_str() {
+        Some(_) => Ok(path),
+        None => Err(ConfigError::NotText(whole)),
     }
 }
 
@@ -260,7 +267,7 @@ fn absolute(path: PathBuf) -> PathBuf {
 
 /// Where the server's state is.
 pub fn state_dir(given: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
-    Ok(absolute(given.map_or_else(default_state_dir, Ok)?))
+    in_text(absolute(given.map_or_else(default_state_dir, Ok)?))
 }
 
 fn default_state_dir() -> Result<PathBuf, ConfigError> {

@@ -1,6 +1,6 @@
 //! Commands that need no server, and what happens where one is needed and none is there.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path, process::Stdio};
 
 use tempfile::TempDir;
 
@@ -40,6 +40,19 @@ fn help_names_every_command() {
             "{command} is not in\n{help}"
         );
         here(&[command, "--help"]).good();
+    }
+}
+
+#[test]
+fn a_path_that_is_no_text_is_refused_before_anything_begins() {
+    let dir = TempDir::new().unwrap();
+    let strange = dir.path().join(OsStr::from_bytes(b"d\xff"));
+    fs::create_dir(&strange).unwrap();
+    for flag in ["--dir", "--state-dir"] {
+        let mut command = faas(dir.path(), NOWHERE, &["start", flag]);
+        command.arg(&strange);
+        let complaint = run(command, "").bad();
+        assert!(complaint.contains("not UTF-8"), "{complaint}");
     }
 }
 
