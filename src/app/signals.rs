@@ -10,13 +10,11 @@ pub(super) struct Signals(Vec<Signal>);
 
 impl Signals {
     pub(super) fn listen() -> Self {
-        let kinds = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-        ];
-        let heard = kinds.into_iter().filter(|kind| !is_ignored(*kind));
-        Self(heard.flat_map(unix::signal).collect())
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+        // Shells ignore the first of these for what they run in the background, and scripts send it all the same.
+        let hangup = Some(SignalKind::hangup()).filter(|kind| !is_ignored(*kind));
+        let kinds = kinds.into_iter().chain(hangup);
+        Self(kinds.flat_map(unix::signal).collect())
     }
 
     /// Waits for one of them; for ever where there can be none.

@@ -143,8 +143,9 @@ async fn an_orderly_end_answers_the_calls_that_run_and_leaves_nothing() {
     }
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let home = Arc::new(Home::new());
-        // Whoever runs the tests may not hear it.
-        let server = Start::default().run_by(["env", "--default-signal=HUP"]);
+        // Whoever runs the tests may ignore one or the other, and children inherit that.
+        let server =
+            Start::default().run_by(["env", "--default-signal=HUP", "--ignore-signal=INT"]);
         let server = server.at(&home).await;
         server.deploy("patient", warm()).await;
         let call = server.call("patient", json!({"ms": 2000}));
