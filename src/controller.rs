@@ -79,7 +79,7 @@ pub struct Controller {
     resolver: Resolver,
     pools: Arc<Pools>,
     turns: Turns,
-    entries: Mutex<HashMap<FunctionKey, Entry>>,
+    entries: Mutex<Entries>,
     images: Images,
     capacity: Capacity,
     /// Someone needs memory that idle instances of others hold.
@@ -101,6 +101,9 @@ pub struct Controller {
     /// What URLs of functions begin with.
     base_url: String,
 }
+
+/// What is remembered of each Function. Boxed, as half of a map may be empty places.
+type Entries = HashMap<FunctionKey, Box<Entry>>;
 
 /// A turn that could not be finished.
 #[derive(Debug, thiserror::Error)]
@@ -340,22 +343,17 @@ impl Controller {
     }
 
     /// The Function's memory, made new when the object is another one than before.
-    fn entry<'a>(
-        &self,
-        entries: &'a mut HashMap<FunctionKey, Entry>,
-        key: &FunctionKey,
-        uid: &str,
-    ) -> &'a mut Entry {
+    fn entry<'a>(&self, entries: &'a mut Entries, key: &FunctionKey, uid: &str) -> &'a mut Entry {
         if entries.get(key).is_some_and(|entry| entry.uid != uid) {
             entries.remove(key);
             self.pools.remove(key);
         }
         entries
             .entry(key.clone())
-            .or_insert_with(|| Entry::new(uid.to_owned(), self.pools.ensure(key)))
+            .or_insert_with(|| Box::new(Entry::new(uid.to_owned(), self.pools.ensure(key))))
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<FunctionKey, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -102,7 +102,7 @@ impl Controller {
             let entries = self.entries();
             let seen = |function: Arc<Function>| {
                 let key = FunctionKey::try_from(&*function).ok()?;
-                Some(Seen::new(function, entries.get(&key)))
+                Some(Seen::new(function, entries.get(&key).map(|entry| &**entry)))
             };
             self.ports
                 .store

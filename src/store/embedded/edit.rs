@@ -127,8 +127,9 @@ fn seconds(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
-/// A status as it will be read again: its times lose their fractions on the way.
+/// A status as it will be read again: its times lose their fractions on the way. It stays in memory until the next one.
 pub fn stored(mut status: FunctionStatus) -> FunctionStatus {
+    status.conditions.shrink_to_fit();
     for condition in &mut status.conditions {
         condition.last_transition_time = seconds(condition.last_transition_time.0);
     }

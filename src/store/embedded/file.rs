@@ -90,8 +90,12 @@ impl File {
         })?
         .into_iter()
         .map(|json| {
-            let function: Function =
+            let mut function: Function =
                 serde_json::from_str(&json).map_err(|error| self.damaged(error.to_string()))?;
+            if let Some(status) = &mut function.status {
+                // They stay for as long as the Function, and were read with room for more.
+                status.conditions.shrink_to_fit();
+            }
             Ok((FunctionKey::try_from(&function)?, Arc::new(function)))
         })
         .collect()
