@@ -5,6 +5,7 @@
 
 pub mod connection;
 mod desk;
+mod pace;
 pub mod slots;
 mod stream;
 
@@ -74,12 +75,20 @@ pub struct Instance {
     pub gone: CancellationToken,
 }
 
+/// The queue is full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueFull {
+    pub waiting: usize,
+    /// How long it takes until those have had their turns, if that is known.
+    pub takes: Option<Duration>,
+}
+
 /// Why a caller gets no instance.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaseError {
     /// Too many wait already.
-    #[error("{} calls wait for this function already", slots::MAX_WAITING)]
-    QueueFull,
+    #[error("{} calls wait for this function already{}", .0.waiting, .0.takes.map(|t| format!(", and it takes {:.1}s until they have their turns", t.as_secs_f64())).unwrap_or_default())]
+    QueueFull(QueueFull),
     /// None became free within the time; what is known to be in the way.
     #[error("no instance became free within {}s (spec.startupTimeoutSeconds){}", limit.as_secs(), cause.as_ref().map(|c| format!(": {c}")).unwrap_or_default())]
     NoInstance {
@@ -101,8 +110,6 @@ pub enum LeaseError {
 #[derive(Debug)]
 pub struct Pool {
     desk: Arc<Desk>,
-    /// `spec.startupTimeoutSeconds` of the newest generation.
-    patience: Mutex<Duration>,
     /// An instance is needed for which there is no memory.
     starved: AtomicBool,
     /// Why no instance can be started at present.
@@ -113,7 +120,6 @@ impl Pool {
     fn new(key: FunctionKey, turns: Turns) -> Arc<Self> {
         Arc::new(Self {
             desk: Desk::new(key, turns),
-            patience: Mutex::new(Duration::from_secs(20)),
             starved: AtomicBool::new(false),
             hindrance: Mutex::default(),
         })
@@ -134,7 +140,7 @@ impl Pool {
             Asked::Lease(lease) => return Ok(lease),
             Asked::Place(place) => place,
         };
-        let limit = *self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = place.patience;
         match timeout(limit, place).await {
             Ok(turn) => turn,
             Err(_) if self.starved.load(Ordering::Relaxed) => Err(LeaseError::NoCapacity { limit }),
@@ -168,9 +174,9 @@ impl Pool {
         self.desk.slots().route().cloned()
     }
 
-    /// How long callers wait for an instance.
+    /// How long callers wait for an instance: `spec.startupTimeoutSeconds` of the newest generation.
     pub fn set_patience(&self, patience: Duration) {
-        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
+        self.desk.slots().set_patience(patience);
     }
 
     /// Whether an instance is needed for which there is no memory.

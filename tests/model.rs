@@ -10,9 +10,10 @@ use faas::{controller, function, plan, runtime};
 #[path = "../src/pool"]
 #[allow(dead_code, reason = "what only the product calls")]
 mod pool {
-    pub use faas::pool::{Instance, LeaseError, Route};
+    pub use faas::pool::{Instance, LeaseError, QueueFull, Route};
 
     pub mod desk;
+    mod pace;
     pub mod slots;
 
     #[path = "../../tests/model/sync.rs"]

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{Arc, PoisonError},
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -49,6 +49,8 @@ pub struct Lease {
 pub struct Place {
     desk: Arc<Desk>,
     ticket: Ticket,
+    /// How long its caller waits.
+    pub patience: Duration,
     turn: oneshot::Receiver<Result<Lease, LeaseError>>,
 }
 
@@ -85,9 +87,13 @@ impl Desk {
                 return Ok(Asked::Lease(self.lease(instance, route)));
             }
             let (waiter, turn) = oneshot::channel();
-            let ticket = slots.wait(waiter).map_err(|_| LeaseError::QueueFull)?;
-            let desk = Arc::clone(self);
-            Place { desk, ticket, turn }
+            let ticket = slots.wait(waiter).map_err(LeaseError::QueueFull)?;
+            Place {
+                desk: Arc::clone(self),
+                ticket,
+                patience: slots.patience(),
+                turn,
+            }
         };
         self.look_here();
         Ok(Asked::Place(place))

@@ -1,6 +1,7 @@
 //! Leases as callers see them; the counts below them are in files of their own.
 
 mod any_order;
+mod pace;
 mod slots;
 
 use std::{pin::Pin, task::Poll};
@@ -148,7 +149,13 @@ async fn a_thousand_wait_and_one_more_is_refused() {
         assert!(poll!(caller).is_pending());
     }
     let refused = pool.lease().now_or_never().unwrap();
-    assert_eq!(refused.err(), Some(LeaseError::QueueFull));
+    assert_eq!(
+        refused.err(),
+        Some(LeaseError::QueueFull(QueueFull {
+            waiting: 1000,
+            takes: None
+        }))
+    );
     callers.pop();
     assert!(
         pool.lease().now_or_never().is_none(),

@@ -9,7 +9,7 @@ use super::super::slots::*;
 use crate::{
     function::Revision,
     plan::{Manners, Phase},
-    pool::Route,
+    pool::{QueueFull, Route},
 };
 
 type Counted = Slots<String, u32>;
@@ -100,10 +100,75 @@ fn the_queue_is_bounded() {
     for caller in 0..1000 {
         slots.wait(caller).unwrap();
     }
-    assert_eq!(slots.wait(1000), Err(QueueFull));
+    assert_eq!(
+        slots.wait(1000),
+        Err(QueueFull {
+            waiting: 1000,
+            takes: None
+        })
+    );
     assert_eq!(slots.dismiss(), (0..1000).collect::<Vec<_>>());
     assert_eq!(slots.waiting(), 0);
     assert!(slots.wait(0).is_ok());
+}
+
+#[test]
+fn a_queue_whose_turns_come_is_no_longer_than_a_part_of_the_patience() {
+    let mut slots = two();
+    slots.set_patience(Duration::from_secs(20));
+    let begin = Instant::now();
+    let mut calls = vec![];
+    while let Some((instance, _)) = slots.take() {
+        calls.push(instance);
+    }
+    let mut waiting = 0..;
+    let mut wait = |slots: &mut Counted| slots.wait(waiting.next().unwrap());
+    for _ in 0..300 {
+        wait(&mut slots).unwrap();
+    }
+    // Ten turns in a second, after the one that begins it.
+    for turn in 0..=10 {
+        let call = &calls[turn % calls.len()];
+        let now = begin + Duration::from_millis(100) * u32::try_from(turn).unwrap();
+        assert_eq!(slots.end(call, now).grants.len(), 1);
+    }
+    let takes = Some(Duration::from_millis(28_900));
+    assert_eq!(
+        wait(&mut slots),
+        Err(QueueFull {
+            waiting: 289,
+            takes
+        })
+    );
+    for first in 11..250 {
+        assert!(slots.leave(first), "tickets are numbers from 0");
+    }
+    wait(&mut slots).unwrap();
+    assert!(wait(&mut slots).is_err(), "5.1 of 20 s");
+
+    // With more instances turns may come faster, and after a pause too.
+    add(&mut slots, "a", "3");
+    wait(&mut slots).unwrap();
+}
+
+#[test]
+fn a_few_may_wait_however_slowly_turns_come() {
+    let mut slots = Counted::default();
+    slots.serve(Some(route("a", 1, Manners::Stays)));
+    add(&mut slots, "a", "1");
+    let (call, _) = slots.take().unwrap();
+    for caller in 0..10 {
+        slots.wait(caller).unwrap();
+    }
+    let begin = Instant::now();
+    for minute in 0..3 {
+        slots.end(&call, begin + Duration::from_secs(60 * minute));
+    }
+    for caller in 0..9 {
+        slots.wait(caller).unwrap();
+    }
+    let takes = Some(Duration::from_secs(16 * 60));
+    assert_eq!(slots.wait(99), Err(QueueFull { waiting: 16, takes }));
 }
 
 #[test]
