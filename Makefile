@@ -1,9 +1,9 @@
 # Each target is one script or one cargo command; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench soak clean
+.PHONY: help setup build demo test lint bench soak overload clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the examples and call them, until Ctrl-C (ONCE=1: end after the calls)
 	@ONCE=$(ONCE) scripts/demo
@@ -20,6 +20,10 @@ bench: ## compare with the bare instance and with nginx, and measure the idle co
 soak: ## ten minutes of traffic, changes and kills; what is there in the end must be what was there before
 	@scripts/setup
 	@cargo test --locked --test e2e soak::after_ten_minutes -- --ignored --nocapture
+
+overload: ## a minute of five times what a function can take; what it did, how quick refusals were, what neighbours felt
+	@scripts/setup
+	@cargo test --locked --test e2e overload::a_minute -- --ignored --nocapture
 
 setup: ## make a Docker engine answer and provide the images that the tests use
 	@scripts/setup

@@ -106,7 +106,12 @@ impl Failure {
     /// Whether only a caller or an edit makes the controller try again. What an engine does is no fault of the revision, and
     /// passes; what a call does is none of the next one's.
     fn is_given_up(&self) -> bool {
-        self.attempts >= ATTEMPTS && self.reason != Reason::EngineUnavailable && !self.is_of_calls()
+        self.attempts >= ATTEMPTS && !self.is_the_engines() && !self.is_of_calls()
+    }
+
+    /// Whether it says nothing about the revision: the engine has a bad day, or a full disk.
+    pub fn is_the_engines(&self) -> bool {
+        matches!(self.reason, Reason::EngineUnavailable | Reason::NoSpace)
     }
 
     /// Whether calls made instances crash.

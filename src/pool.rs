@@ -1,11 +1,20 @@
-//! The warm instances of each function, handed out call by call. A [`Lease`] is the right to send one request to one
-//! instance: holding it is using, dropping it is returning, and it lives as long as the answer's body.
+//! The warm instances of each function, handed out call by call (`desk.rs`). A [`Lease`] is the right to send one request to
+//! one instance: holding it is using, dropping it is returning, and it lives as long as the answer's body.
 //!
 //! Nothing here starts or stops anything: a caller without an instance waits, and that wakes the function's turn.
 
 pub mod connection;
+mod desk;
+mod pace;
 pub mod slots;
 mod stream;
+
+/// What tests/model.rs has a checker's in place of.
+mod sync {
+    pub use std::sync::{Mutex, MutexGuard};
+
+    pub use tokio::sync::oneshot;
+}
 
 use std::{
     collections::HashMap,
@@ -18,12 +27,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use self::desk::Lease;
 use self::{
     connection::Connections,
-    slots::{Grant, Removed, Slots, Ticket},
+    desk::{Asked, Desk},
+    slots::Removed,
 };
 use crate::{
     controller::Turns,
@@ -64,12 +75,20 @@ pub struct Instance {
     pub gone: CancellationToken,
 }
 
+/// The queue is full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueFull {
+    pub waiting: usize,
+    /// How long it takes until those have had their turns, if that is known.
+    pub takes: Option<Duration>,
+}
+
 /// Why a caller gets no instance.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaseError {
     /// Too many wait already.
-    #[error("{} calls wait for this function already", slots::MAX_WAITING)]
-    QueueFull,
+    #[error("{} calls wait for this function already{}", .0.waiting, .0.takes.map(|t| format!(", and it takes {:.1}s until they have their turns", t.as_secs_f64())).unwrap_or_default())]
+    QueueFull(QueueFull),
     /// None became free within the time; what is known to be in the way.
     #[error("no instance became free within {}s (spec.startupTimeoutSeconds){}", limit.as_secs(), cause.as_ref().map(|c| format!(": {c}")).unwrap_or_default())]
     NoInstance {
@@ -87,98 +106,28 @@ pub enum LeaseError {
     Deleted,
 }
 
-type Waiter = oneshot::Sender<Result<Lease, LeaseError>>;
-
 /// The instances of one function.
+#[derive(Debug)]
 pub struct Pool {
-    key: FunctionKey,
-    slots: Mutex<Slots<Instance, Waiter>>,
-    /// `spec.startupTimeoutSeconds` of the newest generation.
-    patience: Mutex<Duration>,
+    desk: Arc<Desk>,
     /// An instance is needed for which there is no memory.
     starved: AtomicBool,
     /// Why no instance can be started at present.
     hindrance: Mutex<Option<String>>,
-    turns: Turns,
-}
-
-impl std::fmt::Debug for Pool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({})", self.key)
-    }
-}
-
-/// The right to send one request to one instance.
-#[derive(Debug)]
-pub struct Lease {
-    pub instance: Arc<Instance>,
-    pub route: Arc<Route>,
-    pool: Arc<Pool>,
-}
-
-impl Lease {
-    /// The instance has begun to answer. Noted only where it may exit after that.
-    pub fn answered(&self) {
-        if self.route.manners != Manners::Stays {
-            self.pool.slots().answered(&self.instance.id);
-        }
-    }
-
-    /// The instance did what no instance may do; it gets no more calls and is ended.
-    pub fn condemn(&self) {
-        self.pool.condemn(&self.instance.id);
-    }
-
-    /// The call broke off: the instance gets no more, and is watched as it ends.
-    pub fn broke(&self) {
-        self.pool.broke(&self.instance.id);
-    }
-
-    /// The function whose instance this is.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let ended = self.pool.slots().end(&self.instance.id, Instant::now());
-        if ended.turn {
-            self.pool.turns.request(&self.pool.key);
-        }
-        self.pool.hand_out(ended.grants);
-    }
-}
-
-/// Leaves the queue when a waiting caller goes away.
-struct Place<'a> {
-    pool: &'a Pool,
-    ticket: Ticket,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if self.pool.slots().leave(self.ticket) {
-            self.pool.turns.request(&self.pool.key);
-        }
-    }
 }
 
 impl Pool {
     fn new(key: FunctionKey, turns: Turns) -> Arc<Self> {
         Arc::new(Self {
-            key,
-            slots: Mutex::default(),
-            patience: Mutex::new(Duration::from_secs(20)),
+            desk: Desk::new(key, turns),
             starved: AtomicBool::new(false),
             hindrance: Mutex::default(),
-            turns,
         })
     }
 
     /// Whose instances these are.
     pub fn key(&self) -> &FunctionKey {
-        &self.key
+        self.desk.key()
     }
 
     /// A lease, at once where an instance has a free slot, else when one becomes free or ready. Dropping the future leaves
@@ -186,23 +135,14 @@ impl Pool {
     ///
     /// # Errors
     /// When the queue is full, the patience is over, or instances are known not to start.
-    pub async fn lease(self: &Arc<Self>) -> Result<Lease, LeaseError> {
-        let (place, turn_comes) = {
-            let mut slots = self.slots();
-            if let Some((instance, route)) = slots.take() {
-                return Ok(self.new_lease(instance, route));
-            }
-            let (waiter, turn_comes) = oneshot::channel();
-            let ticket = slots.wait(waiter).map_err(|_| LeaseError::QueueFull)?;
-            (Place { pool: self, ticket }, turn_comes)
+    pub async fn lease(&self) -> Result<Lease, LeaseError> {
+        let place = match self.desk.ask()? {
+            Asked::Lease(lease) => return Ok(lease),
+            Asked::Place(place) => place,
         };
-        self.turns.request(&self.key);
-        let limit = *self.patience.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = tokio::time::timeout(limit, turn_comes).await;
-        drop(place);
-        match outcome {
-            Ok(Ok(lease)) => lease,
-            Ok(Err(_)) => Err(LeaseError::Deleted),
+        let limit = place.patience;
+        match timeout(limit, place).await {
+            Ok(turn) => turn,
             Err(_) if self.starved.load(Ordering::Relaxed) => Err(LeaseError::NoCapacity { limit }),
             Err(_) => Err(LeaseError::NoInstance {
                 limit,
@@ -212,7 +152,7 @@ impl Pool {
     }
 
     /// An instance is ready. It gets calls once its revision serves.
-    pub fn add(self: &Arc<Self>, id: InstanceId, revision: Revision, socket: PathBuf) {
+    pub fn add(&self, id: InstanceId, revision: Revision, socket: PathBuf) {
         let instance = Arc::new(Instance {
             id: id.clone(),
             revision: revision.clone(),
@@ -220,24 +160,23 @@ impl Pool {
             connections: Connections::default(),
             gone: CancellationToken::new(),
         });
-        let grants = self.slots().add(id, revision, instance, Instant::now());
-        self.hand_out(grants);
+        self.desk
+            .change(|slots| slots.add(id, revision, instance, Instant::now()));
     }
 
     /// Calls go there from now on.
-    pub fn serve(self: &Arc<Self>, route: Option<Route>) {
-        let grants = self.slots().serve(route.map(Arc::new));
-        self.hand_out(grants);
+    pub fn serve(&self, route: Option<Route>) {
+        self.desk.change(|slots| slots.serve(route.map(Arc::new)));
     }
 
     /// Where calls go.
     pub fn route(&self) -> Option<Arc<Route>> {
-        self.slots().route().cloned()
+        self.desk.slots().route().cloned()
     }
 
-    /// How long callers wait for an instance.
+    /// How long callers wait for an instance: `spec.startupTimeoutSeconds` of the newest generation.
     pub fn set_patience(&self, patience: Duration) {
-        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
+        self.desk.slots().set_patience(patience);
     }
 
     /// Whether an instance is needed for which there is no memory.
@@ -258,76 +197,41 @@ impl Pool {
 
     /// Takes an instance out of service if it has no call at this moment. Says whether it is out of service now.
     pub fn retire(&self, id: &str) -> bool {
-        self.slots().retire(id)
+        self.desk.slots().retire(id)
     }
 
     /// Takes an instance out of service for good.
     pub fn condemn(&self, id: &str) {
-        if self.slots().condemn(id) {
-            self.turns.request(&self.key);
-        }
-    }
-
-    /// A call on an instance broke off.
-    fn broke(&self, id: &str) {
-        if self.slots().broke(id, Instant::now()) {
-            self.turns.request(&self.key);
-        }
+        self.desk.condemn(id);
     }
 
     /// An instance has stayed after its first call.
-    pub fn settle(self: &Arc<Self>, id: &str) {
-        let grants = self.slots().settle(id);
-        self.hand_out(grants);
+    pub fn settle(&self, id: &str) {
+        self.desk.change(|slots| slots.settle(id));
     }
 
     /// An instance is gone.
     pub fn remove(&self, id: &str) -> Option<Removed<Instance>> {
-        self.slots().remove(id)
+        self.desk.slots().remove(id)
     }
 
     /// Drops connections to its instances that have rested for too long. Calls do so too, but there may be none.
     pub fn tidy(&self, now: Instant) {
-        for instance in self.slots().handles() {
+        for instance in self.desk.slots().handles() {
             instance.connections.tidy(now);
         }
     }
 
     /// Tells everyone who waits that it is in vain.
     pub fn refuse(&self, error: &LeaseError) {
-        let waiting = self.slots().dismiss();
-        for waiter in waiting {
-            // One that has left meanwhile needs no answer.
-            let _ = waiter.send(Err(error.clone()));
-        }
+        self.desk.refuse(error);
     }
 
     /// The ready instances, how many callers wait, and when the last call ended.
     pub fn look(&self) -> (Vec<plan::Instance>, u32, Option<Instant>) {
-        let slots = self.slots();
+        let slots = self.desk.slots();
         let waiting = u32::try_from(slots.waiting()).unwrap_or(u32::MAX);
         (slots.instances().collect(), waiting, slots.last_call())
-    }
-
-    fn hand_out(self: &Arc<Self>, grants: Vec<Grant<Instance, Waiter>>) {
-        for grant in grants {
-            // A caller that has left drops the lease, and with that the next one gets it.
-            let _ = grant
-                .waiter
-                .send(Ok(self.new_lease(grant.instance, grant.route)));
-        }
-    }
-
-    fn new_lease(self: &Arc<Self>, instance: Arc<Instance>, route: Arc<Route>) -> Lease {
-        Lease {
-            instance,
-            route,
-            pool: Arc::clone(self),
-        }
-    }
-
-    fn slots(&self) -> MutexGuard<'_, Slots<Instance, Waiter>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -175,6 +175,9 @@ pub enum RuntimeError {
     /// The engine answers, but failed in a way that is not about this instance; its words.
     #[error("the Docker engine failed: {0}")]
     EngineFailed(String),
+    /// A disk is full, the engine's or ours.
+    #[error("no space left for the instance: {0}")]
+    NoSpace(String),
 }
 
 /// A piece of an instance's output.
@@ -208,6 +211,11 @@ pub trait Runtime: Send + Sync {
         tail: u32,
         follow: bool,
     ) -> Result<BoxStream<'static, LogPiece>, RuntimeError>;
+
+    /// Fails when the engine does not answer soon. Cheap: it is asked all the time.
+    async fn ping(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
 
     /// Whether the engine answers, and facts about it for people (`engine`: "Docker 20.10.24, API 1.41", ...).
     async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError>;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Modules that know nothing of IO, async or the clock, and say so in their docs.
-const PURE: [&str; 28] = [
+const PURE: [&str; 29] = [
     "access/failures.rs",
     "access/needs.rs",
     "access/token.rs",
@@ -36,6 +36,7 @@ const PURE: [&str; 28] = [
     "plan/image.rs",
     "plan/report.rs",
     "plan/scale.rs",
+    "pool/pace.rs",
     "pool/slots.rs",
     "retry.rs",
     "telemetry/text.rs",

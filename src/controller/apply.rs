@@ -294,7 +294,7 @@ impl Controller {
         {
             // Nothing has to be lived down that was the engine's.
             entry.failures.retain(|revision, failure| {
-                *revision != observed.revision || failure.reason != Reason::EngineUnavailable
+                *revision != observed.revision || !failure.is_the_engines()
             });
             entry
                 .pool
@@ -363,6 +363,7 @@ fn reason(error: &RuntimeError) -> Reason {
         RuntimeError::ImageMissing(_) => Reason::ImageNotFound,
         RuntimeError::Refused(_) => Reason::NetworkRefused,
         RuntimeError::Engine(_) | RuntimeError::EngineFailed(_) => Reason::EngineUnavailable,
+        RuntimeError::NoSpace(_) => Reason::NoSpace,
     }
 }
 

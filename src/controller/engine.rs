@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,6 +21,8 @@ use crate::{
 
 /// How often everything is compared; between that, exits tell.
 const COMPARE_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks whether the engine answers at all: one that hangs says nothing, and breaks no connection.
+const PING_EVERY: Duration = Duration::from_secs(2);
 /// Between two questions to an engine that is away.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// A stored source that nobody needs is kept this long: its Function may be about to come.
@@ -84,9 +87,10 @@ impl Controller {
     /// Takes stock and follows exits until it is time for the next stock, or the engine is lost.
     async fn follow(self: &Arc<Self>) -> Result<(), StockError> {
         let began = Instant::now();
+        let mut lost = pin!(self.lost());
         // Exits first: what ends while stock is taken must not be missed.
-        let mut exits = self.ports.runtime.exits().await?;
-        self.take_stock().await?;
+        let mut exits = unless(&mut lost, self.ports.runtime.exits()).await?;
+        unless(&mut lost, self.take_stock()).await?;
         if self.engine.send_replace(Engine::Here) != Engine::Here {
             tracing::info!("The engine answers");
             self.forgive_engine();
@@ -97,7 +101,8 @@ impl Controller {
         loop {
             tokio::select! {
                 () = &mut end => return Ok(()),
-                () = self.collect.notified() => self.collect().await?,
+                error = &mut lost => return Err(error.into()),
+                () = self.collect.notified() => unless(&mut lost, self.collect()).await?,
                 exit = exits.next() => {
                     let Some(exit) = exit else {
                         // An engine that tells no events at all is compared with now and then, not without end.
@@ -106,6 +111,16 @@ impl Controller {
                     };
                     self.exited(exit).await;
                 }
+            }
+        }
+    }
+
+    /// Ends when the engine does not answer any more.
+    async fn lost(&self) -> RuntimeError {
+        loop {
+            tokio::time::sleep(PING_EVERY).await;
+            if let Err(error) = self.ports.runtime.ping().await {
+                return error;
             }
         }
     }
@@ -278,7 +293,7 @@ impl Controller {
         for entry in self.entries().values_mut() {
             entry
                 .failures
-                .retain(|_, failure| failure.reason != Reason::EngineUnavailable);
+                .retain(|_, failure| !failure.is_the_engines());
         }
     }
 
@@ -288,6 +303,17 @@ impl Controller {
                 self.turns.request(&key);
             }
         }
+    }
+}
+
+/// Asks the engine for something, unless it is lost meanwhile.
+async fn unless<T, E: Into<StockError>>(
+    lost: &mut Pin<&mut impl Future<Output = RuntimeError>>,
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, StockError> {
+    tokio::select! {
+        outcome = asked => outcome.map_err(Into::into),
+        error = lost => Err(error.into()),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What the instances of a Function write, for those who read it as it comes: each piece of those that run, and how each
 //! one ended.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use async_stream::stream;
 use bytes::Bytes;
@@ -13,6 +16,9 @@ use futures::{
 
 use super::{Controller, engine::Engine};
 use crate::{function::FunctionKey, plan::Phase, runtime::InstanceId};
+
+/// Instances that are remembered after their last piece: how one ended is known a moment later.
+const LATELY: usize = 64;
 
 /// What comes from an instance that runs.
 enum Piece {
@@ -30,8 +36,8 @@ struct Reader {
     pieces: SelectAll<BoxStream<'static, Piece>>,
     /// Instances whose pieces still come.
     open: HashSet<InstanceId>,
-    /// Instances whose pieces came.
-    heard: HashSet<InstanceId>,
+    /// Instances whose pieces came, the last one last.
+    heard: VecDeque<InstanceId>,
     /// Instances of which it was said how they ended.
     told: HashSet<InstanceId>,
 }
@@ -80,7 +86,7 @@ impl Reader {
             tail,
             pieces: SelectAll::new(),
             open: HashSet::new(),
-            heard: HashSet::new(),
+            heard: VecDeque::new(),
             told: HashSet::new(),
         }
     }
@@ -119,7 +125,7 @@ impl Reader {
                 let texts = log.map(|piece| Piece::Text(piece.bytes));
                 self.pieces.push(texts.chain(end).boxed());
                 self.open.insert(id.clone());
-                self.heard.insert(id);
+                self.heard.push_back(id);
             }
         }
     }
@@ -139,7 +145,12 @@ impl Reader {
                 || entry.last_words.iter().any(|ended| ended.id == *id)
         };
         self.told.retain(is_known);
-        self.heard.retain(is_known);
+        let mut older = self.heard.len().saturating_sub(LATELY);
+        self.heard.retain(|id| {
+            let is_old = older > 0;
+            older = older.saturating_sub(1);
+            !is_old || is_known(id)
+        });
         running
     }
 

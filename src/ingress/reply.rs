@@ -116,7 +116,7 @@ impl CallError {
                 ..
             } => "NotFound",
             Self::Lease {
-                error: LeaseError::QueueFull,
+                error: LeaseError::QueueFull(_),
                 ..
             } => "QueueFull",
             Self::Lease {
@@ -172,7 +172,7 @@ impl CallError {
             Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::Denied(denied) => denied.status(),
             Self::Lease {
-                error: LeaseError::QueueFull,
+                error: LeaseError::QueueFull(_),
                 ..
             } => StatusCode::TOO_MANY_REQUESTS,
             Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
@@ -202,6 +202,10 @@ impl CallError {
                     .map(|at| at.saturating_duration_since(now).as_secs());
                 Some(wait.unwrap_or(0).max(1))
             }
+            Self::Lease {
+                error: LeaseError::QueueFull(queue),
+                ..
+            } => Some(queue.takes.map_or(1, |takes| takes.as_secs().max(1))),
             Self::Lease {
                 error: LeaseError::Deleted,
                 ..
@@ -304,6 +308,7 @@ pub fn failure_message(body: &[u8], status: StatusCode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::QueueFull;
 
     #[rustfmt::skip]
     /// Every error with its status in the envelope and raw, its code, and whether trying again may help.
@@ -313,6 +318,7 @@ mod tests {
         let timeout = |stopped| CallError::Timeout { limit, elapsed: limit, stopped };
         let target = Target { namespace: "default".into(), name: "x".into() };
         let foreign = Refusal::ForeignHost("x".into());
+        let full = QueueFull { waiting: 40, takes: Some(limit) };
         vec![
             (CallError::NotFound(target), 400, 404, "NotFound", false),
             (CallError::Elsewhere { url: "x".into() }, 404, 404, "NotFound", false),
@@ -321,7 +327,7 @@ mod tests {
             (CallError::Shortage(io::ErrorKind::Other.into()), 503, 503, "Overloaded", true),
             (CallError::FunctionFailed("x".into()), 400, 500, "FunctionFailed", false),
             (CallError::BadInput("x".into()), 400, 400, "BadInput", false),
-            (lease(LeaseError::QueueFull), 429, 429, "QueueFull", true),
+            (lease(LeaseError::QueueFull(full)), 429, 429, "QueueFull", true),
             (lease(LeaseError::NoInstance { limit, cause: None }), 503, 503, "NoInstance", true),
             (lease(LeaseError::NoCapacity { limit }), 503, 503, "NoCapacity", true),
             (timeout(true), 504, 504, "Timeout", false),

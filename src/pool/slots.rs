@@ -2,9 +2,13 @@
 //!
 //! `I` is what a call gets (the instance), `W` is what a waiting caller left behind (where to send it).
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::Route;
+use super::{QueueFull, Route, pace::Pace};
 use crate::{
     function::Revision,
     plan::{self, Manners, Phase},
@@ -13,6 +17,11 @@ use crate::{
 
 /// Most callers that wait for one function; one more is refused.
 pub const MAX_WAITING: usize = 1000;
+/// So many may wait however slowly turns come.
+const FEW: usize = 16;
+/// Of the callers' patience, the part in which a turn must be expected where turns come all the time: a queue that is longer
+/// makes everyone late and nobody sooner.
+const LATE: u32 = 4;
 
 /// The instances of one function and its waiting callers.
 #[derive(Debug)]
@@ -22,6 +31,8 @@ pub struct Slots<I, W> {
     waiting: VecDeque<(Ticket, W)>,
     next_ticket: Ticket,
     last_call: Option<Instant>,
+    patience: Duration,
+    pace: Pace,
 }
 
 /// Names a waiting caller, so that it can leave.
@@ -68,10 +79,6 @@ pub struct Removed<I> {
     pub busy: bool,
 }
 
-/// The queue is full.
-#[derive(Debug, PartialEq, Eq)]
-pub struct QueueFull;
-
 impl<I, W> Default for Slots<I, W> {
     fn default() -> Self {
         Self {
@@ -80,6 +87,8 @@ impl<I, W> Default for Slots<I, W> {
             waiting: VecDeque::new(),
             next_ticket: 0,
             last_call: None,
+            patience: Duration::from_secs(20),
+            pace: Pace::default(),
         }
     }
 }
@@ -97,10 +106,16 @@ impl<I, W> Slots<I, W> {
     /// Enters the queue.
     ///
     /// # Errors
-    /// When it is full.
+    /// When it is full: by number, or because turns come too slowly for one more.
     pub fn wait(&mut self, waiter: W) -> Result<Ticket, QueueFull> {
-        if self.waiting.len() >= MAX_WAITING {
-            return Err(QueueFull);
+        let waiting = self.waiting.len();
+        if waiting == 0 {
+            self.pace.forget();
+        }
+        let takes = self.pace.takes(waiting);
+        let is_late = waiting >= FEW && takes.is_some_and(|t| t > self.patience / LATE);
+        if waiting >= MAX_WAITING || is_late {
+            return Err(QueueFull { waiting, takes });
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -110,9 +125,9 @@ impl<I, W> Slots<I, W> {
 
     /// Leaves the queue; no matter if the turn has come meanwhile. Says whether it was still in it.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|(t, _)| *t != ticket);
-        self.waiting.len() < before
+        // Tickets are given in order.
+        let at = self.waiting.binary_search_by_key(&ticket, |(t, _)| *t);
+        at.is_ok_and(|at| self.waiting.remove(at).is_some())
     }
 
     /// Everyone who waits, to be told that it is in vain.
@@ -138,7 +153,15 @@ impl<I, W> Slots<I, W> {
             idle_since: now,
             since: now,
         });
-        self.grants()
+        let grants = self.grants();
+        let route = self.route.as_ref();
+        if route.is_some_and(|r| r.manners == Manners::Single) {
+            // Each call has an instance of its own, so this is how turns come there.
+            self.pace.count(grants.len(), now);
+        } else {
+            self.pace.forget();
+        }
+        grants
     }
 
     /// Calls go to this revision from now on; instances of the one before take no more. `None` ends the service.
@@ -157,6 +180,7 @@ impl<I, W> Slots<I, W> {
             }
         }
         self.let_go();
+        self.pace.forget();
         self.grants()
     }
 
@@ -173,13 +197,13 @@ impl<I, W> Slots<I, W> {
         });
     }
 
-    /// A call is over.
-    pub fn end(&mut self, id: &str, now: Instant) -> Ended<I, W> {
+    /// A call is over. One of an instance that has disappeared is no matter, though the instance was found again since.
+    pub fn end(&mut self, instance: &Arc<I>, now: Instant) -> Ended<I, W> {
         self.last_call = Some(now);
         let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
         let mut turn = false;
-        if let Some(slot) = self.all.iter_mut().find(|s| s.id == id) {
-            // Zero already where an instance disappeared with its calls and was found again.
+        let mut slots = self.all.iter_mut();
+        if let Some(slot) = slots.find(|s| Arc::ptr_eq(&s.instance, instance)) {
             slot.in_flight = slot.in_flight.saturating_sub(1);
             if slot.in_flight == 0 {
                 slot.idle_since = now;
@@ -189,10 +213,9 @@ impl<I, W> Slots<I, W> {
             }
             turn = slot.phase != Phase::Ready && slot.in_flight == 0;
         }
-        Ended {
-            grants: self.grants(),
-            turn,
-        }
+        let grants = self.grants();
+        self.pace.count(grants.len(), now);
+        Ended { grants, turn }
     }
 
     /// Takes an instance out of service if it has no call. Says whether it is out of service without one now.
@@ -245,6 +268,16 @@ impl<I, W> Slots<I, W> {
             answered: slot.answered > 0,
             busy: slot.in_flight > 0,
         })
+    }
+
+    /// How long callers wait at most.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Callers that come from now on wait so long at most.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// How many callers wait.
@@ -326,6 +359,3 @@ fn after_answer(manners: Manners, now: Instant) -> Phase {
         Manners::Single => Phase::Leaving(now),
     }
 }
-
-#[cfg(test)]
-mod tests;

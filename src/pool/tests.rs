@@ -1,4 +1,8 @@
-//! Leases as callers see them.
+//! Leases as callers see them; the counts below them are in files of their own.
+
+mod any_order;
+mod pace;
+mod slots;
 
 use std::{pin::Pin, task::Poll};
 
@@ -108,7 +112,7 @@ async fn a_caller_that_leaves_is_forgotten_at_once() {
     let mut caller = Box::pin(pool.lease());
     assert!(poll!(&mut caller).is_pending());
     keys.next().await;
-    pool.turns.begin(&key());
+    pools.turns.begin(&key());
     drop(caller);
     assert_eq!(
         (waiting(&pool), keys.next().now_or_never()),
@@ -138,14 +142,20 @@ async fn what_a_caller_got_but_did_not_take_goes_to_the_next() {
 async fn a_thousand_wait_and_one_more_is_refused() {
     let (pools, _keys) = pools();
     let pool = pool(&pools);
-    let mut callers: Vec<_> = (0..slots::MAX_WAITING)
+    let mut callers: Vec<_> = (0..super::slots::MAX_WAITING)
         .map(|_| Box::pin(pool.lease()))
         .collect();
     for caller in &mut callers {
         assert!(poll!(caller).is_pending());
     }
     let refused = pool.lease().now_or_never().unwrap();
-    assert_eq!(refused.err(), Some(LeaseError::QueueFull));
+    assert_eq!(
+        refused.err(),
+        Some(LeaseError::QueueFull(QueueFull {
+            waiting: 1000,
+            takes: None
+        }))
+    );
     callers.pop();
     assert!(
         pool.lease().now_or_never().is_none(),
@@ -228,7 +238,7 @@ async fn a_condemned_instance_takes_no_more_and_the_controller_hears_of_it() {
     let lease = pool.lease().await.unwrap();
     lease.condemn();
     assert_eq!(keys.next().now_or_never(), Some(Some(key())));
-    pool.turns.begin(&key());
+    pools.turns.begin(&key());
     drop(lease);
     assert_eq!(
         keys.next().now_or_never(),

@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 pub use super::init::INIT;
 
 use self::{
-    engine::{CHANGE, CallError, Engine, LOOK, found},
+    engine::{CHANGE, CallError, Engine, LOOK, PING, found},
     network::InternetNetwork,
 };
 use super::{
@@ -275,6 +275,15 @@ impl Runtime for DockerRuntime {
         }
         let docker = self.0.engine.client().await?;
         Ok(logs::pieces(&docker, id, tail, follow))
+    }
+
+    async fn ping(&self) -> Result<(), RuntimeError> {
+        let pong = self
+            .0
+            .engine
+            .call("ping", PING, |docker| async move { docker.ping().await })
+            .await;
+        pong.map(drop).map_err(Into::into)
     }
 
     async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError> {

@@ -362,7 +362,9 @@ impl Simulation {
         if manners != Manners::Stays {
             self.slots.answered(id);
         }
-        let ended = self.slots.end(id, self.now);
+        let instance = self.slots.handles().find(|handle| ***handle == id);
+        let instance = instance.map_or_else(|| Arc::new(id.to_owned()), Arc::clone);
+        let ended = self.slots.end(&instance, self.now);
         self.turn |= ended.turn;
         self.granted(ended.grants);
         if revision.is_some_and(|r| is_single(&r)) {

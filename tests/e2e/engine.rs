@@ -1,5 +1,7 @@
 //! Days on which the Docker engine is away, slow or wrong, and what is promised on them.
 
+mod full;
+mod hung;
 mod slow;
 
 use std::{sync::Arc, time::Duration};

@@ -24,6 +24,7 @@ mod hostile;
 mod limits;
 mod lossless;
 mod operate;
+mod overload;
 mod restart;
 mod rollout;
 mod scale;

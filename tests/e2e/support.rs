@@ -6,6 +6,7 @@ mod engine;
 pub mod fault;
 mod home;
 mod http;
+pub mod load;
 pub mod prober;
 mod server;
 #[path = "../support/skip.rs"]

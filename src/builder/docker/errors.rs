@@ -3,7 +3,7 @@
 use bollard::errors::Error;
 
 use super::{super::BuildError, report::Report};
-use crate::text;
+use crate::{runtime::docker::engine::NO_SPACE, text};
 
 /// What builders put before the cause.
 const PREFIXES: [&str; 6] = [
@@ -103,7 +103,7 @@ pub(super) fn is_lost(message: &str) -> bool {
 }
 
 fn is_full(message: &str) -> bool {
-    message.contains("no space left on device")
+    message.contains(NO_SPACE)
 }
 
 fn with_last_words(message: String, words: &str) -> String {

@@ -19,8 +19,13 @@ const LONGEST_SECONDS: u64 = 3600;
 
 /// Deadline of a call that only reads the engine's memory.
 pub const LOOK: Duration = Duration::from_secs(10);
+/// Deadline of a call that an engine answers whatever else it does.
+pub const PING: Duration = Duration::from_secs(5);
 /// Deadline of a call that makes or removes something; a busy disk takes its time.
 pub const CHANGE: Duration = Duration::from_secs(60);
+
+/// How the kernel says that a disk is full, and the engine after it.
+pub const NO_SPACE: &str = "no space left on device";
 
 /// The engine behind one unix socket.
 #[derive(Debug)]
@@ -143,6 +148,9 @@ impl fmt::Display for CallError {
 impl From<CallError> for RuntimeError {
     fn from(error: CallError) -> Self {
         match error {
+            CallError::Refused { message, .. } if message.contains(NO_SPACE) => {
+                Self::NoSpace(message)
+            }
             CallError::Refused { .. } => Self::EngineFailed(error.to_string()),
             CallError::Lost(_) => Self::Engine(error.to_string()),
         }

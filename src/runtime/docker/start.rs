@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Inner, container,
-    engine::{CHANGE, CallError, LOOK, found},
+    engine::{CHANGE, CallError, LOOK, NO_SPACE, found},
     facts, logs,
 };
 use crate::{
@@ -81,7 +81,14 @@ async fn blocking<T: Send + 'static>(
     outcome
         .map_err(io::Error::other)
         .flatten()
-        .map_err(|error| RuntimeError::Refused(format!("cannot {what}: {error}")))
+        .map_err(|error| {
+            let why = format!("cannot {what}: {error}");
+            if error.kind() == io::ErrorKind::StorageFull {
+                RuntimeError::NoSpace(why)
+            } else {
+                RuntimeError::Refused(why)
+            }
+        })
 }
 
 /// Creates, starts and waits. On an error, no container stays.
@@ -201,7 +208,7 @@ fn judge(error: CallError) -> RuntimeError {
             message,
         } => RuntimeError::NotRunnable(message.clone()),
         CallError::Refused { message, .. }
-            if message.contains("OCI runtime") && !message.contains("no space left") =>
+            if message.contains("OCI runtime") && !message.contains(NO_SPACE) =>
         {
             RuntimeError::NotRunnable(message.clone())
         }

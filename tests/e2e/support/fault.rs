@@ -15,6 +15,7 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     runtime::Runtime,
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,8 @@ pub struct Faulty {
     dir: tempfile::TempDir,
     state: Arc<Mutex<State>>,
     listening: Mutex<Option<JoinHandle<()>>>,
+    /// It hangs: connections are accepted, and nothing is said or done on any of them.
+    hangs: watch::Sender<bool>,
     /// Its own: tests block their threads while a server ends, and the server needs its engine for that.
     runtime: Option<Runtime>,
 }
@@ -73,6 +76,7 @@ impl Faulty {
             dir: tempfile::tempdir().unwrap(),
             state: Arc::default(),
             listening: Mutex::default(),
+            hangs: watch::Sender::new(false),
             runtime: Some(runtime),
         };
         engine.begin();
@@ -103,13 +107,25 @@ impl Faulty {
         let _entered = runtime.enter();
         let listener = UnixListener::bind(self.socket()).unwrap();
         let state = Arc::clone(&self.state);
+        let hangs = self.hangs.subscribe();
         let listening = runtime.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // Connections break in many ways here; the test looks at what faas makes of it.
-                tokio::spawn(carry(client, Arc::clone(&state)));
+                tokio::spawn(carry(client, Arc::clone(&state), hangs.clone()));
             }
         });
         *self.listening.lock().unwrap() = Some(listening);
+    }
+
+    /// Hangs from now on as if its process were stopped, without a word and with all connections open. What it is asked
+    /// meanwhile it does once it goes on, whether anybody still waits for it or not.
+    pub fn hang(&self) {
+        self.hangs.send_replace(true);
+    }
+
+    /// Goes on.
+    pub fn go_on(&self) {
+        self.hangs.send_replace(false);
     }
 
     /// Cuts open connections whose first line has this in it.
@@ -158,7 +174,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// Carries one request and its answer.
-async fn carry(mut client: UnixStream, state: Arc<Mutex<State>>) -> io::Result<()> {
+async fn carry(
+    mut client: UnixStream,
+    state: Arc<Mutex<State>>,
+    hangs: watch::Receiver<bool>,
+) -> io::Result<()> {
+    awake(&hangs).await;
     let head = head(&mut client).await?;
     let line = String::from_utf8_lossy(&head);
     let line = line.lines().next().unwrap_or_default().to_owned();
@@ -170,7 +191,7 @@ async fn carry(mut client: UnixStream, state: Arc<Mutex<State>>) -> io::Result<(
         state.fault(&line)
     };
     let _closed = cut.clone().drop_guard();
-    cut.run_until_cancelled(pass(client, head, fault))
+    cut.run_until_cancelled(pass(client, head, fault, hangs))
         .await
         .unwrap_or(Ok(()))
 }
@@ -205,7 +226,18 @@ async fn head(client: &mut UnixStream) -> io::Result<Vec<u8>> {
     }
 }
 
-async fn pass(mut client: UnixStream, head: Vec<u8>, fault: Option<Fault>) -> io::Result<()> {
+/// Comes when the engine does not hang.
+async fn awake(hangs: &watch::Receiver<bool>) {
+    // Once the engine is no more, nothing matters.
+    let _ = hangs.clone().wait_for(|hangs| !hangs).await;
+}
+
+async fn pass(
+    mut client: UnixStream,
+    head: Vec<u8>,
+    fault: Option<Fault>,
+    hangs: watch::Receiver<bool>,
+) -> io::Result<()> {
     if let Some(Fault::Answer(status, body)) = fault {
         let length = body.len();
         let answer = format!(
@@ -226,7 +258,7 @@ async fn pass(mut client: UnixStream, head: Vec<u8>, fault: Option<Fault>) -> io
     let (from_engine, mut to_engine) = engine.into_split();
     tokio::select! {
         left = tokio::io::copy(&mut from_client, &mut to_engine) => left.map(drop),
-        answered = answer(from_engine, to_client, fault) => answered,
+        answered = answer(from_engine, to_client, fault, hangs) => answered,
     }
 }
 
@@ -234,6 +266,7 @@ async fn answer(
     mut engine: OwnedReadHalf,
     mut client: OwnedWriteHalf,
     fault: Option<Fault>,
+    hangs: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut said = Vec::new();
     let mut piece = Vec::new();
@@ -248,6 +281,7 @@ async fn answer(
                 .for_each(|b| *b = b'#'),
             _ => {}
         }
+        awake(&hangs).await;
         client.write_all(&piece).await?;
         said.append(&mut piece);
         if let Some(Fault::CutAfter(word)) = &fault
