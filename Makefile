@@ -1,15 +1,18 @@
 # Each target is one script or one cargo command; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench soak overload clean
+.PHONY: help setup build demo test test-cluster lint bench soak overload clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the examples and call them, until Ctrl-C (ONCE=1: end after the calls)
 	@ONCE=$(ONCE) scripts/demo
 
 test: ## run everything that this machine can run, and say what was skipped
 	@scripts/test
+
+test-cluster: ## the same for what needs Kubernetes: on a real one that this brings, or the one that KUBECONFIG names
+	@scripts/test-cluster
 
 lint: ## format, clippy, docs, dependencies, shell scripts
 	@scripts/lint

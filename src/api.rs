@@ -32,14 +32,14 @@ use crate::{
         API_VERSION, Function, FunctionKey,
         manifest::{self, ManifestError},
     },
-    store::{Applied, Manager, embedded::EmbeddedStore},
+    store::{Applied, Manager, Store},
     telemetry::Metrics,
 };
 
 /// What the handlers work with.
 #[derive(Clone)]
 pub struct Api {
-    pub store: EmbeddedStore,
+    pub store: Arc<dyn Store>,
     pub sources: Sources,
     pub controller: Arc<Controller>,
     pub metrics: Arc<Metrics>,
@@ -74,6 +74,17 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(manifest::MAX_SIZE))
         .with_state(api)
+}
+
+impl Api {
+    /// That there are no Functions must not be said before it is known.
+    fn known(&self) -> Result<(), ApiError> {
+        if self.store.freshness().is_known {
+            return Ok(());
+        }
+        let message = "what Functions there are is not known yet: try again in a moment";
+        Err(ApiError::Unavailable(message.to_owned()))
+    }
 }
 
 async fn unknown(uri: axum::http::Uri) -> ApiError {
@@ -145,7 +156,11 @@ struct List<'a> {
     items: Vec<&'a Function>,
 }
 
-async fn list(State(api): State<Api>, Params(query): Params<ListQuery>) -> Response {
+async fn list(
+    State(api): State<Api>,
+    Params(query): Params<ListQuery>,
+) -> Result<Response, ApiError> {
+    api.known()?;
     let wanted =
         |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
     let functions = api.store.list();
@@ -155,10 +170,11 @@ async fn list(State(api): State<Api>, Params(query): Params<ListQuery>) -> Respo
         metadata: json!({}),
         items: functions.iter().filter(wanted).map(|f| &**f).collect(),
     };
-    Json(list).into_response()
+    Ok(Json(list).into_response())
 }
 
 async fn read(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {
+    api.known()?;
     let function = api
         .store
         .get(&key)

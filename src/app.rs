@@ -3,6 +3,7 @@
 mod adapters;
 mod doors;
 mod signals;
+mod stores;
 
 use std::{
     future::Future,
@@ -22,18 +23,19 @@ use self::{
     adapters::adapters,
     doors::{DoorError, Doors},
     signals::Signals,
+    stores::Opened,
 };
 use crate::{
     api::{self, Api},
     builder::{archive::Limits, sources::Sources},
-    config::{self, Config, ConfigError, RuntimeKind},
+    config::{self, Config, ConfigError, RuntimeKind, store::StoreConfig},
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
     crash,
     directory::{self, Directory},
     ingress::Ingress,
     pool::Pools,
     runtime::Runtime,
-    store::{StoreError, embedded::EmbeddedStore, state},
+    store::{Store, StoreError, state},
     telemetry::Metrics,
 };
 
@@ -71,15 +73,15 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     if let Some(file) = config::crash_file() {
         crash::arm(file);
     }
-    let state = State::open(&config.state_dir)?;
+    let state = State::open(&config).await?;
     let adapters = adapters(&config, &state.owner).await?;
     let doors = Doors::open(&config).await?;
-    let facts = facts(&config, doors.url(), &*adapters.runtime).await;
+    let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
     let problems = directory
         .as_ref()
         .map_or_else(|| watch::channel(Vec::new()).1, Directory::problems);
-    announce(&config, &facts, &doors);
+    announce(&config, &state.opened.name, &facts, &doors);
 
     let metrics = Arc::new(Metrics::default());
     let settings = Settings {
@@ -90,7 +92,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let (turns, keys) = Turns::new();
     let pools = Arc::new(Pools::new(turns.clone()));
     let ports = Ports {
-        store: state.store.clone(),
+        store: state.store(),
         builder: adapters.builder,
         runtime: adapters.runtime,
     };
@@ -98,7 +100,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let controller = Controller::new(ports, resolver, Arc::clone(&pools), turns, settings);
     let mut tasks = Tasks::default();
     let api = Api {
-        store: state.store.clone(),
+        store: state.store(),
         sources: state.sources.clone(),
         controller: Arc::clone(&controller),
         metrics: Arc::clone(&metrics),
@@ -110,6 +112,9 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     };
     let ingress = Ingress::new(pools, api::router(api), metrics).map_err(AppError::Threads)?;
 
+    if let Some(follow) = state.opened.follow {
+        tasks.spawn("store", follow);
+    }
     tasks.spawn("controller", Arc::clone(&controller).run(keys));
     tasks.spawn("engine", Arc::clone(&controller).watch_engine());
     if let Some(directory) = directory {
@@ -122,7 +127,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
 
 /// What survives the server, held by it alone.
 struct State {
-    store: EmbeddedStore,
+    opened: Opened,
     sources: Sources,
     owner: String,
     hash_key: [u8; 32],
@@ -130,15 +135,20 @@ struct State {
 }
 
 impl State {
-    fn open(dir: &Path) -> Result<Self, AppError> {
+    async fn open(config: &Config) -> Result<Self, AppError> {
+        let dir = &config.state_dir;
         let lock = state::lock(dir, "faas start")?;
         Ok(Self {
-            store: EmbeddedStore::open(dir)?,
+            opened: stores::open(config).await?,
             sources: Sources::open(&dir.join(state::SOURCES)).map_err(at(dir))?,
             owner: state::owner(dir)?,
             hash_key: state::secret(dir)?,
             _lock: lock,
         })
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.opened.store)
     }
 
     fn resolver(&self, config: &Config) -> Resolver {
@@ -214,14 +224,14 @@ fn watcher(config: &Config, state: &State) -> Result<Option<Directory>, AppError
     let Some(first) = config.dirs.first() else {
         return Ok(None);
     };
-    let (store, sources) = (state.store.clone(), state.sources.clone());
+    let (store, sources) = (state.store(), state.sources.clone());
     Directory::new(&config.dirs, store, sources, Limits::default())
         .map(Some)
         .map_err(at(first))
 }
 
 /// What this server is made of.
-async fn facts(config: &Config, url: String, runtime: &dyn Runtime) -> Value {
+async fn facts(config: &Config, store: &str, url: String, runtime: &dyn Runtime) -> Value {
     let engine = runtime.facts().await.unwrap_or_default();
     let kind = if config.runtime == RuntimeKind::Process {
         "process"
@@ -232,14 +242,14 @@ async fn facts(config: &Config, url: String, runtime: &dyn Runtime) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "runtime": kind,
         "engine": engine,
-        "store": config.state_dir.join(state::STORE),
+        "store": store,
         "directories": config.dirs,
         "address": url,
     })
 }
 
 /// Says what was chosen.
-fn announce(config: &Config, facts: &Value, doors: &Doors) {
+fn announce(config: &Config, store: &str, facts: &Value, doors: &Doors) {
     let engine = facts["engine"]["engine"].as_str();
     match (config.runtime, engine) {
         (RuntimeKind::Process, _) => {
@@ -252,9 +262,9 @@ fn announce(config: &Config, facts: &Value, doors: &Doors) {
             say(&format!("runtime      docker ({engine})"));
         }
     }
-    let store = config.state_dir.join(state::STORE);
-    say(&format!("store        {}", store.display()));
+    say(&format!("store        {store}"));
     match config.dirs.as_slice() {
+        [] if config.store != StoreConfig::Embedded => {}
         [] => say("directories  none (use --dir DIR, `faas apply` or `faas build`)"),
         dirs => dirs
             .iter()

@@ -1,6 +1,7 @@
 //! Flags and environment become a [`Config`]. Nothing else reads the environment.
 
 pub mod access;
+pub mod store;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,10 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use self::access::{AccessArgs, AccessConfig};
+use self::{
+    access::{AccessArgs, AccessConfig},
+    store::{StoreConfig, StoreFlags},
+};
 use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
 
 /// Where the server listens, and clients look for it, unless told otherwise.
@@ -25,6 +29,23 @@ pub struct StartArgs {
     /// Directory of manifests to watch; may be given several times [default: ./functions, if it exists]
     #[arg(long = "dir", value_name = "DIR")]
     dirs: Vec<PathBuf>,
+
+    /// Where Functions are declared
+    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
+    store: StoreKind,
+
+    /// Namespaces to serve with --store kubernetes [default: that of the kubeconfig's context, or of the pod]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        conflicts_with = "all_namespaces"
+    )]
+    namespaces: Vec<String>,
+
+    /// Serve all namespaces, with --store kubernetes
+    #[arg(long)]
+    all_namespaces: bool,
 
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS, value_parser = address)]
@@ -78,9 +99,19 @@ pub enum RuntimeKind {
     Process,
 }
 
+/// Where Functions are declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// A file in the state directory, written by --dir, REST and the command line
+    Embedded,
+    /// A Kubernetes API server, found by KUBECONFIG or as pods find it
+    Kubernetes,
+}
+
 /// What `faas start` is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
+    pub store: StoreConfig,
     pub dirs: Vec<PathBuf>,
     pub listen: SocketAddr,
     pub invoke_listen: Option<SocketAddr>,
@@ -113,6 +144,8 @@ pub enum ConfigError {
     NoDirectory(PathBuf),
     #[error("{}: this path is not UTF-8, and could not be told in a status: rename it", .0.display())]
     NotText(PathBuf),
+    #[error(transparent)]
+    Store(#[from] StoreFlags),
     #[error("--secrets-dir {}: no such directory", .0.display())]
     NoSecrets(PathBuf),
     #[error("--build-ca {}: {error}", file.display())]
@@ -143,7 +176,11 @@ impl StartArgs {
         }
         let around = surroundings()?;
         Ok(Config {
-            dirs: directories(self.dirs)?,
+            store: store::resolve(self.store, self.namespaces, self.all_namespaces, &self.dirs)?,
+            dirs: match self.store {
+                StoreKind::Embedded => directories(self.dirs)?,
+                StoreKind::Kubernetes => Vec::new(),
+            },
             listen: self.listen,
             invoke_listen: self.invoke_listen,
             access,

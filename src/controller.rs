@@ -53,7 +53,7 @@ use crate::{
     pool::Pools,
     retry::BACKOFF,
     runtime::Runtime,
-    store::{Object, StoreError, embedded::EmbeddedStore},
+    store::{Object, Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -68,7 +68,7 @@ const SECRETS_EVERY: Duration = Duration::from_secs(10);
 
 /// What the controller works with.
 pub struct Ports {
-    pub store: EmbeddedStore,
+    pub store: Arc<dyn Store>,
     pub builder: Arc<dyn Builder>,
     pub runtime: Arc<dyn Runtime>,
 }
@@ -148,6 +148,7 @@ impl Controller {
     /// Runs turns until the keys end, then lets those that have begun finish. Waits for the engine's first answer before
     /// the first turn, so that what survived a crash is adopted and not started again.
     pub async fn run(self: Arc<Self>, keys: impl Stream<Item = FunctionKey> + Send + 'static) {
+        self.ports.store.ready().await;
         let writer = reflector::store::Writer::<Object>::default();
         let store = writer.as_reader();
         let watching = tokio::spawn(Arc::clone(&self).watch(writer));
@@ -231,6 +232,7 @@ impl Controller {
             return self.dismantle(&key, &uid).await;
         }
 
+        self.ports.store.hold(&key, &uid).await?;
         // 1. observe
         self.resolve(&key, &uid, function).await;
         crash::point(Point::ContextDigested);

@@ -41,7 +41,7 @@ use crate::{
     blocking,
     builder::{archive::Limits, sources::Sources},
     function::{Function, FunctionKey, manifest::ManifestError},
-    store::{Applied, Manager, Object, StoreError, embedded::EmbeddedStore},
+    store::{Applied, Manager, Object, Store, StoreError},
 };
 
 /// Time after which doubtful news is looked at again.
@@ -96,7 +96,7 @@ impl Problem {
 /// The writer of some directories. There is one for a store.
 pub struct Directory {
     roots: Vec<PathBuf>,
-    store: EmbeddedStore,
+    store: Arc<dyn Store>,
     scanner: Arc<Mutex<Scanner>>,
     eyes: Eyes,
     rescan: Duration,
@@ -114,7 +114,7 @@ impl Directory {
     /// When the working directory is not there.
     pub fn new(
         roots: &[PathBuf],
-        store: EmbeddedStore,
+        store: Arc<dyn Store>,
         sources: Sources,
         limits: Limits,
     ) -> io::Result<Self> {
@@ -280,6 +280,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::store::embedded::EmbeddedStore;
 
     const MANIFEST: &str = "apiVersion: faas.dev/v1alpha1\nkind: Function\nmetadata: {name: a}\n\
                             spec: {language: node, source: {inline: {index.js: '1'}}}\n";
@@ -287,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn without_notifications_the_files_are_followed_all_the_same() {
         let (state, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let store = EmbeddedStore::open(state.path()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(state.path()).unwrap());
         let sources = Sources::open(&state.path().join("sources")).unwrap();
         let roots = [root.path().to_owned()];
         let mut directory =
@@ -315,7 +316,7 @@ mod tests {
     #[tokio::test]
     async fn what_no_notification_tells_is_seen_in_time() {
         let (state, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let store = EmbeddedStore::open(state.path()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(state.path()).unwrap());
         let sources = Sources::open(&state.path().join("sources")).unwrap();
         let root = files.path().join("far/above/root");
         fs::create_dir_all(&root).unwrap();

@@ -1,27 +1,149 @@
-//! Where Functions and their status live. [`embedded`] keeps them in a SQLite file and behaves as an API server does:
-//! versioned objects, generations, finalizers and a watch. [`state`] guards the directory that the file is in.
+//! The store port: where Functions and their status live. [`cluster`] keeps them in a Kubernetes API server. [`embedded`]
+//! keeps them in a SQLite file and behaves as that does: versioned objects, generations, finalizers and a watch. [`state`]
+//! guards the directory that the file is in.
 //!
-//! This file holds the words that every store and every writer of one share.
+//! This file holds the port, and the words that every store and every writer of one share.
 
+pub mod cluster;
 pub mod embedded;
+mod error;
+mod memory;
 mod object;
 pub mod state;
 
 use std::{
-    collections::BTreeMap,
-    fmt, io,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
+use async_trait::async_trait;
+use futures::stream::BoxStream;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::runtime::watcher::Event;
 use serde::Serialize;
 
-pub use self::object::Object;
+pub use self::{error::StoreError, object::Object};
 use crate::function::{
-    FILE, Function, FunctionKey, KeyError, MANAGED_BY, SOURCE_DIGEST, SOURCE_ERROR,
+    FILE, Function, FunctionKey, FunctionStatus, MANAGED_BY, Revision, SOURCE_DIGEST, SOURCE_ERROR,
 };
 
-/// Finalizer that every object of the embedded store carries: it goes once nothing of the Function runs any more.
+/// Keeps Functions, and what must be remembered of them. Implementations are shared by all tasks. What is read without
+/// `await` comes from memory.
+///
+/// A call whose future is dropped may still be carried out, and then wholly. A Function is meant by its key and the `uid` of
+/// its object: one that was deleted and created again is another, and is not touched.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Comes when it is known what there is. Before that nothing may be taken for gone.
+    async fn ready(&self);
+
+    /// Whether what is read can be gone by.
+    fn freshness(&self) -> Freshness {
+        Freshness {
+            is_known: true,
+            ..Freshness::default()
+        }
+    }
+
+    /// The object, if there is one; also one that is being deleted.
+    fn get(&self, key: &FunctionKey) -> Option<Arc<Function>>;
+
+    /// Every object, in the order of the keys.
+    fn list(&self) -> Vec<Arc<Function>>;
+
+    /// `Init`, every object as `InitApply`, `InitDone`, and then each change in order; nothing is lost however slow the
+    /// reader is. An object that is being deleted comes as `Apply`; `Delete` comes when its finalizer has gone.
+    fn watch(&self) -> BoxStream<'static, Event<Object>>;
+
+    /// Creates the object, or replaces its spec, labels and annotations; the status stays. A change of the spec makes a new
+    /// generation. `function` has been validated before.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Managed`] when another manager holds the object; [`StoreError::Deleting`] while it is going away.
+    async fn apply(
+        &self,
+        function: Function,
+        manager: &Manager,
+        now: Timestamp,
+    ) -> Result<(Applied, Arc<Function>), StoreError>;
+
+    /// Marks the object for deletion. It goes when [`finalize`](Self::finalize) is called; until then it is there, with a
+    /// `deletionTimestamp`. To delete it again is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`]; [`StoreError::Managed`] when another manager holds the object.
+    async fn delete(
+        &self,
+        key: &FunctionKey,
+        manager: &Manager,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Sees to it that the object stays until [`finalize`](Self::finalize), before the first thing runs that must be gone
+    /// before the object may.
+    async fn hold(&self, key: &FunctionKey, uid: &str) -> Result<(), StoreError>;
+
+    /// Lets an object go that is being deleted, now that nothing of it runs any more. Answers whether it did.
+    async fn finalize(&self, key: &FunctionKey, uid: &str) -> Result<bool, StoreError>;
+
+    /// Writes the status when it differs, and answers whether it did. The generation stays.
+    async fn write_status(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        status: FunctionStatus,
+    ) -> Result<bool, StoreError>;
+
+    /// Whether the fact is known of the revision, by whatever Function it was learnt.
+    fn knows(&self, revision: &Revision, fact: Fact) -> bool;
+
+    /// The revisions of which the fact is known.
+    fn known(&self, fact: Fact) -> BTreeSet<Revision>;
+
+    /// Keeps a fact about a revision that this Function has; a known one is not written again.
+    async fn note(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        revision: &Revision,
+        fact: Fact,
+    ) -> Result<(), StoreError>;
+
+    /// Drops all facts about revisions.
+    async fn forget(&self, revisions: Vec<Revision>) -> Result<(), StoreError>;
+
+    /// Keeps what a Function serves, so that it can be served again after a restart, whatever its newest generation is by
+    /// then. It goes with the Function.
+    async fn keep_served(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        served: &Revision,
+        record: String,
+    ) -> Result<(), StoreError>;
+
+    /// What [`keep_served`](Self::keep_served) kept last.
+    async fn served(&self, key: &FunctionKey, uid: &str) -> Result<Option<String>, StoreError>;
+
+    /// Keeps an event of the object; one of equal reason and message counts on instead. The last 50 are kept.
+    async fn record(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        event: EventRecord,
+    ) -> Result<(), StoreError>;
+
+    /// The events of the object, oldest first; none of one that is not there.
+    async fn events(&self, key: &FunctionKey) -> Result<Vec<EventRecord>, StoreError>;
+}
+
+/// Finalizer of objects of which something may run that the store does not know: it goes once nothing does any more.
 pub const FINALIZER: &str = "functions.faas.dev/cleanup";
 /// Who manages an object, and alone may change or delete it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +209,17 @@ impl fmt::Display for Manager {
             Self::Api => f.write_str("the API"),
         }
     }
+}
+
+/// How old what a store knows may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Freshness {
+    /// It is known what there is.
+    pub is_known: bool,
+    /// Why it may be old.
+    pub trouble: Option<String>,
+    /// How long ago each watch was seen to live.
+    pub watches: BTreeMap<String, Duration>,
 }
 
 /// What an apply did.
@@ -161,84 +294,22 @@ pub enum Fact {
     Stays,
 }
 
-/// Why the store did not do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another writer holds the object: change it there.
-    #[error("function {key} is managed by {holder}: change it there, or delete it there first")]
-    Managed { key: FunctionKey, holder: Manager },
-    /// The object is going away; the name is free once its instances have stopped.
-    #[error("function {key} is being deleted: try again when it is gone")]
-    Deleting { key: FunctionKey },
-    /// There is no such object.
-    #[error("function {key} does not exist")]
-    NotFound { key: FunctionKey },
-    /// The object's name or namespace is none; a validated object's is.
-    #[error(transparent)]
-    Name(#[from] KeyError),
-    /// Another `faas` uses the state directory.
-    #[error(
-        "another faas holds the state directory {}: {holder}; stop it, or start with another --state-dir",
-        directory.display()
-    )]
-    Held { directory: PathBuf, holder: String },
-    /// The file was written by a newer `faas`.
-    #[error(
-        "{} was written by a newer faas (its format is {found}, this one knows {known}): use the newer faas, or another \
-         --state-dir",
-        file.display()
-    )]
-    Newer {
-        file: PathBuf,
-        found: i64,
-        known: i64,
-    },
-    /// The file does not hold what it should.
-    #[error("{} is damaged: {message}; restore it, or move it away to start anew", file.display())]
-    Damaged { file: PathBuf, message: String },
-    /// There is no room for the write. Nothing has changed.
-    #[error("the store {} cannot be written, its disk is full: make room, and try again", file.display())]
-    Full { file: PathBuf },
-    /// SQLite failed otherwise: a lost file, a broken disk.
-    #[error("the store {} failed: {source}", file.display())]
-    Database {
-        file: PathBuf,
-        source: rusqlite::Error,
-    },
-    /// The file system failed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+/// A status as it will be read again: its times lose their fractions on the way. It stays in memory until the next one.
+fn whole_seconds(mut status: FunctionStatus) -> FunctionStatus {
+    status.conditions.shrink_to_fit();
+    for condition in &mut status.conditions {
+        condition.last_transition_time = seconds(condition.last_transition_time.0);
+    }
+    if let Some(build) = &mut status.last_build {
+        build.start_time = seconds(build.start_time.0);
+        build.completion_time = build.completion_time.take().map(|time| seconds(time.0));
+    }
+    status
 }
 
-impl StoreError {
-    /// The error in one word, for conditions, events, codes and metric labels.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Managed { .. } => "Conflict",
-            Self::Deleting { .. } => "Deleting",
-            Self::NotFound { .. } => "NotFound",
-            Self::Name(_) => "InvalidSpec",
-            Self::Held { .. } => "StateHeld",
-            Self::Full { .. } => "NoSpace",
-            Self::Newer { .. } | Self::Damaged { .. } | Self::Database { .. } | Self::Io { .. } => {
-                "StoreUnavailable"
-            }
-        }
-    }
-
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
+/// An object's times have no fractions, so that they are the same after they were written and read.
+fn seconds(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use faas::{
     builder::{archive::Limits, sources::Sources},
     directory::{Directory, Problem},
     function::{Function, FunctionKey, SOURCE_DIGEST, SOURCE_ERROR},
-    store::{Manager, embedded::EmbeddedStore},
+    store::{Manager, Store, embedded::EmbeddedStore},
 };
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -37,7 +37,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct World {
     state: TempDir,
     files: TempDir,
-    store: EmbeddedStore,
+    store: Arc<dyn Store>,
 }
 
 /// A directory writer at work.
@@ -51,7 +51,7 @@ impl World {
     fn new() -> Self {
         let (state, files) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         fs::create_dir(files.path().join("root")).unwrap();
-        let store = EmbeddedStore::open(state.path()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(state.path()).unwrap());
         finalize_what_is_deleted(store.clone());
         Self {
             state,
@@ -191,7 +191,7 @@ impl Running {
 }
 
 /// Plays the controller: what is deleted has nothing to clean up.
-fn finalize_what_is_deleted(store: EmbeddedStore) {
+fn finalize_what_is_deleted(store: Arc<dyn Store>) {
     tokio::spawn(async move {
         let mut watch = store.watch();
         while let Some(event) = watch.next().await {
@@ -804,7 +804,7 @@ async fn a_restart_prunes_what_went_meanwhile_but_not_other_directories() {
 async fn a_function_comes_back_though_it_is_still_going() {
     let (state, files) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     // Nobody plays the controller here.
-    let store = EmbeddedStore::open(state.path()).unwrap();
+    let store = Arc::new(EmbeddedStore::open(state.path()).unwrap());
     let world = World {
         state,
         files,

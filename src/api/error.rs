@@ -57,16 +57,22 @@ impl ApiError {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::Invalid(_) | Self::Store(StoreError::Invalid { .. }) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NotFound(_) | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Store(StoreError::Managed { .. } | StoreError::Deleting { .. }) => {
-                StatusCode::CONFLICT
-            }
+            Self::Store(
+                StoreError::Managed { .. }
+                | StoreError::Deleting { .. }
+                | StoreError::Conflict { .. },
+            ) => StatusCode::CONFLICT,
             Self::Store(StoreError::Full { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Unavailable(_) | Self::Store(StoreError::Cluster { .. }) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 
 /// What the loop does and how it goes, function by function.
 pub async fn status(State(api): State<Api>) -> Response {
-    let status = api.controller.status();
+    let (status, freshness) = (api.controller.status(), api.store.freshness());
     let unreachable = status.unreachable.as_deref();
     let body = Body {
         server: &api.facts,
@@ -33,6 +33,7 @@ pub async fn status(State(api): State<Api>) -> Response {
             "building": status.building,
             "queuedBuilds": status.queued,
             "engine": {"reachable": unreachable.is_none(), "error": unreachable},
+            "store": {"fresh": freshness.trouble.is_none(), "error": freshness.trouble},
         }),
         functions: &status.functions,
         problems: json!(*api.problems.borrow()),
@@ -131,10 +132,22 @@ impl<'a> FailureRow<'a> {
     }
 }
 
-/// 200 once the engine has been asked and the Functions are known; 503 with the reason before and while it is away.
+/// 200 once the engine has been asked and the Functions are known; 503 with the reason before that, and while either cannot be
+/// told.
 pub async fn ready(State(api): State<Api>) -> Response {
-    match api.controller.engine().away() {
-        None => (StatusCode::OK, "ready\n").into_response(),
+    let freshness = api.store.freshness();
+    let engine = api.controller.engine();
+    match freshness.trouble.as_deref().or_else(|| engine.away()) {
+        None => {
+            let watches = freshness.watches.iter();
+            let ages =
+                watches.map(|(path, age)| format!("watch {path}: {} s ago\n", age.as_secs()));
+            (
+                StatusCode::OK,
+                format!("ready\n{}", ages.collect::<String>()),
+            )
+                .into_response()
+        }
         Some(error) => (
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not ready: {error}\n"),

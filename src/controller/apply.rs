@@ -96,17 +96,24 @@ impl Controller {
             entry.uid.clone()
         };
         tracing::info!(function = %key, %revision, "Revision serves");
-        self.keep_served(key, &uid, function).await;
+        self.keep_served(key, &uid, revision, function).await;
         crash::point(Point::Draining);
         self.collect.notify_one();
     }
 
     /// Stores what serves, for the time after a restart. Without it an older revision would not come back, so a failure is
     /// loud, but no reason not to serve.
-    pub(super) async fn keep_served(&self, key: &FunctionKey, uid: &str, function: &Function) {
+    async fn keep_served(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        revision: &Revision,
+        function: &Function,
+    ) {
         let served = self.resolver.served(function);
         let record = serde_json::to_string(&served).expect("a spec is JSON");
-        if let Err(error) = self.ports.store.keep_served(uid, record).await {
+        let kept = self.ports.store.keep_served(key, uid, revision, record);
+        if let Err(error) = kept.await {
             tracing::error!(function = %key, %error, "The serving revision could not be stored");
         }
     }
@@ -129,10 +136,15 @@ impl Controller {
         if stayed.is_empty() {
             return;
         }
-        let Some(serving) = self.entries().get(key).and_then(|e| e.serving.clone()) else {
+        let known = self
+            .entries()
+            .get(key)
+            .and_then(|e| Some((e.uid.clone(), e.serving.clone()?)));
+        let Some((uid, serving)) = known else {
             return;
         };
-        self.learn(&serving.target.revision, Fact::Stays).await;
+        self.learn(key, &uid, &serving.target.revision, Fact::Stays)
+            .await;
         let entries = self.entries();
         let Some(entry) = entries.get(key) else {
             return;
@@ -144,13 +156,14 @@ impl Controller {
     }
 
     /// Keeps what was seen of a revision. It would only have to be seen again if that failed.
-    pub(super) async fn learn(&self, revision: &Revision, fact: Fact) {
-        if let Err(error) = self
-            .ports
-            .store
-            .note(revision, fact, Timestamp::now())
-            .await
-        {
+    pub(super) async fn learn(
+        &self,
+        key: &FunctionKey,
+        uid: &str,
+        revision: &Revision,
+        fact: Fact,
+    ) {
+        if let Err(error) = self.ports.store.note(key, uid, revision, fact).await {
             tracing::error!(%revision, %error, "What was seen of a revision could not be stored");
         }
     }
@@ -164,7 +177,7 @@ impl Controller {
     ) {
         let uid = function.metadata.uid.as_deref().unwrap_or_default();
         if let Some(serving) = serving
-            && let Some(made_from) = self.served(uid).await
+            && let Some(made_from) = self.served(key, uid).await
         {
             self.build(key, made_from, &serving.image);
         }
@@ -271,7 +284,8 @@ impl Controller {
             Ok(observed) => {
                 crash::point(Point::InstanceReady);
                 self.metrics.start_took(began.elapsed());
-                self.learn(&spec.revision, Fact::Proven).await;
+                self.learn(&key, &spec.uid, &spec.revision, Fact::Proven)
+                    .await;
                 self.came_up(&key, observed);
             }
             Err(error) => {

@@ -66,6 +66,8 @@ impl Controller {
 
     /// Keeps the controller's view of the engine true, for ever.
     pub async fn watch_engine(self: Arc<Self>) {
+        // Else everything would be nobody's.
+        self.ports.store.ready().await;
         loop {
             let error = match self.follow().await {
                 Ok(()) => continue,
@@ -277,8 +279,10 @@ impl Controller {
                     .extend(resolve::source_of(function).map(bare));
             }
         }
-        for uid in functions.iter().filter_map(|f| f.metadata.uid.as_deref()) {
-            let record = self.ports.store.served(uid).await.ok()?;
+        for function in &functions {
+            let key = FunctionKey::try_from(&**function).ok()?;
+            let uid = function.metadata.uid.as_deref().unwrap_or_default();
+            let record = self.ports.store.served(&key, uid).await.ok()?;
             let served: Option<resolve::Served> =
                 record.and_then(|r| serde_json::from_str(&r).ok());
             needed

@@ -52,18 +52,19 @@ impl Controller {
     /// Learns from a good end, and notes a bad one. Answers whether it was good.
     async fn judge(&self, exit: &Exit, removed: &Removed<pool::Instance>) -> bool {
         let revision = &removed.instance.revision;
-        let manners = {
+        let known = {
             let entries = self.entries();
-            let known = entries
-                .get(&exit.function)
-                .and_then(|e| e.revision(revision).cloned());
-            known.map(|d| self.manners(&d.target))
+            let entry = entries.get(&exit.function);
+            entry.and_then(|e| Some((e.uid.clone(), self.manners(&e.revision(revision)?.target))))
         };
-        let Some(manners) = manners else { return true };
+        let Some((uid, manners)) = known else {
+            return true;
+        };
         if may_exit(manners) && exit.code == 0 && (removed.answered || removed.busy) {
             // The engine's word may come before the answer does; that alone teaches nothing.
             if removed.answered {
-                self.learn(revision, Fact::SingleCall).await;
+                self.learn(&exit.function, &uid, revision, Fact::SingleCall)
+                    .await;
             }
             if let Some(entry) = self.entries().get(&exit.function) {
                 self.route(entry);

@@ -32,7 +32,7 @@ impl Controller {
         };
         let outcome = self.resolver.resolve(function).await.map(Arc::new);
         let outcome = outcome.map_err(|blocked| blocked.after(before.as_ref(), now));
-        let restored = self.restore(uid).await;
+        let restored = self.restore(key, uid).await;
         let mut entries = self.entries();
         let entry = self.entry(&mut entries, key, uid);
         if entry.resolved.as_ref().is_some_and(|(s, _)| *s != stamp) {
@@ -49,13 +49,13 @@ impl Controller {
     }
 
     /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
-    async fn restore(&self, uid: &str) -> Option<Desired> {
-        self.resolver.restore(&self.served(uid).await?).await
+    async fn restore(&self, key: &FunctionKey, uid: &str) -> Option<Desired> {
+        self.resolver.restore(&self.served(key, uid).await?).await
     }
 
     /// What the serving revision was made from.
-    pub(super) async fn served(&self, uid: &str) -> Option<Served> {
-        let record = match self.ports.store.served(uid).await {
+    pub(super) async fn served(&self, key: &FunctionKey, uid: &str) -> Option<Served> {
+        let record = match self.ports.store.served(key, uid).await {
             Ok(record) => record?,
             Err(error) => {
                 tracing::error!(%uid, %error, "The revision that served before cannot be read");

@@ -5,32 +5,28 @@
 
 mod edit;
 mod file;
-mod memory;
 mod salvage;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use futures::Stream;
+use async_trait::async_trait;
+use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use tokio::sync::Mutex;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use uuid::Uuid;
 
-use self::{
-    file::{Durability, File},
-    memory::Memory,
+use self::file::{Durability, File};
+use super::{
+    Applied, EventRecord, Fact, Manager, Object, Store, StoreError, memory::Memory, state,
 };
-use super::{Applied, EventRecord, Fact, Manager, Object, StoreError, state};
 use crate::{
     blocking,
     function::{Function, FunctionKey, FunctionStatus, Revision},
 };
 
-/// A handle of the store; clones are the same store.
-///
-/// A call whose future is dropped may still be carried out, and then wholly.
-#[derive(Clone)]
+/// The store. Every write waits for those before it.
 pub struct EmbeddedStore {
     memory: Arc<Memory>,
     writer: Arc<Mutex<Writer>>,
@@ -69,31 +65,39 @@ impl EmbeddedStore {
         })
     }
 
-    /// The object, if there is one; also one that is being deleted.
-    #[must_use]
-    pub fn get(&self, key: &FunctionKey) -> Option<Arc<Function>> {
+    /// Runs `work` on a thread that may block, after those who asked before. The guard goes with the work, so no lock is
+    /// held by a future.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let mut writer = Arc::clone(&self.writer).lock_owned().await;
+        blocking::run(move || work(&mut writer)).await
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn ready(&self) {}
+
+    /// Every object is held from its creation on.
+    async fn hold(&self, _key: &FunctionKey, _uid: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn get(&self, key: &FunctionKey) -> Option<Arc<Function>> {
         self.memory.get(key)
     }
 
-    /// Every object, in the order of the keys.
-    #[must_use]
-    pub fn list(&self) -> Vec<Arc<Function>> {
+    fn list(&self) -> Vec<Arc<Function>> {
         self.memory.list()
     }
 
-    /// `Init`, every object as `InitApply`, `InitDone`, and then each change in order; nothing is lost however slow the
-    /// reader is. An object that is being deleted comes as `Apply`; `Delete` comes when its finalizer has gone.
-    pub fn watch(&self) -> impl Stream<Item = Event<Object>> + Send + Unpin + use<> {
-        UnboundedReceiverStream::new(self.memory.watch())
+    fn watch(&self) -> BoxStream<'static, Event<Object>> {
+        UnboundedReceiverStream::new(self.memory.watch()).boxed()
     }
 
-    /// Creates the object, or replaces its spec, labels and annotations; the status stays. A change of the spec makes a new
-    /// generation. `function` has been validated before.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Managed`] when another manager holds the object; [`StoreError::Deleting`] while it is going away.
-    pub async fn apply(
+    async fn apply(
         &self,
         function: Function,
         manager: &Manager,
@@ -104,13 +108,7 @@ impl EmbeddedStore {
             .await
     }
 
-    /// Marks the object for deletion. It goes when [`finalize`](Self::finalize) is called; until then it is there, with a
-    /// `deletionTimestamp`. To delete it again is no error.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::NotFound`]; [`StoreError::Managed`] when another manager holds the object.
-    pub async fn delete(
+    async fn delete(
         &self,
         key: &FunctionKey,
         manager: &Manager,
@@ -121,24 +119,12 @@ impl EmbeddedStore {
             .await
     }
 
-    /// Removes an object that is being deleted, with its events, now that nothing of it runs any more. Answers whether it
-    /// did: an object that is not being deleted, or was created anew (another `uid`), is not touched.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the disk.
-    pub async fn finalize(&self, key: &FunctionKey, uid: &str) -> Result<bool, StoreError> {
+    async fn finalize(&self, key: &FunctionKey, uid: &str) -> Result<bool, StoreError> {
         let (key, uid) = (key.clone(), uid.to_owned());
         self.write(move |writer| writer.finalize(&key, &uid)).await
     }
 
-    /// Writes the status when it differs, and answers whether it did. The generation stays. An object that has gone, or was
-    /// created anew (another `uid`), is not touched.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the disk.
-    pub async fn write_status(
+    async fn write_status(
         &self,
         key: &FunctionKey,
         uid: &str,
@@ -149,51 +135,34 @@ impl EmbeddedStore {
             .await
     }
 
-    /// Whether the fact is known of the revision. No disk, no await.
-    #[must_use]
-    pub fn knows(&self, revision: &Revision, fact: Fact) -> bool {
+    fn knows(&self, revision: &Revision, fact: Fact) -> bool {
         self.memory.knows(revision, fact)
     }
 
-    /// The revisions of which the fact is known.
-    #[must_use]
-    pub fn known(&self, fact: Fact) -> BTreeSet<Revision> {
-        let facts = self.memory.facts().into_iter();
-        facts
-            .filter(|(known, _)| *known == fact)
-            .map(|(_, revision)| revision)
-            .collect()
+    fn known(&self, fact: Fact) -> BTreeSet<Revision> {
+        self.memory.known(fact)
     }
 
-    /// Keeps a fact about a revision; a known one is not written again.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the disk.
-    pub async fn note(
+    async fn note(
         &self,
+        _key: &FunctionKey,
+        _uid: &str,
         revision: &Revision,
         fact: Fact,
-        now: Timestamp,
     ) -> Result<(), StoreError> {
         if self.knows(revision, fact) {
             return Ok(());
         }
         let revision = revision.clone();
         self.write(move |writer| {
-            writer.file.learn(&revision, fact, now)?;
+            writer.file.learn(&revision, fact, Timestamp::now())?;
             writer.memory.learn(revision, fact);
             Ok(())
         })
         .await
     }
 
-    /// Forgets everything about revisions that no Function has any more.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the disk.
-    pub async fn forget(&self, revisions: Vec<Revision>) -> Result<(), StoreError> {
+    async fn forget(&self, revisions: Vec<Revision>) -> Result<(), StoreError> {
         self.write(move |writer| {
             writer.file.forget(&revisions)?;
             writer.memory.forget(&revisions);
@@ -202,35 +171,24 @@ impl EmbeddedStore {
         .await
     }
 
-    /// Keeps what a Function serves, so that it can be served again after a restart, whatever its newest generation is by
-    /// then. It goes with the Function.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the disk.
-    pub async fn keep_served(&self, uid: &str, record: String) -> Result<(), StoreError> {
+    async fn keep_served(
+        &self,
+        _key: &FunctionKey,
+        uid: &str,
+        _served: &Revision,
+        record: String,
+    ) -> Result<(), StoreError> {
         let uid = uid.to_owned();
         self.write(move |writer| writer.file.serve(&uid, &record))
             .await
     }
 
-    /// What [`keep_served`](Self::keep_served) kept last.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the disk.
-    pub async fn served(&self, uid: &str) -> Result<Option<String>, StoreError> {
+    async fn served(&self, _key: &FunctionKey, uid: &str) -> Result<Option<String>, StoreError> {
         let uid = uid.to_owned();
         self.write(move |writer| writer.file.served(&uid)).await
     }
 
-    /// Keeps an event of the object; one of equal reason and message counts on instead. The last 50 are kept. An object
-    /// that has gone, or was created anew (another `uid`), gets none.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the disk.
-    pub async fn record(
+    async fn record(
         &self,
         key: &FunctionKey,
         uid: &str,
@@ -244,12 +202,7 @@ impl EmbeddedStore {
         .await
     }
 
-    /// The events of the object, oldest first; none of one that is not there.
-    ///
-    /// # Errors
-    ///
-    /// Only those of the disk.
-    pub async fn events(&self, key: &FunctionKey) -> Result<Vec<EventRecord>, StoreError> {
+    async fn events(&self, key: &FunctionKey) -> Result<Vec<EventRecord>, StoreError> {
         let Some(uid) = self
             .get(key)
             .and_then(|function| function.metadata.uid.clone())
@@ -257,16 +210,6 @@ impl EmbeddedStore {
             return Ok(Vec::new());
         };
         self.write(move |writer| writer.file.events(&uid)).await
-    }
-
-    /// Runs `work` on a thread that may block, after those who asked before. The guard goes with the work, so no lock is
-    /// held by a future.
-    async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let mut writer = Arc::clone(&self.writer).lock_owned().await;
-        blocking::run(move || work(&mut writer)).await
     }
 }
 
@@ -329,7 +272,7 @@ impl Writer {
         let Some(current) = self.same(&key, uid) else {
             return Ok(false);
         };
-        let status = Some(edit::stored(status));
+        let status = Some(super::whole_seconds(status));
         if current.status == status {
             return Ok(false);
         }

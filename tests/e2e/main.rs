@@ -16,6 +16,7 @@ mod access;
 mod answer;
 mod blame;
 mod care;
+mod cluster;
 mod crash;
 mod edge;
 mod engine;

@@ -1,5 +1,6 @@
 //! What the tests stand on: a home, servers in it, calls, and waiting for what must come true.
 
+pub mod cluster;
 #[path = "../support/disk.rs"]
 pub mod disk;
 mod engine;

@@ -8,7 +8,7 @@ use std::{
 
 use faas::{
     function::Revision,
-    store::{Fact, Manager, embedded::EmbeddedStore, state},
+    store::{Fact, Manager, Store, embedded::EmbeddedStore, state},
 };
 use tempfile::TempDir;
 
@@ -92,12 +92,15 @@ async fn a_damaged_object_or_fact_costs_itself_alone() {
                 .await
                 .unwrap()
         );
+        let revision = Revision::of([b"r".as_slice()]);
         store
-            .keep_served(uid(&first), "served".into())
+            .keep_served(&key("a"), uid(&first), &revision, "served".into())
             .await
             .unwrap();
-        let revision = Revision::of([b"r".as_slice()]);
-        store.note(&revision, Fact::Proven, at(0)).await.unwrap();
+        store
+            .note(&key("a"), uid(&first), &revision, Fact::Proven)
+            .await
+            .unwrap();
         let before = store.get(&key("a")).unwrap();
         drop(store);
         execute(directory.path(), sabotage);
@@ -117,7 +120,11 @@ async fn a_damaged_object_or_fact_costs_itself_alone() {
         };
         assert!(version(&after) > version(&before), "{sabotage}");
         assert_eq!(
-            store.served(uid(&after)).await.unwrap().as_deref(),
+            store
+                .served(&key("a"), uid(&after))
+                .await
+                .unwrap()
+                .as_deref(),
             Some("served")
         );
     }

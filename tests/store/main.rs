@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 use faas::{
     function::{Function, FunctionKey, FunctionStatus, Revision},
     store::{
-        Applied, EventRecord, EventType, FINALIZER, Fact, Manager, Object, StoreError,
+        Applied, EventRecord, EventType, FINALIZER, Fact, Manager, Object, Store, StoreError,
         embedded::EmbeddedStore, state,
     },
 };
@@ -362,7 +362,10 @@ async fn everything_survives_a_restart() {
         .apply(function("gone", "1"), &Manager::Api, at(0))
         .await
         .unwrap();
-    store.note(&revision, Fact::Proven, at(0)).await.unwrap();
+    store
+        .note(&key("sum"), "1", &revision, Fact::Proven)
+        .await
+        .unwrap();
     store
         .delete(&key("gone"), &Manager::Api, at(1))
         .await
@@ -470,8 +473,9 @@ async fn events_count_up_are_bounded_and_go_with_their_object() {
 #[tokio::test]
 async fn writers_at_the_same_time_lose_nothing() {
     let (_directory, store) = store();
+    let store = Arc::new(store);
     let writes = (0..50).map(|n| {
-        let store = store.clone();
+        let store = Arc::clone(&store);
         tokio::spawn(async move {
             store
                 .apply(function("sum", &n.to_string()), &Manager::Api, at(n))

@@ -1,12 +1,11 @@
 //! (pure) What an API server does to an object's metadata when the object is created, changed, deleted and released.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ObjectMeta;
 
 use crate::{
-    function::{DEFAULT_NAMESPACE, Function, FunctionKey, FunctionStatus},
-    store::{FINALIZER, Manager, StoreError},
+    function::{DEFAULT_NAMESPACE, Function, FunctionKey},
+    store::{FINALIZER, Manager, StoreError, seconds},
 };
 
 /// `desired` as a new object; `uid` must never have been used.
@@ -120,22 +119,4 @@ fn declared(desired: Function, manager: &Manager) -> Function {
 
 fn next_generation(function: &mut Function) {
     function.metadata.generation = Some(function.metadata.generation.unwrap_or_default() + 1);
-}
-
-/// An object's times have no fractions, so that they are the same after they were written and read.
-fn seconds(now: Timestamp) -> Time {
-    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
-}
-
-/// A status as it will be read again: its times lose their fractions on the way. It stays in memory until the next one.
-pub fn stored(mut status: FunctionStatus) -> FunctionStatus {
-    status.conditions.shrink_to_fit();
-    for condition in &mut status.conditions {
-        condition.last_transition_time = seconds(condition.last_transition_time.0);
-    }
-    if let Some(build) = &mut status.last_build {
-        build.start_time = seconds(build.start_time.0);
-        build.completion_time = build.completion_time.take().map(|time| seconds(time.0));
-    }
-    status
 }

@@ -11,10 +11,9 @@ use std::{
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 
-use super::memory::Objects;
 use crate::{
     function::{Function, FunctionKey, Revision, RevisionError},
-    store::{EventRecord, EventType, Fact, StoreError},
+    store::{EventRecord, EventType, Fact, StoreError, memory::Objects},
 };
 
 /// Format of the file, kept in `user_version`. A change of [`SCHEMA`] needs a higher number and a way from the old one.

@@ -48,15 +48,19 @@ impl Start {
     }
 
     /// With another Docker engine than ours.
-    pub fn engine(mut self, address: String) -> Self {
-        self.env.push(("DOCKER_HOST", address.into()));
+    pub fn engine(self, address: String) -> Self {
+        self.in_environment("DOCKER_HOST", address)
+    }
+
+    /// With this variable.
+    pub fn in_environment(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
         self
     }
 
     /// It ends, as by kill -9, at the point that this file names.
-    pub fn crashing_by(mut self, file: &Path) -> Self {
-        self.env.push(("FAAS_CRASH_FILE", file.into()));
-        self
+    pub fn crashing_by(self, file: &Path) -> Self {
+        self.in_environment("FAAS_CRASH_FILE", file)
     }
 
     /// The home's directory of manifests is watched.

@@ -1,5 +1,5 @@
-//! What the store answers without the disk: the objects, the facts about revisions, and who watches. It changes only
-//! after the disk has, by the one writer; its lock is held for moments and never across an await or a disk access.
+//! What a store answers at once: the objects, the facts about revisions, and who watches. It changes only after the disk, or
+//! the API server, has; its lock is held for moments and never across an await or a disk access.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use crate::{
     store::{Fact, Object},
 };
 
-/// Objects by key, as they are on the disk.
+/// Objects by key.
 pub type Objects = BTreeMap<FunctionKey, Arc<Function>>;
 
 #[derive(Default)]
@@ -70,6 +70,37 @@ impl Memory {
         content.objects.insert(key, function);
     }
 
+    /// Takes a version unless this or a later one is known; versions of one server are numbers that grow. Of an object that
+    /// is not there it is taken only where that `may_be_new`: else it has gone meanwhile.
+    pub fn put_newer(&self, key: FunctionKey, function: Arc<Function>, may_be_new: bool) {
+        let mut content = self.write();
+        let is_news = match content.objects.get(&key) {
+            Some(known) => version(known) < version(&function),
+            None => may_be_new,
+        };
+        if is_news {
+            content.publish(&Event::Apply(Arc::clone(&function).into()));
+            content.objects.insert(key, function);
+        }
+    }
+
+    /// What a whole list of some place did not name has gone.
+    pub fn keep_only(
+        &self,
+        listed: &BTreeSet<FunctionKey>,
+        is_there: impl Fn(&FunctionKey) -> bool,
+    ) {
+        let mut content = self.write();
+        let objects = std::mem::take(&mut content.objects);
+        let (kept, gone) = objects
+            .into_iter()
+            .partition(|(key, _)| listed.contains(key) || !is_there(key));
+        content.objects = kept;
+        for last in Objects::into_values(gone) {
+            content.publish(&Event::Delete(last.into()));
+        }
+    }
+
     pub fn remove(&self, key: &FunctionKey, last: Function) {
         let mut content = self.write();
         content.publish(&Event::Delete(Arc::new(last).into()));
@@ -80,8 +111,18 @@ impl Memory {
         self.read().facts.contains(&(fact, revision.clone()))
     }
 
-    pub fn facts(&self) -> Vec<(Fact, Revision)> {
-        self.read().facts.iter().cloned().collect()
+    /// All that is known of one.
+    pub fn facts_of(&self, revision: &Revision) -> Vec<Fact> {
+        let content = self.read();
+        let its = content.facts.iter().filter(|(_, known)| known == revision);
+        its.map(|(fact, _)| *fact).collect()
+    }
+
+    /// The revisions of which a fact is known.
+    pub fn known(&self, fact: Fact) -> BTreeSet<Revision> {
+        let content = self.read();
+        let its = content.facts.iter().filter(|(known, _)| *known == fact);
+        its.map(|(_, revision)| revision.clone()).collect()
     }
 
     pub fn learn(&self, revision: Revision, fact: Fact) {
@@ -102,6 +143,14 @@ impl Memory {
     fn write(&self) -> RwLockWriteGuard<'_, Content> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// 0 for what is no version.
+fn version(function: &Function) -> u64 {
+    let version = function.metadata.resource_version.as_ref();
+    version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 impl Content {

@@ -1,0 +1,147 @@
+//! The client of the API server, and how long ago each of its watches was seen to live.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use hyper::{Request, Response};
+use kube::{Client, Config, client::ClientBuilder};
+use tower::{BoxError, Layer, Service};
+
+use crate::store::StoreError;
+
+/// How long one watch lasts. A connection that died in silence is noticed 5 s after that.
+pub const WATCH: Duration = Duration::from_secs(45);
+/// A watch of which nothing was heard for this long has failed: it should have ended, and begun anew, meanwhile.
+const STALE: Duration = Duration::from_secs(75);
+
+/// When each watch was last seen to live, by the path that it asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse(Arc<Mutex<BTreeMap<String, Instant>>>);
+
+impl Pulse {
+    /// How long ago each watch last lived.
+    pub fn ages(&self, now: Instant) -> BTreeMap<String, Duration> {
+        let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = |(path, beat): (&String, &Instant)| {
+            (path.clone(), now.saturating_duration_since(*beat))
+        };
+        beats.iter().map(age).collect()
+    }
+
+    /// The first watch that has failed, and how long ago it lived.
+    pub fn stale(&self, now: Instant) -> Option<(String, Duration)> {
+        self.ages(now).into_iter().find(|(_, age)| *age > STALE)
+    }
+
+    fn beat(&self, path: &str, now: Instant) {
+        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.insert(path.to_owned(), now);
+    }
+}
+
+/// A cluster that can be spoken to.
+pub struct Cluster {
+    pub client: Client,
+    pub pulse: Pulse,
+    /// Of the API server.
+    pub url: String,
+    /// The namespace that we are in: the kubeconfig's context names it, or the pod's service account.
+    pub namespace: String,
+}
+
+/// The cluster that the environment names: by a kubeconfig, or a pod's service account.
+///
+/// # Errors
+/// When it names none, or in a way that cannot be understood.
+pub async fn connect() -> Result<Cluster, StoreError> {
+    let unknown = |error: &dyn std::fmt::Display| StoreError::NoCluster(error.to_string());
+    let config = Config::infer().await.map_err(|error| unknown(&error))?;
+    let url = config.cluster_url.to_string();
+    let namespace = config.default_namespace.clone();
+    let pulse = Pulse::default();
+    let builder = ClientBuilder::try_from(config).map_err(|error| unknown(&error))?;
+    let client = builder.with_layer(&Listening(pulse.clone())).build();
+    Ok(Cluster {
+        client,
+        pulse,
+        url,
+        namespace,
+    })
+}
+
+/// Notes when the server begins to answer a watch.
+#[derive(Clone)]
+struct Listening(Pulse);
+
+impl<S> Layer<S> for Listening {
+    type Service = Heard<S>;
+
+    fn layer(&self, inner: S) -> Heard<S> {
+        Heard {
+            inner,
+            pulse: self.0.clone(),
+        }
+    }
+}
+
+/// See [`Listening`].
+#[derive(Clone)]
+struct Heard<S> {
+    inner: S,
+    pulse: Pulse,
+}
+
+impl<S, A, B> Service<Request<A>> for Heard<S>
+where
+    S: Service<Request<A>, Response = Response<B>, Error = BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<B>, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<A>) -> Self::Future {
+        let is_watch = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
+        let watched = is_watch.then(|| (request.uri().path().to_owned(), self.pulse.clone()));
+        let answer = self.inner.call(request);
+        async move {
+            let response = answer.await?;
+            if let Some((path, pulse)) = watched
+                && response.status().is_success()
+            {
+                pulse.beat(&path, Instant::now());
+            }
+            Ok(response)
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_without_a_pulse_has_failed() {
+        let (pulse, now) = (Pulse::default(), Instant::now());
+        assert_eq!(pulse.stale(now), None, "nothing is watched");
+        pulse.beat("/functions", now);
+        pulse.beat("/controllerrevisions", now + STALE);
+        assert_eq!(pulse.stale(now + STALE), None);
+        let later = now + STALE + Duration::from_secs(1);
+        let (path, age) = pulse.stale(later).unwrap();
+        assert_eq!((path.as_str(), age), ("/functions", later - now));
+    }
+}

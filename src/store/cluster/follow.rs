@@ -1,0 +1,199 @@
+//! Keeps the memory as the server's watches say.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, future::join_all};
+use k8s_openapi::{NamespaceResourceScope, api::apps::v1::ControllerRevision};
+use kube::{
+    Api, Client, Resource,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::time::sleep;
+
+use super::{ClusterStore, Scope, client::WATCH, facts, revisions::MANAGED_BY, slim};
+use crate::function::{Function, FunctionKey};
+
+/// Between two tries to read what was learnt before.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// One namespace, or all of them.
+type Place = Option<String>;
+
+/// How many first lists are still to come.
+struct Missing<'a> {
+    count: AtomicUsize,
+    store: &'a ClusterStore,
+}
+
+impl Missing<'_> {
+    fn one_less(&self) {
+        if self.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::info!("The API server has listed everything");
+            self.store.listed.send_replace(true);
+        }
+    }
+}
+
+impl ClusterStore {
+    /// Follows the server, for ever. Nothing is known before everything was listed once, and nothing is gone before a whole
+    /// list, or the server, said so.
+    pub async fn follow(self: Arc<Self>, scope: Scope) {
+        let places: Vec<Place> = match scope {
+            Scope::All => vec![None],
+            Scope::Namespaces(names) => names.into_iter().map(Some).collect(),
+        };
+        let missing = Missing {
+            count: AtomicUsize::new(2 * places.len() + 1),
+            store: &self,
+        };
+        let functions = places
+            .iter()
+            .map(|place| self.functions_in(place, &missing));
+        let revisions = places
+            .iter()
+            .map(|place| self.revisions_in(place, &missing));
+        tokio::join!(
+            join_all(functions),
+            join_all(revisions),
+            self.recall(&missing)
+        );
+    }
+
+    /// What was learnt before this process began.
+    async fn recall(&self, missing: &Missing<'_>) {
+        loop {
+            match facts::read(&self.client).await {
+                Ok(facts) => {
+                    for (fact, revision) in facts {
+                        self.memory.learn(revision, fact);
+                    }
+                    return missing.one_less();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "What was learnt of revisions is not known yet");
+                }
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn functions_in(&self, place: &Place, missing: &Missing<'_>) {
+        let config = watcher::Config::default();
+        let mut events = events::<DeserializeGuard<Function>>(&self.client, place, config);
+        let mut listed = BTreeSet::new();
+        let mut is_first = true;
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Init => listed.clear(),
+                Event::InitApply(object) => listed.extend(self.has_come(object)),
+                Event::InitDone => {
+                    self.memory.keep_only(&listed, |key| {
+                        place
+                            .as_ref()
+                            .is_none_or(|namespace| key.namespace() == namespace)
+                    });
+                    if std::mem::take(&mut is_first) {
+                        missing.one_less();
+                    }
+                }
+                Event::Apply(object) => drop(self.has_come(object)),
+                Event::Delete(DeserializeGuard(Ok(function))) => {
+                    if let Ok(key) = FunctionKey::try_from(&function) {
+                        self.memory.remove(&key, slim(function));
+                    }
+                }
+                Event::Delete(DeserializeGuard(Err(invalid))) => {
+                    let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
+                    let key = FunctionKey::new(
+                        namespace.as_deref().unwrap_or_default(),
+                        name.as_deref().unwrap_or_default(),
+                    );
+                    if let Ok(key) = key
+                        && let Some(last) = self.memory.get(&key)
+                    {
+                        self.memory.remove(&key, Function::clone(&last));
+                    }
+                }
+            }
+        }
+        pending::<()>().await;
+    }
+
+    /// Takes a new version; answers whose it is. One that cannot be understood changes nothing, and is no reason to take the
+    /// Function for gone.
+    fn has_come(
+        &self,
+        DeserializeGuard(object): DeserializeGuard<Function>,
+    ) -> Option<FunctionKey> {
+        match object {
+            Ok(function) => {
+                let key = FunctionKey::try_from(&function).ok()?;
+                self.memory
+                    .put_newer(key.clone(), Arc::new(slim(function)), true);
+                Some(key)
+            }
+            Err(invalid) => {
+                let name = invalid.metadata.name.unwrap_or_default();
+                let namespace = invalid.metadata.namespace.unwrap_or_default();
+                let error = invalid.error;
+                tracing::warn!(function = %format!("{namespace}/{name}"), %error, "A Function cannot be understood; what it said before holds. Is the CRD that of this faas?");
+                FunctionKey::new(&namespace, &name).ok()
+            }
+        }
+    }
+
+    async fn revisions_in(&self, place: &Place, missing: &Missing<'_>) {
+        let (name, value) = MANAGED_BY;
+        let config = watcher::Config::default().labels(&format!("{name}={value}"));
+        let mut events = events::<ControllerRevision>(&self.client, place, config);
+        let mut is_first = true;
+        while let Some(event) = events.next().await {
+            let is_done = matches!(event, Event::InitDone);
+            self.revisions.follow(event);
+            if is_done && std::mem::take(&mut is_first) {
+                missing.one_less();
+            }
+        }
+        pending::<()>().await;
+    }
+}
+
+/// What happens in a place, as long as the server can tell; else it is asked again, later and later.
+fn events<K>(
+    client: &Client,
+    place: &Place,
+    config: watcher::Config,
+) -> impl Stream<Item = Event<K>> + Unpin + use<K>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default,
+{
+    let api = match place {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
+    let events = watcher(api, config.timeout(seconds)).default_backoff();
+    let heard = events.filter_map(|event| async move {
+        event
+            .inspect_err(
+                |error| tracing::warn!(%error, "The API server does not tell; asking again"),
+            )
+            .ok()
+    });
+    heard.boxed()
+}

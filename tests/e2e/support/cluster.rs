@@ -1,0 +1,208 @@
+//! A Kubernetes cluster, as those see it who use `kubectl`. `scripts/cluster run` brings one.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::Value;
+
+use super::{Start, skip::skip};
+
+const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/function.yaml");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
+
+/// A namespace of a test's own, and a kubeconfig that is in it.
+pub struct Cluster {
+    pub namespace: String,
+    dir: tempfile::TempDir,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// What it printed; fails if it did.
+    pub fn good(self) -> String {
+        assert!(self.success, "{self:?}");
+        self.stdout
+    }
+}
+
+/// A variable that names something of the cluster.
+fn named(variable: &str) -> Option<String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "scripts/cluster tells it this way"
+    )]
+    std::env::var(variable)
+        .ok()
+        .filter(|value| !value.is_empty())
+}
+
+impl Cluster {
+    /// The cluster that KUBECONFIG names, with our CRD; else the test is skipped.
+    pub fn here() -> Option<Self> {
+        static HAS_CRD: OnceLock<()> = OnceLock::new();
+        let Some(kubeconfig) = named("KUBECONFIG") else {
+            skip(
+                "Kubernetes",
+                "no cluster is named; `make test-cluster` brings one",
+            );
+            return None;
+        };
+        let cluster = Self {
+            namespace: format!(
+                "faas-test-{}",
+                &uuid::Uuid::new_v4().simple().to_string()[..12]
+            ),
+            dir: tempfile::tempdir().unwrap(),
+        };
+        fs::copy(kubeconfig, cluster.kubeconfig()).unwrap();
+        HAS_CRD.get_or_init(|| {
+            cluster
+                .kubectl(["apply", "--server-side", "-f", CRD])
+                .good();
+            let is_there = "--for=condition=Established";
+            cluster
+                .kubectl(["wait", is_there, "-f", CRD, "--timeout=60s"])
+                .good();
+        });
+        let namespace = &cluster.namespace;
+        cluster.kubectl(["create", "namespace", namespace]).good();
+        let context = [
+            "config",
+            "set-context",
+            "--current",
+            "--namespace",
+            namespace,
+        ];
+        cluster.kubectl(context).good();
+        Some(cluster)
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    /// A server that serves this namespace.
+    pub fn start(&self) -> Start {
+        Start::default()
+            .with("--store", "kubernetes")
+            .in_environment("KUBECONFIG", self.kubeconfig())
+    }
+
+    pub fn kubectl(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
+        self.kubectl_with(words, "")
+    }
+
+    /// With something on its standard input.
+    pub fn kubectl_with(
+        &self,
+        words: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        input: &str,
+    ) -> Ran {
+        let mut child = Command::new("kubectl")
+            .args(words)
+            .env("KUBECONFIG", self.kubeconfig())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that does not want it may have ended already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Ran {
+            success: output.status.success(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Applies an object, and fails unless the server takes it.
+    pub fn apply(&self, object: &Value) {
+        self.kubectl_with(["apply", "-f", "-"], &object.to_string())
+            .good();
+    }
+
+    /// Waits, as people and pipelines do, until the Function is Ready.
+    pub fn ready(&self, name: &str) {
+        let name = format!("fn/{name}");
+        self.kubectl(["wait", "--for=condition=Ready", &name, "--timeout=60s"])
+            .good();
+    }
+
+    /// An object as it is.
+    pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
+        let ran = self.kubectl(["get", kind, name, "-o", "json", "--ignore-not-found"]);
+        let text = ran.good();
+        (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
+    }
+
+    /// All objects of a kind.
+    pub fn list(&self, kind: &str) -> Vec<Value> {
+        let list: Value =
+            serde_json::from_str(&self.kubectl(["get", kind, "-o", "json"]).good()).unwrap();
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// Status, reason and message of a condition.
+    pub fn condition(&self, name: &str, condition: &str) -> Option<[String; 3]> {
+        let object = self.get("fn", name)?;
+        let conditions = object["status"]["conditions"].as_array()?;
+        let found = conditions.iter().find(|c| c["type"] == condition)?;
+        Some(["status", "reason", "message"].map(|field| found[field].as_str().unwrap().to_owned()))
+    }
+
+    /// The plane that the suite runs, where it runs one: its API server can be stopped and started.
+    pub fn plane(test: &str) -> Option<Plane> {
+        let dir = named("FAAS_CLUSTER_DIR");
+        if dir.is_none() {
+            skip(
+                &format!("Kubernetes, {test}"),
+                "the plane of another's cluster is not ours to stop",
+            );
+        }
+        dir.map(Plane)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // What a failed test left would hold the namespace for ever.
+        for function in self.kubectl(["get", "fn", "-o", "name"]).stdout.lines() {
+            let free = r#"{"metadata":{"finalizers":null}}"#;
+            self.kubectl(["patch", function, "--type=merge", "-p", free]);
+        }
+        self.kubectl(["delete", "namespace", &self.namespace, "--wait=false"]);
+    }
+}
+
+/// A control plane whose parts can be stopped. Tests that do are run one at a time, apart from others.
+pub struct Plane(String);
+
+impl Plane {
+    /// The API server is killed, until it is started again.
+    pub fn stop_api(&self) {
+        self.script("stop-api");
+    }
+
+    pub fn start_api(&self) {
+        self.script("start-api");
+    }
+
+    fn script(&self, what: &str) {
+        let status = Command::new(SCRIPT).args([what, &self.0]).status().unwrap();
+        assert!(status.success(), "{what}");
+    }
+}
