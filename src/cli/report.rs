@@ -36,6 +36,15 @@ pub struct Loop {
     #[serde(default)]
     pub queued_builds: u64,
     pub engine: Engine,
+    /// Not told by older servers.
+    #[serde(default)]
+    pub store: Stored,
+}
+
+/// Whether what is known of Functions can be gone by.
+#[derive(Debug, Default, Deserialize)]
+pub struct Stored {
+    pub error: Option<String>,
 }
 
 /// Whether the engine answers.

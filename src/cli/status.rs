@@ -86,10 +86,13 @@ fn head(report: &Report, server: &str) -> String {
         Some(error) => format!("AWAY: {error}"),
         None => "AWAY".to_owned(),
     };
+    let store = report.turns.store.error.as_ref();
+    let store = store.map(|error| format!("Store:    OLD: {error}\n"));
     format!(
-        "Server:   {server}, faas {}, runtime {}\nEngine:   {reachable}\nQueue:    {} waiting for a turn, {} being built, {} waiting to be built\n",
+        "Server:   {server}, faas {}, runtime {}\nEngine:   {reachable}\n{}Queue:    {} waiting for a turn, {} being built, {} waiting to be built\n",
         report.server.version,
         report.server.runtime,
+        store.unwrap_or_default(),
         report.turns.queue,
         report.turns.building,
         report.turns.queued_builds,
@@ -148,7 +151,8 @@ mod tests {
     fn the_loop_is_told_in_a_few_lines() {
         let report = json!({
             "server": {"version": "1", "runtime": "docker"},
-            "loop": {"queue": 1, "building": 2, "queuedBuilds": 3, "engine": {"reachable": false, "error": "gone"}},
+            "loop": {"queue": 1, "building": 2, "queuedBuilds": 3, "engine": {"reachable": false, "error": "gone"},
+                "store": {"fresh": false, "error": "a watch is silent"}},
             "problems": [{"file": "a.yaml", "line": 1, "message": "bad"}],
             "functions": [{
                 "name": "sum", "namespace": "team", "generation": 3, "observedGeneration": 2, "turns": 5, "attempts": 1,
@@ -163,11 +167,12 @@ mod tests {
         let text = render(&report, "http://s", "2026-01-01T00:00:10Z".parse().unwrap());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[1], "Engine:   AWAY: gone");
+        assert_eq!(lines[2], "Store:    OLD: a watch is silent");
         assert_eq!(
-            lines[2],
+            lines[3],
             "Queue:    1 waiting for a turn, 2 being built, 3 waiting to be built"
         );
-        let cells: Vec<_> = lines[5]
+        let cells: Vec<_> = lines[6]
             .split("   ")
             .map(str::trim)
             .filter(|cell| !cell.is_empty())
@@ -186,7 +191,7 @@ mod tests {
                 "disk full (attempt 1)"
             ]
         );
-        assert!(lines[6].ends_with("instance i exited with code 1 (attempt 2)"));
+        assert!(lines[7].ends_with("instance i exited with code 1 (attempt 2)"));
         assert_eq!(lines.last(), Some(&"  a.yaml:1: bad"));
     }
 }
