@@ -18,7 +18,6 @@ mod sync {
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -40,7 +39,7 @@ use crate::{
     controller::Turns,
     function::{FunctionKey, Revision},
     plan::{self, Failure, Manners},
-    runtime::InstanceId,
+    runtime::{Address, InstanceId},
 };
 
 /// Where calls of a function go and under which terms.
@@ -69,7 +68,7 @@ impl Route {
 pub struct Instance {
     pub id: InstanceId,
     pub revision: Revision,
-    pub socket: PathBuf,
+    pub address: Address,
     pub connections: Connections,
     /// Cancelled once its runtime has confirmed that it is no more.
     pub gone: CancellationToken,
@@ -152,11 +151,11 @@ impl Pool {
     }
 
     /// An instance is ready. It gets calls once its revision serves.
-    pub fn add(&self, id: InstanceId, revision: Revision, socket: PathBuf) {
+    pub fn add(&self, id: InstanceId, revision: Revision, address: impl Into<Address>) {
         let instance = Arc::new(Instance {
             id: id.clone(),
             revision: revision.clone(),
-            socket,
+            address: address.into(),
             connections: Connections::default(),
             gone: CancellationToken::new(),
         });

@@ -2,6 +2,7 @@
 //! server. Both promise the same: an instance listens on a unix socket in its directory ([`rundir`]), and [`socket`] is how
 //! anyone connects to it.
 
+pub mod address;
 pub mod docker;
 mod init;
 pub mod log_tail;
@@ -10,12 +11,13 @@ pub mod process;
 pub mod rundir;
 pub mod socket;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::address::Address;
 use crate::{
     builder::ImageName,
     function::{FunctionKey, Revision},
@@ -93,14 +95,14 @@ pub struct Observed {
     pub memory: i64,
     /// Whether it runs; else it has exited and only waits to be removed.
     pub running: bool,
-    /// Its socket, whether or not anyone listens there.
-    pub socket: PathBuf,
+    /// Where it listens, whether or not it does at this moment.
+    pub address: Address,
 }
 
 impl InstanceSpec {
     /// What is observed of the instance once it listens there.
     #[must_use]
-    pub fn running_at(&self, socket: PathBuf) -> Observed {
+    pub fn running_at(&self, address: impl Into<Address>) -> Observed {
         Observed {
             id: self.id.clone(),
             function: self.function.clone(),
@@ -109,7 +111,7 @@ impl InstanceSpec {
             image: self.image.clone(),
             memory: self.limits.memory,
             running: true,
-            socket,
+            address: address.into(),
         }
     }
 }

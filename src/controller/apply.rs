@@ -312,7 +312,7 @@ impl Controller {
             });
             entry
                 .pool
-                .add(observed.id, observed.revision, observed.socket);
+                .add(observed.id, observed.revision, observed.address);
         }
     }
 

@@ -15,7 +15,7 @@ use super::{Controller, resolve};
 use crate::{
     builder::{BuildError, recipe::image_prefix},
     function::{FunctionKey, status::Reason},
-    runtime::{Observed, RuntimeError, socket},
+    runtime::{Observed, RuntimeError},
     store::Fact,
 };
 
@@ -191,7 +191,7 @@ impl Controller {
                 function.metadata.uid.as_deref() == Some(&observed.uid)
                     && function.metadata.deletion_timestamp.is_none()
             });
-        if wanted && observed.running && socket::connect(&observed.socket).await.is_ok() {
+        if wanted && observed.running && observed.address.connect().await.is_ok() {
             self.adopt(observed);
         } else {
             tracing::info!(instance = %observed.id, "Ending an instance that nobody needs");
@@ -214,7 +214,7 @@ impl Controller {
         let entry = self.entry(&mut entries, &observed.function, &observed.uid);
         entry
             .pool
-            .add(observed.id, observed.revision, observed.socket);
+            .add(observed.id, observed.revision, observed.address);
     }
 
     /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.

@@ -181,7 +181,7 @@ async fn exchange(
         let was_kept = kept.is_some();
         let mut connection = match kept.take() {
             Some(connection) => connection,
-            None => match Connection::open(&lease.instance.socket).await {
+            None => match Connection::open(&lease.instance.address).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(unreached(&lease, error, request)),
             },

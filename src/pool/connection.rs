@@ -5,7 +5,6 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     io,
-    path::Path,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -26,7 +25,7 @@ use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
 
 use super::stream::Stream;
-use crate::{runtime::socket, workers};
+use crate::{runtime::Address, workers};
 
 /// Body of a request on its way to an instance.
 pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -119,13 +118,13 @@ pub struct SendError {
 }
 
 impl Connection {
-    /// Connects to an instance's socket, safely: see [`socket::connect`].
+    /// Connects to an instance: see [`Address::connect`].
     ///
     /// # Errors
     /// When nobody listens there, or what is there is no socket.
-    pub async fn open(path: &Path) -> io::Result<Self> {
+    pub async fn open(address: &Address) -> io::Result<Self> {
         let deaf = Arc::<AtomicBool>::default();
-        let stream = Stream::new(socket::connect(path).await?, Arc::clone(&deaf));
+        let stream = Stream::new(address.connect().await?, Arc::clone(&deaf));
         let (sender, driver) = http1::Builder::new()
             .max_header_size(MAX_HEAD)
             .max_headers(MAX_FIELDS)
@@ -219,7 +218,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fn.sock");
         let _listener = UnixListener::bind(&path).unwrap();
-        let open = async || Connection::open(&path).await.unwrap();
+        let address = Address::from(path);
+        let open = async || Connection::open(&address).await.unwrap();
         let (kept, then) = (Connections::default(), Instant::now());
         let resting = || kept.0.iter().map(|shelf| lock(shelf).len()).sum::<usize>();
 

@@ -1,4 +1,4 @@
-//! The socket of an instance, heard to the end: a server may refuse a request in the middle and close, and what it said
+//! The connection to an instance, heard to the end: a server may refuse a request in the middle and close, and what it said
 //! then must not be lost because writing the rest of the request failed.
 
 use std::{
@@ -11,22 +11,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::runtime::address::Link;
 
 /// A connection whose other side may stop reading before it has answered. What is written then is thrown away; reading
 /// tells whether there is an answer.
 #[derive(Debug)]
 pub struct Stream {
-    socket: UnixStream,
+    socket: Link,
     deaf: Arc<AtomicBool>,
 }
 
 impl Stream {
     /// `deaf` is set once the other side does not read any more.
-    pub fn new(socket: UnixStream, deaf: Arc<AtomicBool>) -> Self {
+    pub fn new(socket: Link, deaf: Arc<AtomicBool>) -> Self {
         Self { socket, deaf }
     }
 

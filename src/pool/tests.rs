@@ -44,7 +44,11 @@ fn pool(pools: &Pools) -> Arc<Pool> {
 }
 
 fn add(pool: &Arc<Pool>, id: &str) {
-    pool.add(id.to_owned(), revision(), PathBuf::from("/nowhere"));
+    pool.add(
+        id.to_owned(),
+        revision(),
+        std::path::PathBuf::from("/nowhere"),
+    );
 }
 
 fn in_flight(pool: &Pool) -> u32 {

@@ -1,8 +1,8 @@
 //! Readiness: an instance is ready once it accepts a connection. Nothing is sent.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, time::Duration};
 
-use super::{RuntimeError, socket};
+use super::{Address, RuntimeError};
 
 /// The wait between two tries doubles up to this.
 const SLOWEST: Duration = Duration::from_millis(25);
@@ -11,10 +11,10 @@ const SLOWEST: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// When something else than a socket is in its place: the program will not get better.
-pub async fn accepted(path: &Path) -> Result<(), RuntimeError> {
+pub async fn accepted(address: &Address) -> Result<(), RuntimeError> {
     let mut wait = Duration::from_millis(2);
     loop {
-        match socket::connect(path).await {
+        match address.connect().await {
             Ok(_closed_at_once) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 return Err(RuntimeError::NotRunnable(error.to_string()));
@@ -36,8 +36,8 @@ mod tests {
     async fn it_waits_for_the_socket_and_gives_up_on_anything_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fn.sock");
-        let late = path.clone();
-        let (outcome, listener) = tokio::join!(accepted(&path), async {
+        let (late, address) = (path.clone(), Address::from(path.clone()));
+        let (outcome, listener) = tokio::join!(accepted(&address), async {
             tokio::task::yield_now().await;
             UnixListener::bind(late).unwrap()
         });
@@ -46,7 +46,7 @@ mod tests {
 
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "").unwrap();
-        let error = accepted(&path).await.unwrap_err();
+        let error = accepted(&address).await.unwrap_err();
         assert!(matches!(error, RuntimeError::NotRunnable(_)), "{error}");
     }
 }

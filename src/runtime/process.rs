@@ -29,8 +29,8 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use self::child::Child;
 use super::{
-    End, Exit, InstanceId, InstanceSpec, LAST_WORDS, LogPiece, Observed, Runtime, RuntimeError,
-    init, probe,
+    Address, End, Exit, InstanceId, InstanceSpec, LAST_WORDS, LogPiece, Observed, Runtime,
+    RuntimeError, init, probe,
     rundir::{InstanceDirs, Readers, RunRoot},
 };
 use crate::builder::process::image_dir;
@@ -127,14 +127,14 @@ impl Inner {
 
     async fn launch(&self, spec: &InstanceSpec, dirs: &InstanceDirs) -> Result<(), RuntimeError> {
         let command = self.command(spec, dirs)?;
-        let socket = self.settings.run_root.socket(&spec.id);
-        let child = Child::start(command, spec.running_at(socket.clone()))?;
+        let address = Address::from(self.settings.run_root.socket(&spec.id));
+        let child = Child::start(command, spec.running_at(address.clone()))?;
         self.children().insert(spec.id.clone(), Arc::clone(&child));
         tokio::spawn(report(Arc::clone(&child), self.exits.clone()));
 
         let limit = spec.startup_timeout;
         tokio::select! {
-            outcome = tokio::time::timeout(limit, probe::accepted(&socket)) => match outcome {
+            outcome = tokio::time::timeout(limit, probe::accepted(&address)) => match outcome {
                 Ok(outcome) => outcome,
                 Err(_) => Err(RuntimeError::NotListening { limit, log: child.log.last_words() }),
             },

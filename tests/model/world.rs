@@ -109,7 +109,7 @@ impl World {
         let instance = Arc::new(Instance {
             id: id.to_owned(),
             revision: named(revision),
-            socket: PathBuf::new(),
+            address: PathBuf::new().into(),
             connections: Connections::default(),
             gone: CancellationToken::default(),
         });

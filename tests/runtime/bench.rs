@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use faas::{
     function::FunctionKey,
-    runtime::{InstanceSpec, Limits, Network, Runtime, socket},
+    runtime::{Address, InstanceSpec, Limits, Network, Runtime},
 };
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -73,7 +73,7 @@ impl Bench {
     /// Starts an instance of that spec and has it evaluate something.
     pub async fn eval(&self, spec: &InstanceSpec, code: &str) -> String {
         let observed = self.runtime.start(spec).await.unwrap();
-        invoke(&observed.socket, code).await
+        invoke(&observed.address, code).await
     }
 
     pub async fn stop(&self, spec: &InstanceSpec) {
@@ -92,8 +92,8 @@ pub fn random() -> String {
 }
 
 /// One call, as the proxy would make it.
-pub async fn invoke(path: &std::path::Path, input: &str) -> String {
-    let stream = socket::connect(path).await.unwrap();
+pub async fn invoke(address: &Address, input: &str) -> String {
+    let stream = address.connect().await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .unwrap();

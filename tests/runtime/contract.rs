@@ -45,12 +45,12 @@ pub(crate) use promises;
 pub async fn a_started_instance_answers(bench: &Bench) {
     let spec = bench.spec(&[("GREETING", "hello")]);
     let observed = bench.runtime.start(&spec).await.unwrap();
-    assert_eq!(observed, spec.running_at(observed.socket.clone()));
+    assert_eq!(observed, spec.running_at(observed.address.clone()));
     assert_eq!(
         bench.runtime.observe().await.unwrap(),
         std::slice::from_ref(&observed)
     );
-    let answer = invoke(&observed.socket, "process.env.GREETING + 1").await;
+    let answer = invoke(&observed.address, "process.env.GREETING + 1").await;
     assert_eq!(answer, "hello1");
     bench.stop(&spec).await;
     assert_eq!(bench.runtime.observe().await.unwrap(), []);
@@ -58,7 +58,7 @@ pub async fn a_started_instance_answers(bench: &Bench) {
 
 pub async fn leaving_takes_the_run_directory_along_once_it_is_empty(bench: &Bench) {
     let spec = bench.spec(&[]);
-    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let socket = bench.runtime.start(&spec).await.unwrap().address;
     let root = socket.ancestors().nth(2).unwrap();
     bench.runtime.leave().await;
     assert!(socket.exists(), "what is in use stays");
@@ -190,7 +190,7 @@ pub async fn the_same_instance_is_not_started_twice(bench: &Bench) {
     let first = bench.runtime.start(&spec).await.unwrap();
     bench.runtime.start(&spec).await.unwrap_err();
     assert_eq!(
-        invoke(&first.socket, "1 + 1").await,
+        invoke(&first.address, "1 + 1").await,
         "2",
         "the first lives on"
     );
@@ -211,7 +211,7 @@ pub async fn secrets_are_files(bench: &Bench) {
 
 pub async fn logs_are_read_and_followed(bench: &Bench) {
     let spec = bench.spec(&[]);
-    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let socket = bench.runtime.start(&spec).await.unwrap().address;
     invoke(
         &socket,
         "for (let n = 0; n < 9; n++) console.log('line ' + n); 0",

@@ -279,7 +279,7 @@ const LIMITS: [(&str, &str); 15] = [
 async fn a_container_reaches_and_fills_nothing() {
     let Some(bench) = bench().await else { return };
     let spec = bench.spec(&[]);
-    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let socket = bench.runtime.start(&spec).await.unwrap().address;
     if rustix::process::geteuid().is_root() {
         let fill = "fs.writeFileSync('/run/faas/y', Buffer.alloc(1 << 17))";
         assert_eq!(invoke(&socket, fill).await, "error: ENOSPC");
@@ -377,7 +377,7 @@ async fn a_new_runtime_of_the_same_owner_finds_what_runs() {
         again.observe().await.unwrap(),
         std::slice::from_ref(&started)
     );
-    assert_eq!(invoke(&started.socket, "6 * 7").await, "42");
+    assert_eq!(invoke(&started.address, "6 * 7").await, "42");
     assert!(!world.run().join("faas-old-000000000000").exists());
     again.stop(&spec.id, Duration::ZERO).await.unwrap();
     assert_eq!((bench.remains)(&spec.id), [""; 0]);
@@ -496,7 +496,7 @@ async fn the_internet_network_shields_this_host() {
         assert!(error.to_string().contains("--allow-host-reach"), "{error}");
         return;
     }
-    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let socket = bench.runtime.start(&spec).await.unwrap().address;
     assert_eq!(
         invoke(&socket, "Object.keys(os.networkInterfaces()).sort()").await,
         "eth0,lo"

@@ -237,7 +237,7 @@ pub fn observed(
         image: labels.get(IMAGE)?.clone(),
         memory: labels.get(MEMORY)?.parse().ok()?,
         running,
-        socket: root.socket(&id),
+        address: root.socket(&id).into(),
         id,
     })
 }

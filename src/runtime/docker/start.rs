@@ -20,7 +20,7 @@ use super::{
 use crate::{
     crash::{self, Point},
     runtime::{
-        InstanceSpec, Network, Observed, RuntimeError, init, probe,
+        Address, InstanceSpec, Network, Observed, RuntimeError, init, probe,
         rundir::{InstanceDirs, Readers},
     },
 };
@@ -218,10 +218,10 @@ fn judge(error: CallError) -> RuntimeError {
 
 /// Waits until a connection is accepted, and no longer than the container lives or may take.
 async fn ready(inner: &Inner, spec: &InstanceSpec, container: &str) -> Result<(), RuntimeError> {
-    let socket = inner.settings.run_root.socket(&spec.id);
+    let address = Address::from(inner.settings.run_root.socket(&spec.id));
     let limit = spec.startup_timeout;
     tokio::select! {
-        outcome = tokio::time::timeout(limit, probe::accepted(&socket)) => match outcome {
+        outcome = tokio::time::timeout(limit, probe::accepted(&address)) => match outcome {
             Ok(outcome) => outcome,
             Err(_) => Err(RuntimeError::NotListening { limit, log: words(inner, container).await }),
         },

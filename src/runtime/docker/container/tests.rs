@@ -191,7 +191,7 @@ fn labels_tell_the_instance_again() {
         image: spec.image.clone(),
         memory: spec.limits.memory,
         running: true,
-        socket: root.socket(&spec.id),
+        address: root.socket(&spec.id).into(),
     };
     assert_eq!(observed(&labels, true, &root), Some(expected));
     for missing in [FUNCTION, NAMESPACE, UID, REVISION, INSTANCE, IMAGE, MEMORY] {
