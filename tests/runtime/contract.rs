@@ -58,7 +58,8 @@ pub async fn a_started_instance_answers(bench: &Bench) {
 
 pub async fn leaving_takes_the_run_directory_along_once_it_is_empty(bench: &Bench) {
     let spec = bench.spec(&[]);
-    let socket = bench.runtime.start(&spec).await.unwrap().address;
+    let address = bench.runtime.start(&spec).await.unwrap().address;
+    let socket = address.socket().unwrap();
     let root = socket.ancestors().nth(2).unwrap();
     bench.runtime.leave().await;
     assert!(socket.exists(), "what is in use stays");

@@ -76,7 +76,7 @@ fn processes(id: &str) -> Vec<String> {
 async fn what_a_child_started_ends_with_it() {
     let bench = bench();
     let spec = bench.spec(&[]);
-    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let socket = bench.runtime.start(&spec).await.unwrap().address;
     let spawn = "child.spawn('sleep', ['1000']).pid";
     assert!(invoke(&socket, spawn).await.parse::<u32>().is_ok());
     assert_eq!(processes(&spec.id).len(), 3, "init, program and its child");
@@ -119,7 +119,7 @@ const SERVER: &str = "process::a_server_that_waits_for_its_end";
 async fn a_server_that_waits_for_its_end() {
     let bench = bench();
     let spec = bench.spec(&[("MODE", "stubborn")]);
-    let socket = bench.runtime.start(&spec).await.unwrap().socket;
+    let socket = bench.runtime.start(&spec).await.unwrap().address;
     for detached in [false, true] {
         let spawn = format!("child.spawn('sleep', ['1000'], {{detached: {detached}}}).pid");
         assert!(invoke(&socket, &spawn).await.parse::<u32>().is_ok());
