@@ -72,7 +72,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         crash::arm(file);
     }
     let state = State::open(&config.state_dir)?;
-    let adapters = adapters(&config, &state.owner).await?;
+    let adapters = adapters(&config, &state.owner, &state.hash_key).await?;
     let doors = Doors::open(&config).await?;
     let facts = facts(&config, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
