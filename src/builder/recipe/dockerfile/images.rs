@@ -36,13 +36,17 @@ pub(super) fn images(text: &str, given: &[(&str, &str)]) -> Result<Vec<String>, 
             declare(&instruction, given, &mut above.arguments);
         }
         for flag in flags_of_copy(&instruction) {
+            // Engines take quotes and escapes out of flags.
             if !flag.is_ascii() || flag.contains(['$', '"', '\'', '\\']) {
                 return Err(unclear(&instruction, flag));
             }
-            let name = flag
-                .strip_prefix("--from=")
-                .filter(|name| !above.is_stage(name));
-            found.extend(name.map(str::to_owned));
+            let Some(name) = flag.strip_prefix("--from=") else {
+                continue;
+            };
+            if !above.is_stage(name) {
+                let image = expand(name, &Arguments::new());
+                found.push(image.ok_or_else(|| unclear(&instruction, name))?);
+            }
         }
     }
     Ok(found)
@@ -114,8 +118,13 @@ fn expand(word: &str, arguments: &Arguments) -> Option<String> {
         rest = end;
     }
     text.push_str(rest);
-    let plain = |b: u8| b.is_ascii_graphic() && !b"\"'\\$`".contains(&b);
-    (!text.is_empty() && text.bytes().all(plain)).then_some(text)
+    is_name(&text).then_some(text)
+}
+
+/// Whether it can be the name of an image, which becomes a part of the path of a request.
+fn is_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-:@/".contains(&b);
+    text.bytes().all(plain) && text.split('/').all(|part| !["", ".", ".."].contains(&part))
 }
 
 /// `NAME`, `{NAME}` or `{NAME:-FALLBACK}`, and what follows.

@@ -90,7 +90,7 @@ const PLAIN: [(&str, Pairs, &[&str]); 15] = [
     ("ARG A=x\nFROM $A AS b\nARG A=y\nFROM $A", &[], &["x", "x"]),
 ];
 
-const UNCLEAR: [&str; 17] = [
+const UNCLEAR: [&str; 23] = [
     "FROM $A",
     "FROM ${A:-y}",
     "FROM ${TARGETARCH}/x",
@@ -103,6 +103,12 @@ const UNCLEAR: [&str; 17] = [
     "ARG A=\nFROM ${A:-$B}",
     "ARG A=x\nFROM ${A:-${B}}$",
     "FROM x\\y",
+    "FROM x?y",
+    "FROM x%2fy",
+    "FROM ../containers",
+    "FROM x/../../containers",
+    "FROM x\nCOPY --from=/ a b",
+    "FROM x\nCOPY --from=a//b a b",
     "FROM x\nARG A=y\nCOPY --from=$A a b",
     "FROM x\nCOPY --from=\"y\" a b",
     "FROM x\nCOPY --chown=\"a b\" --from=y a b",
