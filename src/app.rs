@@ -74,7 +74,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         crash::arm(file);
     }
     let state = State::open(&config).await?;
-    let adapters = adapters(&config, &state.owner).await?;
+    let adapters = adapters(&config, &state.owner, &state.hash_key).await?;
     let doors = Doors::open(&config).await?;
     let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;

@@ -241,13 +241,17 @@ pub fn server_url(given: Option<String>) -> String {
         .unwrap_or_else(|| format!("http://{DEFAULT_ADDRESS}"))
 }
 
-/// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`. The audit is, unless it is named there.
+/// What is logged: `FAAS_LOG` in the syntax of tracing's `EnvFilter`. Unless they are named there, the audit is, and requests to
+/// the engine are not, which hold what builds and instances are told.
 pub fn log_filter() -> String {
     let filter = read("FAAS_LOG").unwrap_or_else(|| "info,kube_runtime=warn".to_owned());
-    if filter.contains("audit") {
-        return filter;
+    let mut filters = vec![filter.as_str()];
+    for (target, directive) in [("audit", "audit=info"), ("bollard", "bollard=info")] {
+        if !filter.contains(target) {
+            filters.push(directive);
+        }
     }
-    format!("{filter},audit=info")
+    filters.join(",")
 }
 
 /// For tests, and in debug builds only: the file that names the [`crate::crash::Point`] to end at.

@@ -21,6 +21,7 @@ pub mod log;
 pub mod observe;
 pub mod report;
 pub mod resolve;
+mod secrets;
 pub mod turns;
 pub mod view;
 

@@ -274,6 +274,11 @@ impl Ingress {
             Ok(route) => route,
             Err(error) => return self.tell(&error.into(), Style::Raw),
         };
+        if route == Route::Manage
+            && let Err(refusal) = guard::judge_management(request.headers())
+        {
+            return self.tell(&refusal.into(), Style::Raw);
+        }
         if let Err(denied) = caller.admit(&mut request, &route) {
             return self.tell(&denied.into(), Style::Raw);
         }

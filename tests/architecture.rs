@@ -255,7 +255,7 @@ fn one_place_builds_starts_and_stops() {
 fn what_is_promised_names_tests_that_are_there() {
     let page = fs::read_to_string(root().join("docs/reliability.md")).expect("the promises");
     let mut files = Vec::new();
-    for dir in ["src", "tests"] {
+    for dir in ["src", "tests", "guest"] {
         collect(&root().join(dir), &mut files);
     }
     let text: String = files

@@ -63,7 +63,7 @@ impl Bench {
     /// Without a flavour: with the builder that the engine names.
     async fn new(flavour: impl Into<Option<Flavour>>, environment: BuildEnvironment) -> Self {
         let owner = uuid::Uuid::new_v4().simple().to_string()[..16].to_owned();
-        let mut builder = DockerBuilder::connect(&socket(), &owner, environment)
+        let mut builder = DockerBuilder::connect(&socket(), &owner, owner.as_bytes(), environment)
             .await
             .expect("these tests need a Docker engine");
         if let Some(flavour) = flavour.into() {

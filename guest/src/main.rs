@@ -4,6 +4,7 @@
 
 mod carry;
 mod config;
+mod confine;
 mod log;
 mod port;
 mod program;

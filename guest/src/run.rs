@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::carry::Carry;
 use crate::config::{self, Config};
+use crate::confine::confine;
 use crate::log::Log;
 use crate::program::{Program, StartError};
 use crate::sys::{self, Interest, Poller};
@@ -88,6 +89,7 @@ impl Init {
     fn start(config: Config) -> Result<Self, Error> {
         if !config.child {
             sys::clear_umask();
+            confine()?;
         }
         sys::adopt_orphans()?;
         let signals = sys::take_signals()?;

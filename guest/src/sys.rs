@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "that is what this file is for")]
 #![allow(
     clippy::cast_possible_truncation,
-    reason = "address families and sizes are small constants"
+    reason = "address families, sizes and lengths are small constants"
 )]
 
 use std::io;
@@ -44,6 +44,33 @@ pub fn clear_umask() {
 pub fn adopt_orphans() -> io::Result<()> {
     // SAFETY: PR_SET_CHILD_SUBREAPER takes one number and touches no memory.
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }).map(drop)
+}
+
+/// Hides this process from others of its user: none may trace it, read its memory or open its files. What it starts is not
+/// hidden.
+pub fn hide() -> io::Result<()> {
+    // SAFETY: PR_SET_DUMPABLE takes one number and touches no memory.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) }).map(drop)
+}
+
+/// Has the kernel judge every system call of this process, and of all that it starts, by a filter; no privilege is gained
+/// any more either.
+pub fn filter(program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    let install = |flags: libc::c_ulong| {
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: the filter is valid for reads of its length, and the kernel copies it.
+        let done = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
+        check(done as libc::c_int).map(drop)
+    };
+    // SAFETY: PR_SET_NO_NEW_PRIVS takes plain numbers.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    // Else some kernels slow down all that is filtered, against guesses that here could tell a program only of itself. Not
+    // everything that passes for a kernel knows the flag.
+    install(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW).or_else(|_| install(0))
 }
 
 /// Blocks the forwarded signals and SIGCHLD and returns a descriptor (non-blocking) on which they are read instead.

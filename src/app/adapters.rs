@@ -24,7 +24,11 @@ pub(super) struct Adapters {
 }
 
 /// Connects to the engine, or says why there is none.
-pub(super) async fn adapters(config: &Config, owner: &str) -> Result<Adapters, AppError> {
+pub(super) async fn adapters(
+    config: &Config,
+    owner: &str,
+    key: &[u8],
+) -> Result<Adapters, AppError> {
     if config.runtime == RuntimeKind::Process {
         return processes(config, owner);
     }
@@ -32,7 +36,7 @@ pub(super) async fn adapters(config: &Config, owner: &str) -> Result<Adapters, A
         socket: config.docker_socket.clone(),
         message,
     };
-    let builder = DockerBuilder::connect(&config.docker_socket, owner, config.build.clone())
+    let builder = DockerBuilder::connect(&config.docker_socket, owner, key, config.build.clone())
         .await
         .map_err(|error: BuildError| no_engine(error.to_string()))?;
     builder.sweep().await;

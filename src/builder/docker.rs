@@ -2,6 +2,7 @@
 //! between the two is how they are asked (`options`) and how they report (`classic`, `buildkit`); image, labels, log
 //! and errors are the same.
 
+mod bases;
 mod buildkit;
 mod classic;
 mod errors;
@@ -21,11 +22,16 @@ use bollard::{
     query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions},
 };
 use futures::{Stream, StreamExt, pin_mut};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use tokio_util::task::TaskTracker;
 
 pub use self::ping::flavour;
 use self::{errors::is_missing, report::Report, sweep::Sweep};
-use super::{BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, recipe};
+use super::{
+    BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, archive::hex,
+    recipe,
+};
 use crate::{
     crash::{self, Point},
     text,
@@ -36,9 +42,11 @@ pub const OWNER_LABEL: &str = "faas.dev/owner";
 /// Label with the name that an image was built under.
 pub const IMAGE_LABEL: &str = "faas.dev/image";
 
-/// Label with the owner of a classic build, on the images and containers of its steps. What was built has it too, and
-/// beside it those above.
-const STEP_LABEL: &str = "faas.dev/build";
+/// Begins the name of the label by which images and containers of a classic build's steps are known; what was built has
+/// another value. The rest of the name is known to this installation alone, so that no Dockerfile can set it.
+const STEP_LABEL: &str = "faas.dev/build.";
+const STEP: &str = "step";
+const BUILT: &str = "built";
 
 /// Docker 20.10.
 const OLDEST_API: (usize, usize) = (1, 41);
@@ -63,19 +71,21 @@ pub struct DockerBuilder {
     client: Docker,
     flavour: Flavour,
     owner: String,
+    step_label: String,
     environment: BuildEnvironment,
     /// What still tidies up after builds that were cancelled.
     sweeps: TaskTracker,
 }
 
 impl DockerBuilder {
-    /// Connects to the engine at this socket and asks which API and which builder it has.
+    /// Connects to the engine at this socket and asks which API and which builder it has. `key` is a secret of the owner's.
     ///
     /// # Errors
     /// When nobody answers there.
     pub async fn connect(
         socket: &Path,
         owner: &str,
+        key: &[u8],
         environment: BuildEnvironment,
     ) -> Result<Self, BuildError> {
         let address = socket.display().to_string();
@@ -98,6 +108,7 @@ impl DockerBuilder {
             client,
             flavour,
             owner: owner.to_owned(),
+            step_label: step_label(key),
             environment,
             sweeps: TaskTracker::new(),
         })
@@ -123,6 +134,7 @@ impl DockerBuilder {
             .client
             .clone()
             .with_timeout(job.timeout + Duration::from_secs(1));
+        self.check_bases(job, &log).await?;
         let environment = self.environment();
         let tar = job.recipe.build_context(&job.context, &environment);
         let options = options::build(self, job);
@@ -133,7 +145,7 @@ impl DockerBuilder {
 
     /// The classic builder labels what comes of a build, but nothing on the way to it: the Dockerfile has to.
     fn environment(&self) -> BuildEnvironment {
-        let label = format!("{STEP_LABEL}={}", self.owner);
+        let label = format!("{}={STEP}", self.step_label);
         BuildEnvironment {
             label: (self.flavour == Flavour::Classic).then_some(label),
             ..self.environment.clone()
@@ -167,6 +179,13 @@ impl DockerBuilder {
             Err(error) => Err(errors::engine(error)),
         }
     }
+}
+
+fn step_label(key: &[u8]) -> String {
+    let mut word = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    word.update(b"steps of builds");
+    let word = hex(&word.finalize().into_bytes());
+    format!("{STEP_LABEL}{}", &word[..32])
 }
 
 /// Reads an engine's records of a build to their end, and tells `made` of the images of its steps. A record of unknown
@@ -234,17 +253,7 @@ impl Builder for DockerBuilder {
     }
 
     async fn pull(&self, image: &ImageName, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
-        if self.exists(image).await? {
-            return Ok(());
-        }
-        pull::pull(&self.client, image, log).await?;
-        if self.exists(image).await? {
-            return Ok(());
-        }
-        Err(BuildError::Pull {
-            image: image.clone(),
-            message: "the engine pulled it but does not have it".into(),
-        })
+        self.ready(image, &log).await
     }
 
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError> {

@@ -85,6 +85,9 @@ impl Recipe {
             if !is_variable(name) || name.starts_with("BUILDKIT_") {
                 return Err(RecipeError::BadArgument(name.clone()));
             }
+            if dockerfile::is_the_sites(name) {
+                return Err(RecipeError::SitesArgument(name.clone()));
+            }
         }
         match language {
             Language::Node => node::recipe(context, spec, bases),
@@ -119,6 +122,19 @@ impl Recipe {
         format!("{}{}", image_prefix(owner), self.digest(context))
     }
 
+    /// The images that a build stands on and copies from, when the site gives it these variables.
+    ///
+    /// # Errors
+    /// When it is not plain which image one is.
+    pub fn images(&self, site: &[(String, String)]) -> Result<Vec<ImageName>, RecipeError> {
+        let given: Vec<_> = site
+            .iter()
+            .chain(&self.args)
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        dockerfile::images(&self.dockerfile, &given)
+    }
+
     /// The Dockerfile as an engine gets it, with the site's environment in every stage.
     #[must_use]
     pub fn dockerfile(&self, environment: &BuildEnvironment) -> String {
@@ -147,6 +163,14 @@ impl Recipe {
         files.insert("Dockerfile".into(), text(dockerfile));
         write_tar(&files).0
     }
+}
+
+/// Judges what an image orders to be done by all that stand on it (ONBUILD), by the rules for Dockerfiles.
+///
+/// # Errors
+/// When it would let a build see what is not for it.
+pub fn check_trigger(trigger: &str) -> Result<(), RecipeError> {
+    dockerfile::check_trigger(trigger)
 }
 
 /// What the names of an owner's images start with.

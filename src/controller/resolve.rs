@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use tokio::task::spawn_blocking;
 
-use super::entry::Stamp;
+use super::{entry::Stamp, secrets};
 use crate::{
     builder::{
         BaseImages, BuildJob,
         archive::{Context, Limits},
-        recipe::{BuildSpec, Language, Recipe},
+        recipe::{BuildSpec, Language, Recipe, image_prefix},
         sources::Sources,
     },
     function::{Function, FunctionSpec, SOURCE_DIGEST, SOURCE_ERROR, crd, status::Reason},
@@ -102,6 +102,10 @@ impl Resolver {
         let secrets = self.secrets(spec).await?;
         let digest = self.digest(&secrets);
         let image = match &spec.source.image {
+            Some(image) if image.starts_with(&image_prefix(&self.owner)) => {
+                let message = format!("image {image:?} is a Function's own: take its source");
+                return Err(blocked(Reason::SourceInvalid, message));
+            }
             Some(image) => image.clone(),
             None => self.job_of(spec, source).await?.image,
         };
@@ -194,33 +198,13 @@ impl Resolver {
             return Err(blocked(Reason::SecretNotFound, message));
         };
         let dir = root.join(name);
-        let missing = |error: io::Error| {
-            blocked(
-                Reason::SecretNotFound,
-                format!("secret {name:?}: {}: {error}", dir.display()),
-            )
-        };
-        let mut files = Vec::new();
-        let mut keys = tokio::fs::read_dir(&dir).await.map_err(missing)?;
-        while let Some(key) = keys.next_entry().await.map_err(missing)? {
-            let file_name = key.file_name().to_string_lossy().into_owned();
-            // Kubernetes-style mounts keep their versions in dot directories.
-            if file_name.starts_with('.')
-                || !tokio::fs::metadata(key.path())
-                    .await
-                    .map_err(missing)?
-                    .is_file()
-            {
-                continue;
-            }
-            let bytes = tokio::fs::read(key.path()).await.map_err(missing)?.into();
-            files.push(SecretFile {
-                path: format!("{name}/{file_name}"),
-                bytes,
-            });
-        }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
+        let (root, owned) = (root.clone(), name.to_owned());
+        let read = spawn_blocking(move || secrets::read(&root, &owned)).await;
+        let read = read.map_err(io::Error::other).flatten();
+        read.map_err(|error| {
+            let message = format!("secret {name:?}: {}: {error}", dir.display());
+            blocked(Reason::SecretNotFound, message)
+        })
     }
 
     /// A hash that tells nothing without the key, which stays on this machine.

@@ -22,6 +22,8 @@ pub enum Refusal {
     ForeignHost(String),
     #[error("requests from the web page {0:?} are refused")]
     ForeignOrigin(String),
+    #[error("only calls are taken from a web page, also from one that a function answered")]
+    OwnPage,
 }
 
 impl Refusal {
@@ -30,7 +32,7 @@ impl Refusal {
         match self {
             Self::Host | Self::Framing => "BadRequest",
             Self::ForeignHost(_) => "ForeignHost",
-            Self::ForeignOrigin(_) => "ForeignOrigin",
+            Self::ForeignOrigin(_) | Self::OwnPage => "ForeignOrigin",
         }
     }
 }
@@ -67,6 +69,18 @@ pub fn judge(headers: &HeaderMap, ambiguous: bool, local: bool) -> Result<(), Re
         Some(site) if site == "same-origin" || site == "none" => Ok(()),
         Some(site) => Err(Refusal::ForeignOrigin(text(site))),
     }
+}
+
+/// Refuses a request that a page is behind, be it one of this server's own: functions answer pages, and what a page asks for
+/// it asks for in the name of whoever looks at it. To be asked where not a call is meant.
+pub fn judge_management(headers: &HeaderMap) -> Result<(), Refusal> {
+    let by_page = headers
+        .get(SEC_FETCH_SITE)
+        .is_some_and(|site| site != "none");
+    if by_page || headers.contains_key(ORIGIN) {
+        return Err(Refusal::OwnPage);
+    }
+    Ok(())
 }
 
 /// Whether a Host names this machine's loopback, with any port.
@@ -125,6 +139,27 @@ mod tests {
             ("sec-fetch-site", "cross-site"),
         ] {
             assert_eq!(verdict(&[host, page]), Err("ForeignOrigin"), "{page:?}");
+        }
+    }
+
+    #[test]
+    fn no_page_manages() {
+        let verdict = |headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                let name = HeaderName::from_static(name);
+                (name, value.parse().unwrap())
+            });
+            judge_management(&headers.collect()).map_err(|refusal| refusal.code())
+        };
+        assert_eq!(verdict(&[("host", "localhost")]), Ok(()));
+        assert_eq!(verdict(&[("sec-fetch-site", "none")]), Ok(()));
+        for page in [
+            ("origin", "http://localhost:5555"),
+            ("origin", "null"),
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "cross-site"),
+        ] {
+            assert_eq!(verdict(&[page]), Err("ForeignOrigin"), "{page:?}");
         }
     }
 

@@ -75,8 +75,12 @@ fn secret(token: &str) -> &str {
 
 /// A loopback listener that asks for tokens.
 async fn guarded(home: &Arc<Home>) -> Server {
+    guarding().at(home).await
+}
+
+fn guarding() -> Start {
     let start = Start::default().with("--runtime", "process");
-    start.with("--auth", "token").at(home).await
+    start.with("--auth", "token")
 }
 
 /// Asks for something such as `GET /status`, with a token or none.
@@ -166,7 +170,7 @@ const HEADERS: &str = "module.exports = {http: (req, res) => res.end(JSON.string
 async fn no_function_sees_the_token_and_no_log_or_status_has_it() {
     let home = Arc::new(Home::new());
     let admin = with_scope(&home, "admin");
-    let server = guarded(&home).await;
+    let server = guarding().env("FAAS_LOG", "trace").at(&home).await;
     let body = function("show", node(HEADERS, json!({"scale": {"min": 1}})));
     let applied = ask_from(
         HERE,

@@ -57,7 +57,7 @@ async fn recovers(server: &Server, name: &str) {
 }
 
 /// The server is watched while something bad happens.
-struct Watch {
+pub struct Watch {
     server: Arc<Server>,
     memory: u64,
     beside: String,
@@ -66,7 +66,7 @@ struct Watch {
 
 impl Watch {
     /// Calls a function beside `name` from now on.
-    async fn begin(server: &Arc<Server>, name: &str) -> Self {
+    pub async fn begin(server: &Arc<Server>, name: &str) -> Self {
         let beside = format!("beside-{name}");
         let spec = node(&honest(&beside, 1), json!({"scale": {"min": 1}}));
         server.deploy(&beside, spec).await;
@@ -79,7 +79,7 @@ impl Watch {
     }
 
     /// Fails unless all those calls were answered and the memory is what it was.
-    async fn end(self) {
+    pub async fn end(self) {
         // That nothing bad comes later either.
         let sent = self.prober.sent();
         wait_until("calls beside go on", SOON, async || {

@@ -153,6 +153,8 @@ struct Elsewhere {
     name: String,
     /// Its address.
     address: String,
+    /// Another one, of the kind at which clouds tell machines their secrets.
+    link_local: String,
     /// This machine's address, seen from there.
     here: String,
     listener: Option<Child>,
@@ -164,13 +166,15 @@ impl Elsewhere {
         // Of the addresses that are kept for tests of networks.
         let net = format!("198.18.{}", u8::from_str_radix(&fresh()[..2], 16).unwrap());
         let (here, address) = (format!("{net}.1"), format!("{net}.2"));
+        let near = format!("169.254.{}", net.rsplit('.').next().unwrap());
         let mut elsewhere = Self {
             name: name.clone(),
             address,
+            link_local: format!("{near}.2"),
             here,
             listener: None,
         };
-        let address = &elsewhere.address;
+        let (address, link_local) = (&elsewhere.address, &elsewhere.link_local);
         ip(&format!("netns add {name}"));
         ip(&format!(
             "link add {name} type veth peer name eth0 netns {name}"
@@ -179,6 +183,12 @@ impl Elsewhere {
         ip(&format!("link set {name} up"));
         ip(&format!("-n {name} address add {address}/30 dev eth0"));
         ip(&format!("-n {name} link set eth0 up"));
+        ip(&format!("address add {near}.1/30 dev {name}"));
+        ip(&format!("-n {name} address add {link_local}/30 dev eth0"));
+        ip(&format!(
+            "-n {name} route add default via {}",
+            elsewhere.here
+        ));
         let code =
             "require('net').createServer((s) => s.end()).listen(8080, () => console.log('up'))";
         let mut listener = Command::new("ip")
@@ -259,7 +269,11 @@ async fn the_internet_is_reached_but_not_this_machine_and_without_a_network_noth
         TcpStream::connect((address, port)).unwrap();
         assert_eq!(reach("open", address, port).await, "silent", "{address}");
     }
-    assert_eq!(reach("open", "169.254.169.254", 80).await, "silent");
+    let link_local = &elsewhere.link_local;
+    TcpStream::connect((link_local.as_str(), 8080)).unwrap();
+    for (address, port) in [(link_local.as_str(), 8080), ("169.254.169.254", 80)] {
+        assert_eq!(reach("open", address, port).await, "silent", "{address}");
+    }
 
     let sight = server.call("shut", json!({"look": 1})).await.response();
     assert_eq!(sight, json!({"interfaces": ["lo"], "gateway": ""}));

@@ -14,6 +14,7 @@
 
 mod access;
 mod answer;
+mod attack;
 mod blame;
 mod care;
 mod cluster;

@@ -331,8 +331,11 @@ async fn what_a_build_left_whose_server_was_killed_is_removed_at_the_next_start(
     let home = Arc::new(Home::new());
     let server = Start::default().watching(&home).at(&home).await;
     let marker = crate::support::fresh();
+    // Its own labels do not hide what it leaves.
+    let label = "LABEL faas.dev/build=x faas.dev/image=x faas.dev/owner=x";
     let lines = format!(
-        "FROM busybox:1 AS first\nRUN echo {marker}\nFROM busybox:1\nRUN echo {marker} 2\nRUN exec sleep 1000\n"
+        "FROM busybox:1 AS first\n{label}\nRUN echo {marker}\nFROM busybox:1\n{label}\nRUN echo {marker} 2\n\
+         RUN exec sleep 1000\n"
     );
     let spec = crate::support::inline("dockerfile", json!({"Dockerfile": lines}), json!({}));
     let manifest = crate::support::function("cut", spec).to_string();

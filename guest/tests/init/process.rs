@@ -142,3 +142,12 @@ fn the_program_ends_with_an_init_that_was_killed() {
     init.ended();
     until("the program is gone", || (!runs(pid)).then_some(()));
 }
+
+#[test]
+fn a_program_has_sockets_of_files_and_ip_and_no_others() {
+    let output = run(&["sockets"]);
+    let [unix, ip, netlink] = [libc::AF_UNIX, libc::AF_INET, libc::AF_NETLINK];
+    let (refused, absent) = (libc::EAFNOSUPPORT, libc::ENOSYS);
+    let expected = format!("[{unix}, {ip}, {netlink}] {refused} 0 {absent}\n");
+    assert_eq!(output.stdout, expected, "{}", output.stderr);
+}

@@ -44,6 +44,7 @@ fn main() {
         ["deaf"] => deaf(),
         ["answer-and-exit", bytes] => answer_and_exit(bytes.parse().unwrap()),
         ["unix"] => unix(),
+        ["sockets"] => sockets(),
         ["print", text] => print!("{text}"),
         ["complain", text] => eprint!("{text}"),
         ["lines", count, length] => lines(count.parse().unwrap(), length.parse().unwrap()),
@@ -88,6 +89,33 @@ fn signal() {
         libc::sigwait(&raw const set, &raw mut got);
     }
     say(&format!("got {got}"));
+}
+
+/// Says of each kind of socket, and of the other way to one, whether it is there.
+fn sockets() {
+    let told = |result: libc::c_long| match result {
+        -1 => io::Error::last_os_error().raw_os_error().unwrap(),
+        _ => 0,
+    };
+    // SAFETY: socket and socketpair take plain numbers and a place for two descriptors, and the memory that io_uring_setup is
+    // given is of the size that it writes to.
+    unsafe {
+        let mut kinds: Vec<_> = (0..64)
+            .filter(|family| told(libc::socket(*family, libc::SOCK_DGRAM, 0).into()) == 0)
+            .collect();
+        kinds.retain(|family| *family != libc::AF_INET6);
+        let vsock = told(libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0).into());
+        let mut pair = [0; 2];
+        let pair =
+            told(libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, pair.as_mut_ptr()).into());
+        let mut parameters = [0_u8; 120];
+        let ring = told(libc::syscall(
+            libc::SYS_io_uring_setup,
+            1,
+            parameters.as_mut_ptr(),
+        ));
+        say(&format!("{kinds:?} {vsock} {pair} {ring}"));
+    }
 }
 
 /// Leaves orphans to the init and ends only when they are all gone, zombies included.

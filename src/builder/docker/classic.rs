@@ -13,6 +13,9 @@ const NOISE: [&str; 5] = [
     "Successfully tagged ",
 ];
 
+/// Begins the steps that are ours: nobody asked for them, and what they say is not for all.
+const OURS: &str = "LABEL faas.dev/";
+
 /// Most images of steps that are told. A program can print lines that look like them without end.
 const IMAGES: usize = 500;
 
@@ -20,6 +23,8 @@ const IMAGES: usize = 500;
 pub(super) struct Reader {
     /// Whether the step's image was there before: the base of a FROM, or a cached layer.
     known: bool,
+    /// Whether the step is ours.
+    ours: bool,
     /// How many images of steps were told.
     images: usize,
 }
@@ -48,10 +53,15 @@ impl Reader {
     fn line(&mut self, text: &str, report: &mut Report, made: &mut impl FnMut(&str)) {
         if let Some(step) = step(text) {
             self.known = step.starts_with("FROM ");
-            report.step(&step);
+            self.ours = step.starts_with(OURS);
+            if !self.ours {
+                report.step(&step);
+            }
         } else if text == " ---> Using cache\n" {
             self.known = true;
-            report.cached();
+            if !self.ours {
+                report.cached();
+            }
         } else if let Some(id) = image_id(text) {
             if !self.known && self.images < IMAGES {
                 self.images += 1;

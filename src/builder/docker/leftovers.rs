@@ -9,7 +9,7 @@ use bollard::{
     },
 };
 
-use super::{DockerBuilder, IMAGE_LABEL, STEP_LABEL, sweep};
+use super::{DockerBuilder, STEP, sweep};
 
 impl DockerBuilder {
     /// Removes containers and images of steps that no image stands on. To be called before the first build. What cannot be
@@ -31,13 +31,11 @@ impl DockerBuilder {
             .build();
         for container in self.client.list_containers(Some(options)).await? {
             let id = container.id.unwrap_or_default();
-            if container.labels.is_some_and(|labels| is_step(&labels)) {
-                let force = RemoveContainerOptionsBuilder::new().force(true).v(true);
-                let removed = self.client.remove_container(&id, Some(force.build())).await;
-                if let Err(error) = removed {
-                    // Most often because the engine is at it itself.
-                    tracing::debug!(container = id, %error, "A step's container is not removed");
-                }
+            let force = RemoveContainerOptionsBuilder::new().force(true).v(true);
+            let removed = self.client.remove_container(&id, Some(force.build())).await;
+            if let Err(error) = removed {
+                // Most often because the engine is at it itself.
+                tracing::debug!(container = id, %error, "A step's container is not removed");
             }
         }
         Ok(())
@@ -48,23 +46,16 @@ impl DockerBuilder {
         let filters = HashMap::from([("label", self.steps()), ("dangling", dangling)]);
         let options = ListImagesOptionsBuilder::new().filters(&filters).build();
         for image in self.client.list_images(Some(options)).await? {
-            if is_step(&image.labels) {
-                tracing::info!(image = image.id, "Removing what a build left behind");
-                // Those that it stands on go with it. The engine may be about to end the step that was cut.
-                let client = self.client.clone();
-                self.sweeps
-                    .spawn(async move { sweep::remove(&client, &image.id).await });
-            }
+            tracing::info!(image = image.id, "Removing what a build left behind");
+            // Those that it stands on go with it. The engine may be about to end the step that was cut.
+            let client = self.client.clone();
+            self.sweeps
+                .spawn(async move { sweep::remove(&client, &image.id).await });
         }
         Ok(())
     }
 
     fn steps(&self) -> Vec<String> {
-        vec![format!("{STEP_LABEL}={}", self.owner)]
+        vec![format!("{}={STEP}", self.step_label)]
     }
-}
-
-/// Whether it is of a step: what was built, and what somebody made of that, has the image's label too.
-fn is_step(labels: &HashMap<String, String>) -> bool {
-    !labels.contains_key(IMAGE_LABEL)
 }

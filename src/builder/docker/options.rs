@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bollard::query_parameters::{BuildImageOptions, BuildImageOptionsBuilder, BuilderVersion};
 
-use super::{super::BuildJob, DockerBuilder, Flavour, IMAGE_LABEL, OWNER_LABEL};
+use super::{super::BuildJob, BUILT, DockerBuilder, Flavour, IMAGE_LABEL, OWNER_LABEL};
 
 /// What a step of a classic build may use; BuildKit knows no such limits.
 const MEMORY_BYTES: i32 = i32::MAX;
@@ -12,10 +12,13 @@ const CPU_PERIOD_MICROS: i32 = 100_000;
 const CPU_QUOTA_MICROS: i32 = 2 * CPU_PERIOD_MICROS;
 
 pub(super) fn build(builder: &DockerBuilder, job: &BuildJob) -> BuildImageOptions {
-    let labels = HashMap::from([
+    let mut labels = HashMap::from([
         (OWNER_LABEL, builder.owner.as_str()),
         (IMAGE_LABEL, job.image.as_str()),
     ]);
+    if builder.flavour == Flavour::Classic {
+        labels.insert(&builder.step_label, BUILT);
+    }
     let site = &builder.environment.variables;
     // A Function's own argument of the same name counts more than the site's.
     let arguments: HashMap<&str, &str> = site

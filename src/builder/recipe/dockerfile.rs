@@ -1,6 +1,9 @@
 //! The recipe of sources that bring their own Dockerfile, and the little of that language that must be understood for
-//! it: where instructions begin and end (`split`), and what FROM and RUN say (`mounts`). (pure)
+//! it: where instructions begin and end (`split`), what they mount (`mounts`) and fetch (`fetch`), and from which images
+//! (`images`). (pure)
 
+mod fetch;
+mod images;
 mod mounts;
 mod split;
 
@@ -12,7 +15,7 @@ use super::{
     BuildSpec, CA_FILE, Language, Recipe, RecipeError,
 };
 
-/// Arguments that every build knows without an ARG.
+/// Arguments that every build knows without an ARG. Engines take a step from the cache whatever they are.
 const PREDEFINED: [&str; 5] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -36,9 +39,7 @@ pub(super) fn recipe(
         file: "Dockerfile",
         message: error.to_string(),
     })?;
-    let text = without_syntax(text.trim_start_matches('\u{feff}'))?;
-    mounts::check(&text)?;
-    split::check(&text)?;
+    let text = checked(text.trim_start_matches('\u{feff}'))?;
     Ok(Recipe {
         language: Language::Dockerfile,
         npm: None,
@@ -47,6 +48,41 @@ pub(super) fn recipe(
         files: BTreeMap::new(),
         args: spec.args.clone(),
     })
+}
+
+/// Without what engines do not need, and refused if a build would get to see what is not for it.
+fn checked(text: &str) -> Result<String, RecipeError> {
+    let text = without_syntax(text)?;
+    split::check(&text)?;
+    mounts::check(&text, &images::stages(&text))?;
+    fetch::check(&text)?;
+    Ok(text)
+}
+
+/// Whether an argument of this name is the site's to give.
+pub(super) fn is_the_sites(name: &str) -> bool {
+    PREDEFINED.contains(&name.to_ascii_uppercase().as_str())
+}
+
+/// The images that a Dockerfile stands on and copies from. `given` are the arguments of the build, the last one counts.
+pub(super) fn images(text: &str, given: &[(&str, &str)]) -> Result<Vec<String>, RecipeError> {
+    images::images(text, given)
+}
+
+/// Judges what an image orders to be done by all that stand on it (ONBUILD).
+pub(super) fn check_trigger(trigger: &str) -> Result<(), RecipeError> {
+    if trigger.contains(['\r', '\n']) {
+        let message = "it is of several lines".to_owned();
+        return Err(RecipeError::Dockerfile { line: 1, message });
+    }
+    checked(trigger)?;
+    match images::images(trigger, &[])?.first() {
+        Some(image) => Err(RecipeError::Dockerfile {
+            line: 1,
+            message: format!("it copies from the image {image}"),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The comments before the first instruction.
@@ -105,7 +141,8 @@ fn without_syntax(text: &str) -> Result<String, RecipeError> {
     Ok(text.split_inclusive('\n').enumerate().map(keep).collect())
 }
 
-/// With the site's own copies in place of the images that stages start from.
+/// With the site's own copies in place of the images that stages start from, and without flags there: the one of today asks for
+/// another platform's image, and a function runs here.
 fn with_bases(text: &str, bases: &BaseImages) -> String {
     let mut stages: Vec<String> = Vec::new();
     let mut result = String::with_capacity(text.len());
@@ -115,23 +152,27 @@ fn with_bases(text: &str, bases: &BaseImages) -> String {
             continue;
         }
         let words: Vec<_> = instruction.words().collect();
-        let image = words[1..].iter().position(|word| !word.starts_with("--"));
-        let Some(image) = image.map(|at| at + 1) else {
+        let mut plain: Vec<_> = words
+            .iter()
+            .copied()
+            .filter(|word| !word.starts_with("--"))
+            .collect();
+        let [_, image, ref named @ ..] = plain[..] else {
             result.push_str(instruction.raw);
             continue;
         };
-        match bases.0.get(words[image]) {
-            // A stage of this file may be called like an image.
-            Some(base) if !stages.iter().any(|s| s == words[image]) => {
-                let mut words = words.clone();
-                words[image] = base;
-                result.push_str(&words.join(" "));
-                result.push('\n');
-            }
-            _ => result.push_str(instruction.raw),
-        }
-        if let [_, name, ..] = words[image + 1..] {
-            stages.push(name.to_owned());
+        // A stage of this file may be called like an image.
+        let base = bases
+            .0
+            .get(image)
+            .filter(|_| !stages.iter().any(|s| s == image));
+        stages.extend(named.get(1).map(|name| (*name).to_owned()));
+        plain[1] = base.map_or(image, String::as_str);
+        if plain == words {
+            result.push_str(instruction.raw);
+        } else {
+            result.push_str(&plain.join(" "));
+            result.push('\n');
         }
     }
     result
@@ -154,7 +195,7 @@ pub(super) fn with_environment(text: &str, environment: &BuildEnvironment) -> St
         }
     }
     for (name, _) in &environment.variables {
-        if !PREDEFINED.contains(&name.to_ascii_uppercase().as_str()) {
+        if !is_the_sites(name) {
             lines.push(format!("ARG {name}"));
         }
     }
@@ -174,3 +215,6 @@ pub(super) fn with_environment(text: &str, environment: &BuildEnvironment) -> St
     }
     result
 }
+
+#[cfg(test)]
+mod tests;

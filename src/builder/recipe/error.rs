@@ -11,6 +11,11 @@ pub enum RecipeError {
         "build argument {0:?} is not allowed: use letters, digits and _, and no name of BuildKit's own (BUILDKIT_*)"
     )]
     BadArgument(String),
+    #[error(
+        "build argument {0:?} is the site's, given by `faas start --build-env`: engines do not look at it when they take a \
+         step from the cache, so one Function's would decide about others"
+    )]
+    SitesArgument(String),
     #[error("{file} is missing: {remedy}")]
     Missing { file: String, remedy: &'static str },
     #[error("{file} cannot be read: {message}")]

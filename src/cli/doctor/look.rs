@@ -42,7 +42,7 @@ pub async fn engine(socket: &Path) -> Result<BTreeMap<String, String>, Check> {
 
 /// Whether the engine has the base image of node.
 pub async fn base_image(socket: &Path, image: &str) -> Check {
-    let here = match DockerBuilder::connect(socket, OWNER, BuildEnvironment::default()).await {
+    let here = match DockerBuilder::connect(socket, OWNER, b"", BuildEnvironment::default()).await {
         Ok(builder) => builder.exists(&image.to_owned()).await,
         Err(error) => Err(error),
     };

@@ -127,7 +127,7 @@ fn host(spec: &InstanceSpec, image: &ImageConfig, at: Placement<'_>) -> HostConf
         pids_limit: Some(spec.limits.pids),
         shm_size: Some(spec.limits.tmp),
         tmpfs: Some(writable(image, spec.limits.tmp)),
-        ulimits: Some(vec![ulimit("nofile", 1024), ulimit("core", 0)]),
+        ulimits: Some(ulimits()),
         oom_score_adj: Some(500),
         mounts: Some(mounts(at)),
         log_config: Some(log_config()),
@@ -154,6 +154,16 @@ fn writable(image: &ImageConfig, bytes: i64) -> HashMap<String, String> {
         .chain([TMP.to_owned()])
         .map(|path| (path, options.clone()))
         .collect()
+}
+
+/// Of what the kernel counts by user, and all instances are one user, none may take the others' part: message queues, which
+/// would be files of /dev/mqueue, are not offered.
+fn ulimits() -> Vec<ResourcesUlimits> {
+    vec![
+        ulimit("nofile", 1024),
+        ulimit("core", 0),
+        ulimit("msgqueue", 0),
+    ]
 }
 
 fn ulimit(name: &str, value: i64) -> ResourcesUlimits {

@@ -63,6 +63,12 @@ impl Start {
         self.in_environment("FAAS_CRASH_FILE", file)
     }
 
+    /// It is told this by a variable of its environment.
+    pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
     /// The home's directory of manifests is watched.
     pub fn watching(self, home: &Home) -> Self {
         self.with("--dir", home.functions())
@@ -77,7 +83,7 @@ impl Start {
         let words = self.runner.iter().map(String::as_str);
         let mut words = words.chain([env!("CARGO_BIN_EXE_faas")]);
         let mut run = Command::new(words.next().unwrap());
-        run.args(words).envs(self.env);
+        run.args(words).env("FAAS_LOG", "info").envs(self.env);
         command(run, home, &self.args)
     }
 }
@@ -89,7 +95,6 @@ fn command(mut command: Command, home: &Home, args: &[OsString]) -> Command {
         .args(args)
         // A directory without `functions`, which would be watched.
         .current_dir(home.secrets())
-        .env("FAAS_LOG", "info")
         .stdin(Stdio::null());
     if !args.iter().any(|arg| arg == "--listen") {
         command.args(["--listen", "127.0.0.1:0"]);

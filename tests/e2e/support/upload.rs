@@ -15,12 +15,19 @@ pub fn encoded(bytes: &[u8]) -> String {
 
 /// An archive of these files.
 pub fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
+    let bytes = |(path, text): &(_, &str)| (*path, text.as_bytes().to_vec());
+    tar_of_bytes(&files.iter().map(bytes).collect::<Vec<_>>())
+}
+
+/// The same of files that are no text.
+pub fn tar_of_bytes(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
-    for (path, text) in files {
+    for (path, bytes) in files {
         let mut header = Header::new_ustar();
-        header.set_size(text.len() as u64);
+        header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
-        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+        tar.append_data(&mut header, path, bytes.as_slice())
+            .unwrap();
     }
     tar.into_inner().unwrap()
 }

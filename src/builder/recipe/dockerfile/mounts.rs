@@ -1,4 +1,4 @@
-//! Refuses mounts that Functions would share. (pure)
+//! Refuses mounts that Functions would share, and those of images. (pure)
 //!
 //! What a RUN is, and where its flags end, engines read by rules of their own. So this does not ask where instructions begin:
 //! flags after any word RUN are examined, in heredocs and continued lines too, and where a flag's end is not plain, all that
@@ -12,7 +12,8 @@ const SAFE: [&str; 4] = ["bind", "tmpfs", "secret", "ssh"];
 /// What engines take out of a flag.
 const QUOTES: [char; 4] = ['"', '\'', '\\', '`'];
 
-pub(super) fn check(text: &str) -> Result<(), RecipeError> {
+/// `stages` are those that a mount may be of.
+pub(super) fn check(text: &str, stages: &[String]) -> Result<(), RecipeError> {
     let (mut joined, mut first) = (String::new(), 0);
     let lines = text.lines().zip(1..).filter(|(line, _)| !is_nothing(line));
     // The last line may ask for one more.
@@ -25,10 +26,7 @@ pub(super) fn check(text: &str) -> Result<(), RecipeError> {
         if line.ends_with('\\') {
             continue;
         }
-        if let Some(kind) = shared_mount(&joined) {
-            let message = format!(
-                "--mount=type={kind} is not allowed, because Functions would share it: remove it; layers are cached anyway"
-            );
+        if let Some(message) = refused_mount(&joined, stages) {
             return Err(RecipeError::Dockerfile {
                 line: first,
                 message,
@@ -39,8 +37,8 @@ pub(super) fn check(text: &str) -> Result<(), RecipeError> {
     Ok(())
 }
 
-/// The first type of a mount that is not known to be safe.
-fn shared_mount(line: &str) -> Option<String> {
+/// What is wrong with the first mount that is not known to be safe.
+fn refused_mount(line: &str, stages: &[String]) -> Option<String> {
     let words: Vec<_> = line.split_whitespace().collect();
     let mut at = 0;
     while at < words.len() {
@@ -53,8 +51,8 @@ fn shared_mount(line: &str) -> Option<String> {
             if !words[at..end].iter().all(is_plain) {
                 end = words.len();
             }
-            if let Some(kind) = unsafe_type(&words[at..end]) {
-                return Some(kind);
+            if let Some(message) = refused_flag(&words[at..end], stages) {
+                return Some(message);
             }
             at = end;
         }
@@ -62,17 +60,29 @@ fn shared_mount(line: &str) -> Option<String> {
     None
 }
 
-fn unsafe_type(words: &[&str]) -> Option<String> {
+fn refused_flag(words: &[&str], stages: &[String]) -> Option<String> {
     let text = words.join(" ").replace(QUOTES, "").to_ascii_lowercase();
     if !text.contains("--mount") {
         return None;
     }
+    let is_stage = |name: &str| stages.iter().any(|stage| stage.eq_ignore_ascii_case(name));
+    if let Some(kind) = values(&text, "type").find(|kind| !SAFE.contains(kind)) {
+        return Some(format!(
+            "--mount=type={kind} is not allowed, because Functions would share it: remove it; layers are cached anyway"
+        ));
+    }
+    let image = values(&text, "from").find(|name| !is_stage(name))?;
+    Some(format!(
+        "mounts are of stages only: write FROM {image} AS a-name, and from=a-name"
+    ))
+}
+
+/// What options of this name say.
+fn values<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let is_end = |c: char| c == ',' || c.is_whitespace() || !c.is_ascii();
-    text.split(is_end)
-        .filter_map(|option| {
-            let after = option.rsplit_once("=type=").map(|(_, kind)| kind);
-            option.strip_prefix("type=").or(after)
-        })
-        .find(|kind| !SAFE.contains(kind))
-        .map(str::to_owned)
+    let (first, later) = (format!("{name}="), format!("={name}="));
+    text.split(is_end).filter_map(move |option| {
+        let after = option.rsplit_once(&later).map(|(_, value)| value);
+        option.strip_prefix(&first).or(after)
+    })
 }

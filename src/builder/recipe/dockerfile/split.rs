@@ -2,7 +2,7 @@
 //!
 //! Engines do not agree on this: `<<` begins a heredoc in some of them and by rules of their own, and so with two
 //! backslashes at a line's end. What all read alike is split. From the first line on that may be read in two ways, the rest
-//! is one piece; if a stage might begin in there, the Dockerfile is refused.
+//! is one piece; if an instruction might begin in there that decides what a build gets to see, the Dockerfile is refused.
 
 use super::RecipeError;
 
@@ -12,6 +12,8 @@ pub(super) struct Instruction<'a> {
     pub raw: &'a str,
     /// Its words on one line: continuations joined, comments between them dropped.
     pub text: String,
+    /// Where it begins.
+    pub line: usize,
 }
 
 impl Instruction<'_> {
@@ -24,23 +26,60 @@ impl Instruction<'_> {
     pub fn words(&self) -> impl Iterator<Item = &str> {
         self.text.split_whitespace()
     }
+
+    /// What follows the name, be it in an ONBUILD; nothing of an instruction of another name.
+    pub fn words_of(&self, name: &str) -> Vec<&str> {
+        let triggered = self.words().next().is_some_and(is_onbuild);
+        let mut words = self.words().skip(usize::from(triggered));
+        let is_it = words.next().is_some_and(|w| w.eq_ignore_ascii_case(name));
+        words.filter(|_| is_it).collect()
+    }
 }
+
+/// Engines fold more letters than those of ASCII.
+fn is_onbuild(word: &str) -> bool {
+    word.get(..3)
+        .is_some_and(|begin| begin.eq_ignore_ascii_case("ONB"))
+}
+
+/// Those of which engines that know no heredoc would read the name as what it is.
+const INSTRUCTIONS: [&str; 18] = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
 
 /// What may be read in two ways, and what to do about it.
 type Doubt = &'static str;
 
-const HEREDOC: Doubt = "it is not clear whether << begins a heredoc, and so where the next stage begins: write <<NAME as a \
-                        word of its own on a line without escapes and ${}, or move the command into a file";
+const HEREDOC: Doubt = "it is not clear whether << begins a heredoc, and so what the lines below it are: write <<NAME as a \
+                        word of its own on a line without escapes and ${}, with a name that is no instruction's, or move the \
+                        command into a file";
 const UNENDED: Doubt = "the heredoc has no end: write its name on a line of its own";
-const ESCAPES: Doubt = "it is not clear whether \\\\ at a line's end continues it, and so where the next stage begins: end \
-                        the line differently";
+const ESCAPES: Doubt = "it is not clear whether \\\\ at a line's end continues it, and so what the line below it is: end the \
+                        line differently";
 
 /// The instructions of a Dockerfile.
 pub(super) fn instructions(text: &str) -> Vec<Instruction<'_>> {
     split(text).0
 }
 
-/// Refuses a Dockerfile of which it is not clear where its stages begin.
+/// Refuses a Dockerfile of which it is not clear where its stages begin, and what it fetches or copies from elsewhere.
 pub(super) fn check(text: &str) -> Result<(), RecipeError> {
     match split(text).1 {
         Some((line, doubt)) => Err(RecipeError::Dockerfile {
@@ -68,27 +107,47 @@ fn split(text: &str) -> (Vec<Instruction<'_>>, Option<(usize, Doubt)>) {
                 (text, None)
             }
             Err((text, doubt)) => {
-                let matters = rest.lines().any(may_begin_a_stage);
+                let matters = may_go_on(&text, doubt) || rest.lines().any(may_matter);
                 rest = "";
                 (text, Some((matters, doubt)))
             }
         };
         let raw = &whole[..whole.len() - rest.len()];
-        found.push(Instruction { raw, text });
+        let above = raw.lines().take_while(|line| is_nothing(line)).count();
+        let begins = line + above;
+        found.push(Instruction {
+            raw,
+            text,
+            line: begins,
+        });
         if let Some((matters, doubt)) = doubt {
-            let above = raw.lines().take_while(|line| is_nothing(line)).count();
-            return (found, matters.then_some((line + above, doubt)));
+            return (found, matters.then_some((begins, doubt)));
         }
         line += raw.matches('\n').count();
     }
     (found, None)
 }
 
-fn may_begin_a_stage(line: &str) -> bool {
-    let line = line.trim_start().as_bytes();
-    line.len() >= 4
-        && line[..4].eq_ignore_ascii_case(b"FROM")
-        && !line.get(4).is_some_and(u8::is_ascii_alphanumeric)
+/// Whether an instruction may begin with this line that decides what a build gets to see.
+fn may_matter(line: &str) -> bool {
+    may_begin(line, "FROM")
+        || may_begin(line, "ADD")
+        || (may_begin(line, "COPY") && line.contains('-'))
+}
+
+/// Whether the lines below may belong to this one and say what it fetches or copies from elsewhere.
+fn may_go_on(text: &str, doubt: Doubt) -> bool {
+    may_begin(text, "ADD") || (doubt == ESCAPES && may_begin(text, "COPY"))
+}
+
+fn may_begin(line: &str, name: &str) -> bool {
+    let mut words = line.split_whitespace().peekable();
+    words.next_if(|word| is_onbuild(word));
+    let word = words.next().unwrap_or_default();
+    let is_it = word
+        .get(..name.len())
+        .is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+    is_it && !word[name.len()..].starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
 fn next_line<'a>(rest: &mut &'a str) -> Option<&'a str> {
@@ -184,6 +243,9 @@ fn heredoc(word: &str) -> Option<Heredoc<'_>> {
     let is_plain = |name: &&str| {
         name.starts_with(|c: char| c.is_ascii_alphabetic())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !INSTRUCTIONS
+                .iter()
+                .any(|instruction| name.eq_ignore_ascii_case(instruction))
     };
     Some(unquoted.unwrap_or(name))
         .filter(is_plain)

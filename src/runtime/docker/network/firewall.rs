@@ -1,4 +1,5 @@
-//! Rules that keep one bridge from this host's addresses and from link-local ones.
+//! Rules that keep one bridge from this host's addresses, from those that it listens on with others (broadcast and
+//! multicast), and from link-local ones.
 //!
 //! They are in a chain of our own in the table `raw`, which packets meet before any address is translated: so a published
 //! port is no way around them, and the engine, which owns the rules of the other tables, does not reorder them. Resolvers
@@ -100,7 +101,9 @@ fn rules(chain: &str, resolvers: &[IpAddr]) -> String {
             text += &format!("-A {chain} -d {resolver} -p {protocol} --dport 53 -j RETURN\n");
         }
     }
-    text += &format!("-A {chain} -m addrtype --dst-type LOCAL -j DROP\n");
+    for kind in ["LOCAL", "BROADCAST", "MULTICAST"] {
+        text += &format!("-A {chain} -m addrtype --dst-type {kind} -j DROP\n");
+    }
     text += &format!("-A {chain} -d 169.254.0.0/16 -j DROP\nCOMMIT\n");
     text
 }
@@ -180,6 +183,8 @@ mod tests {
                 "-A faas-x -d 169.254.169.254 -p udp --dport 53 -j RETURN",
                 "-A faas-x -d 169.254.169.254 -p tcp --dport 53 -j RETURN",
                 "-A faas-x -m addrtype --dst-type LOCAL -j DROP",
+                "-A faas-x -m addrtype --dst-type BROADCAST -j DROP",
+                "-A faas-x -m addrtype --dst-type MULTICAST -j DROP",
                 "-A faas-x -d 169.254.0.0/16 -j DROP",
                 "COMMIT",
             ]
