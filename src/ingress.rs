@@ -22,7 +22,7 @@ mod wire;
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -31,7 +31,6 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use futures::FutureExt;
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
@@ -136,16 +135,14 @@ impl Ingress {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,
             };
-            match accepted {
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => self.admit(stream, peer, &door, &mut connections),
                 Err(error) => pause_after(&error).await,
             }
         }
-        // Those that are connected already do not know that we leave.
-        while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        for (stream, peer) in accept::last(listener) {
             self.admit(stream, peer, &door, &mut connections);
         }
-        drop(listener);
         self.leaving.store(true, Ordering::Relaxed);
         connections.running.close();
         let mut heard = 0;
@@ -161,7 +158,7 @@ impl Ingress {
     /// Gives a connection its place and its worker. Beyond the limit the oldest one there makes room.
     fn admit(
         self: &Arc<Self>,
-        stream: TcpStream,
+        stream: net::TcpStream,
         peer: SocketAddr,
         door: &Arc<Door>,
         connections: &mut Connections,

@@ -2,6 +2,7 @@
 
 use std::{num::NonZero, thread};
 
+use futures::FutureExt;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
