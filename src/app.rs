@@ -29,10 +29,11 @@ use crate::{
     api::{self, Api},
     builder::{archive::Limits, sources::Sources},
     config::{self, Config, ConfigError, RuntimeKind, store::StoreConfig},
-    controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
+    controller::{Controller, Ports, Settings, Turns, resolve::Resolver, secrets::Secrets},
     crash,
     directory::{self, Directory},
     ingress::Ingress,
+    kubernetes::NoCluster,
     pool::Pools,
     runtime::Runtime,
     store::{Store, StoreError, state},
@@ -51,6 +52,8 @@ pub enum AppError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    NoCluster(#[from] NoCluster),
     #[error(
         "no Docker engine at {}: {message}\nInstall and start one (on Debian and Ubuntu: apt-get install docker.io), join \
          the docker group, or run without isolation: faas start --runtime process", socket.display()
@@ -74,7 +77,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         crash::arm(file);
     }
     let state = State::open(&config).await?;
-    let adapters = adapters(&config, &state.owner, &state.hash_key).await?;
+    let adapters = adapters(&config, &state).await?;
     let doors = Doors::open(&config).await?;
     let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
@@ -85,7 +88,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
 
     let metrics = Arc::new(Metrics::default());
     let settings = Settings {
-        memory: config::machine_memory() / 100 * MEMORY_PERCENT,
+        memory: memory(config.runtime),
+        starts: starts(config.runtime),
         base_url: doors.calls(),
         metrics: Arc::clone(&metrics),
     };
@@ -112,8 +116,11 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     };
     let ingress = Ingress::new(pools, api::router(api), metrics).map_err(AppError::Threads)?;
 
-    if let Some(follow) = state.opened.follow {
-        tasks.spawn("store", follow);
+    let follows = [("store", state.opened.follow), ("runtime", adapters.follow)];
+    for (name, follow) in follows {
+        if let Some(follow) = follow {
+            tasks.spawn(name, follow);
+        }
     }
     tasks.spawn("controller", Arc::clone(&controller).run(keys));
     tasks.spawn("engine", Arc::clone(&controller).watch_engine());
@@ -123,6 +130,22 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     doors.follow(&mut tasks);
     let listeners = doors.serve(&ingress, &tasks.stop);
     tasks.until_signal(listeners, &controller).await
+}
+
+/// Bytes that instances may claim in all. A cluster's scheduler knows better than we what its nodes have.
+fn memory(runtime: RuntimeKind) -> i64 {
+    match runtime {
+        RuntimeKind::Pods => i64::MAX,
+        _ => config::machine_memory() / 100 * MEMORY_PERCENT,
+    }
+}
+
+/// Starts at a time: more would make each of them slower, where they share one machine.
+fn starts(runtime: RuntimeKind) -> usize {
+    match runtime {
+        RuntimeKind::Pods => 64,
+        _ => 8,
+    }
 }
 
 /// What survives the server, held by it alone.
@@ -151,13 +174,22 @@ impl State {
         Arc::clone(&self.opened.store)
     }
 
+    /// In a cluster they are the cluster's, unless a directory is named.
+    fn secrets(&self, config: &Config) -> Secrets {
+        match (&config.secrets_dir, &self.opened.secrets) {
+            (Some(dir), _) => Secrets::Directory(dir.clone()),
+            (None, Some(secrets)) => Secrets::Cluster(secrets.clone()),
+            (None, None) => Secrets::None,
+        }
+    }
+
     fn resolver(&self, config: &Config) -> Resolver {
         Resolver {
             sources: self.sources.clone(),
             bases: config.bases.clone(),
             owner: self.owner.clone(),
             hash_key: self.hash_key,
-            secrets_dir: config.secrets_dir.clone(),
+            secrets: self.secrets(config),
         }
     }
 }
@@ -233,10 +265,10 @@ fn watcher(config: &Config, state: &State) -> Result<Option<Directory>, AppError
 /// What this server is made of.
 async fn facts(config: &Config, store: &str, url: String, runtime: &dyn Runtime) -> Value {
     let engine = runtime.facts().await.unwrap_or_default();
-    let kind = if config.runtime == RuntimeKind::Process {
-        "process"
-    } else {
-        "docker"
+    let kind = match config.runtime {
+        RuntimeKind::Process => "process",
+        RuntimeKind::Pods => "pods",
+        RuntimeKind::Auto | RuntimeKind::Docker => "docker",
     };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -259,7 +291,8 @@ fn announce(config: &Config, store: &str, facts: &Value, doors: &Doors) {
         }
         (_, engine) => {
             let engine = engine.unwrap_or("engine of unknown version");
-            say(&format!("runtime      docker ({engine})"));
+            let kind = facts["runtime"].as_str().unwrap_or_default();
+            say(&format!("runtime      {kind} ({engine})"));
         }
     }
     say(&format!("store        {store}"));

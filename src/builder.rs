@@ -6,6 +6,7 @@ pub mod archive;
 pub mod docker;
 mod ignore;
 pub mod process;
+pub mod ready;
 pub mod recipe;
 pub mod sources;
 

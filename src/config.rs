@@ -97,6 +97,8 @@ pub enum RuntimeKind {
     Docker,
     /// Children of the server: no isolation at all, for machines without Docker
     Process,
+    /// Pods of the cluster, with --store kubernetes
+    Pods,
 }
 
 /// Where Functions are declared.
@@ -168,15 +170,24 @@ pub enum ConfigError {
 }
 
 impl StartArgs {
+    fn store_config(&self) -> Result<StoreConfig, StoreFlags> {
+        if self.runtime == RuntimeKind::Pods && self.store != StoreKind::Kubernetes {
+            return Err(StoreFlags::NoCluster("--runtime pods"));
+        }
+        let namespaces = self.namespaces.clone();
+        store::resolve(self.store, namespaces, self.all_namespaces, &self.dirs)
+    }
+
     /// What was typed, checked and completed from the environment.
     pub fn resolve(self) -> Result<Config, ConfigError> {
+        let store = self.store_config()?;
         let access = self.access.resolve(self.listen, self.invoke_listen)?;
         if let Some(dir) = self.secrets_dir.iter().find(|dir| !dir.is_dir()) {
             return Err(ConfigError::NoSecrets(dir.clone()));
         }
         let around = surroundings()?;
         Ok(Config {
-            store: store::resolve(self.store, self.namespaces, self.all_namespaces, &self.dirs)?,
+            store,
             dirs: match self.store {
                 StoreKind::Embedded => directories(self.dirs)?,
                 StoreKind::Kubernetes => Vec::new(),

@@ -21,7 +21,7 @@ pub mod log;
 pub mod observe;
 pub mod report;
 pub mod resolve;
-mod secrets;
+pub mod secrets;
 pub mod turns;
 pub mod view;
 
@@ -62,8 +62,6 @@ use crate::{
 const CONCURRENT_TURNS: u16 = 8;
 /// Builds that run at a time.
 const CONCURRENT_BUILDS: usize = 2;
-/// Starts that run at a time: more would make each of them slower.
-const CONCURRENT_STARTS: usize = 8;
 /// How often the files of secrets are looked at.
 const SECRETS_EVERY: Duration = Duration::from_secs(10);
 
@@ -138,7 +136,7 @@ impl Controller {
             collect: Notify::new(),
             turned: watch::Sender::new(()),
             builds: Semaphore::new(CONCURRENT_BUILDS),
-            starts: Semaphore::new(CONCURRENT_STARTS),
+            starts: Semaphore::new(settings.starts),
             tasks: TaskTracker::new(),
             leaving: AtomicBool::new(false),
             metrics: settings.metrics,
@@ -373,6 +371,8 @@ impl Controller {
 pub struct Settings {
     /// Bytes that the limits of all instances together may reach.
     pub memory: i64,
+    /// Starts that run at a time.
+    pub starts: usize,
     /// What URLs of functions begin with, `http://127.0.0.1:5555`.
     pub base_url: String,
     pub metrics: Arc<Metrics>,

@@ -1,4 +1,7 @@
-//! The client of the API server, and how long ago each of its watches was seen to live.
+//! The API server of a cluster: how it is reached, what is watched there ([`watch`]), and how long ago each watch was seen
+//! to live.
+
+pub mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +14,6 @@ use futures::{FutureExt, future::BoxFuture};
 use hyper::{Request, Response};
 use kube::{Client, Config, client::ClientBuilder};
 use tower::{BoxError, Layer, Service};
-
-use crate::store::StoreError;
 
 /// How long one watch lasts. A connection that died in silence is noticed 5 s after that.
 pub const WATCH: Duration = Duration::from_secs(45);
@@ -44,7 +45,13 @@ impl Pulse {
     }
 }
 
+/// Nothing says where the API server is, or that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("no Kubernetes cluster: {0}; set KUBECONFIG, or run in a pod with a service account")]
+pub struct NoCluster(String);
+
 /// A cluster that can be spoken to.
+#[derive(Clone)]
 pub struct Cluster {
     pub client: Client,
     pub pulse: Pulse,
@@ -58,8 +65,8 @@ pub struct Cluster {
 ///
 /// # Errors
 /// When it names none, or in a way that cannot be understood.
-pub async fn connect() -> Result<Cluster, StoreError> {
-    let unknown = |error: &dyn std::fmt::Display| StoreError::NoCluster(error.to_string());
+pub async fn connect() -> Result<Cluster, NoCluster> {
+    let unknown = |error: &dyn std::fmt::Display| NoCluster(error.to_string());
     let config = Config::infer().await.map_err(|error| unknown(&error))?;
     let url = config.cluster_url.to_string();
     let namespace = config.default_namespace.clone();

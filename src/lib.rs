@@ -12,6 +12,7 @@ pub mod crash;
 pub mod directory;
 pub mod function;
 pub mod ingress;
+pub mod kubernetes;
 pub mod plan;
 pub mod pool;
 pub mod retry;

@@ -1,11 +1,12 @@
 //! The runtime port: an image becomes instances. [`docker`] runs hardened containers, [`process`] runs children of this
-//! server. Both promise the same: an instance listens on a unix socket in its directory ([`rundir`]), and [`socket`] is how
-//! anyone connects to it.
+//! server: an instance of theirs listens on a unix socket in its directory ([`rundir`]). [`pods`] runs pods of a cluster,
+//! which listen on a port of their own. [`address`] is how anyone connects to any of them.
 
 pub mod address;
 pub mod docker;
 mod init;
 pub mod log_tail;
+pub mod pods;
 mod probe;
 pub mod process;
 pub mod rundir;
@@ -81,6 +82,8 @@ pub struct InstanceSpec {
     pub network: Network,
     /// How long it may take until it accepts a connection.
     pub startup_timeout: Duration,
+    /// The longest that a call may take.
+    pub timeout: Duration,
 }
 
 /// An instance that exists, as its runtime knows it (labels, not our memory).
@@ -134,6 +137,8 @@ pub enum End {
     OutOfMemory,
     /// Somebody told the engine to: we, or another user of it.
     Engine,
+    /// Nothing yet: somebody told the cluster to, and it goes on until its calls have had their time.
+    Leaving,
 }
 
 impl fmt::Display for Exit {
@@ -143,6 +148,7 @@ impl fmt::Display for Exit {
             End::Itself => "",
             End::OutOfMemory => " (out of memory; see spec.resources.memory)",
             End::Engine => " (somebody told the engine to end it)",
+            End::Leaving => " (somebody told the cluster to end it)",
         })
     }
 }
@@ -162,6 +168,15 @@ pub enum RuntimeError {
         "it listened neither on the unix socket $FAAS_SOCKET nor on TCP port $PORT (8080) within {}s (spec.startupTimeoutSeconds); its last words: {log}", limit.as_secs()
     )]
     NotListening { limit: Duration, log: String },
+    /// A node cannot have the image; its words.
+    #[error("image {image:?} cannot be pulled: {message}")]
+    Pull { image: ImageName, message: String },
+    /// No node has room for it; the scheduler's words, or a quota's.
+    #[error("the cluster has no room for it: {0}")]
+    NoRoom(String),
+    /// The API server does not answer, or refuses; its words.
+    #[error("the API server does not do it: {0}")]
+    Cluster(String),
     /// The image is not here (removed behind our back).
     #[error("image {0:?} is not there")]
     ImageMissing(ImageName),
@@ -221,6 +236,11 @@ pub trait Runtime: Send + Sync {
 
     /// Whether the engine answers, and facts about it for people (`engine`: "Docker 20.10.24, API 1.41", ...).
     async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError>;
+
+    /// Whether instances go on when the server ends, for the next one.
+    fn lives_on(&self) -> bool {
+        false
+    }
 
     /// The server ends without waiting for anything. Says whether instances live on, for the next start to adopt.
     async fn abandon(&self) -> bool {

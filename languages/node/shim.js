@@ -1,5 +1,6 @@
 'use strict'
-// Calls a function's handler over HTTP. Listens on the unix socket FAAS_SOCKET, else on the TCP port PORT.
+// Calls a function's handler over HTTP. Listens on the unix socket FAAS_SOCKET, else on the TCP port PORT. With FAAS_INSTANCE
+// it answers only what names that in X-Faas-Instance: its address may have been another's, who is still called there.
 //
 //   POST /invoke   JSON in, the handler's result as JSON out
 //   POST /         the same, unless there is module.exports.http
@@ -12,6 +13,7 @@ const http = require('http')
 const path = require('path')
 
 const directory = path.resolve(process.argv[2] || '/function')
+const instance = process.env.FAAS_INSTANCE
 const open = new Set()
 let stopping = false
 
@@ -148,10 +150,20 @@ function turnAway (req, res) {
   else refuse(res, 404, 'NotFound', message)
 }
 
+function isForAnother (req) {
+  return instance !== undefined && req.headers['x-faas-instance'] !== instance
+}
+
+function misdirect (res) {
+  open.add(res)
+  refuse(res, 421, 'Misdirected', 'this is another instance than the one that was called', { Connection: 'close' })
+}
+
 function serve (handler) {
   const calls = typeof handler === 'function'
   const other = typeof handler.http === 'function' ? handler.http : null
   const server = http.createServer((req, res) => {
+    if (isForAnother(req)) return misdirect(res)
     const isCall = calls && req.method === 'POST' && (req.url === '/invoke' || (req.url === '/' && !other))
     if (isCall) invoke(handler, req, res)
     else if (other) pass(other, req, res)

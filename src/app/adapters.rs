@@ -5,13 +5,19 @@ use std::{
     sync::Arc,
 };
 
-use super::{AppError, at};
+use futures::{FutureExt, future::BoxFuture};
+
+use super::{AppError, State, at};
 use crate::{
-    builder::{BuildError, Builder, docker::DockerBuilder, process::ProcessBuilder},
+    builder::{
+        BuildError, Builder, docker::DockerBuilder, process::ProcessBuilder, ready::ReadyImages,
+    },
     config::{Config, RuntimeKind},
+    kubernetes::{Cluster, watch::Scope},
     runtime::{
         Runtime, RuntimeError,
         docker::{self, DockerRuntime},
+        pods::{self, PodRuntime},
         process::{self, ProcessRuntime},
         rundir::RunRoot,
     },
@@ -21,17 +27,32 @@ use crate::{
 pub(super) struct Adapters {
     pub builder: Arc<dyn Builder>,
     pub runtime: Arc<dyn Runtime>,
+    /// What keeps the runtime's memory as its server says, if it has one.
+    pub follow: Option<BoxFuture<'static, ()>>,
 }
 
 /// Connects to the engine, or says why there is none.
-pub(super) async fn adapters(
-    config: &Config,
-    owner: &str,
-    key: &[u8],
-) -> Result<Adapters, AppError> {
-    if config.runtime == RuntimeKind::Process {
-        return processes(config, owner);
+pub(super) async fn adapters(config: &Config, state: &State) -> Result<Adapters, AppError> {
+    match (config.runtime, &state.opened.cluster) {
+        (RuntimeKind::Process, _) => processes(config, &state.owner),
+        (RuntimeKind::Pods, Some((cluster, scope))) => Ok(pods(cluster, scope)),
+        _ => containers(config, &state.owner, &state.hash_key).await,
     }
+}
+
+fn pods(cluster: &Cluster, scope: &Scope) -> Adapters {
+    let runtime = PodRuntime::new(pods::Settings {
+        client: cluster.client.clone(),
+        scope: scope.clone(),
+    });
+    Adapters {
+        builder: Arc::new(ReadyImages),
+        follow: Some(runtime.clone().follow().boxed()),
+        runtime: Arc::new(runtime),
+    }
+}
+
+async fn containers(config: &Config, owner: &str, key: &[u8]) -> Result<Adapters, AppError> {
     let no_engine = |message: String| AppError::NoEngine {
         socket: config.docker_socket.clone(),
         message,
@@ -55,6 +76,7 @@ pub(super) async fn adapters(
     Ok(Adapters {
         builder: Arc::new(builder),
         runtime: Arc::new(runtime),
+        follow: None,
     })
 }
 
@@ -74,6 +96,7 @@ fn processes(config: &Config, owner: &str) -> Result<Adapters, AppError> {
     Ok(Adapters {
         builder: Arc::new(builder),
         runtime: Arc::new(runtime),
+        follow: None,
     })
 }
 

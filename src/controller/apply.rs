@@ -362,6 +362,7 @@ fn instance_spec(
         limits: desired.limits.clone(),
         network: desired.network,
         startup_timeout: desired.startup_timeout,
+        timeout: desired.timeout,
     }
 }
 
@@ -376,7 +377,11 @@ fn reason(error: &RuntimeError) -> Reason {
         RuntimeError::NotListening { .. } => Reason::StartTimeout,
         RuntimeError::ImageMissing(_) => Reason::ImageNotFound,
         RuntimeError::Refused(_) => Reason::NetworkRefused,
-        RuntimeError::Engine(_) | RuntimeError::EngineFailed(_) => Reason::EngineUnavailable,
+        RuntimeError::Engine(_) | RuntimeError::EngineFailed(_) | RuntimeError::Cluster(_) => {
+            Reason::EngineUnavailable
+        }
+        RuntimeError::Pull { .. } => Reason::PullFailed,
+        RuntimeError::NoRoom(_) => Reason::NoCapacity,
         RuntimeError::NoSpace(_) => Reason::NoSpace,
     }
 }

@@ -25,6 +25,12 @@ impl Controller {
         else {
             return;
         };
+        if exit.end == End::Leaving {
+            tracing::info!(function = %exit.function, instance = %exit.id, "Instance was told to end by somebody else");
+            pool.condemn(&exit.id);
+            self.turns.request(&exit.function);
+            return;
+        }
         // Also of one that was given up already, when the call that it had broke off.
         if exit.end == End::OutOfMemory {
             tracing::warn!(function = %exit.function, instance = %exit.id, "Instance ran out of memory; see spec.resources.memory");
@@ -79,7 +85,7 @@ impl Controller {
         let is_fault = match exit.end {
             End::Itself => !expected,
             End::OutOfMemory => true,
-            End::Engine => false,
+            End::Engine | End::Leaving => false,
         };
         if is_fault {
             let in_call = removed.busy || matches!(removed.phase, Phase::Broken(_));

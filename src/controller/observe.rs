@@ -50,7 +50,8 @@ impl Controller {
 
     /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
     async fn restore(&self, key: &FunctionKey, uid: &str) -> Option<Desired> {
-        self.resolver.restore(&self.served(key, uid).await?).await
+        let served = self.served(key, uid).await?;
+        self.resolver.restore(key.namespace(), &served).await
     }
 
     /// What the serving revision was made from.

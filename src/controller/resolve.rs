@@ -1,6 +1,6 @@
 //! From an object to what its newest generation asks for: reads the source and the secrets, and names the image.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use tokio::task::spawn_blocking;
 
-use super::{entry::Stamp, secrets};
+use super::{entry::Stamp, secrets::Secrets};
 use crate::{
     builder::{
         BaseImages, BuildJob,
@@ -33,8 +33,7 @@ pub struct Resolver {
     pub owner: String,
     /// Key of the hash that stands for secrets in a revision.
     pub hash_key: [u8; 32],
-    /// Where secrets are: a directory a secret, a file a key.
-    pub secrets_dir: Option<PathBuf>,
+    pub secrets: Secrets,
 }
 
 /// What a revision is made from; of one that served it is kept, so that it can be made again.
@@ -48,7 +47,7 @@ pub struct Served {
 impl Resolver {
     /// From what this generation would be resolved now. Cheap, but for the reading of secrets.
     pub async fn stamp(&self, function: &Function) -> Stamp {
-        let secrets = match self.secrets(&function.spec).await {
+        let secrets = match self.secrets(&namespace(function), &function.spec).await {
             Ok(files) => Ok(self.digest(&files)),
             Err(blocked) => Err(blocked.message),
         };
@@ -69,7 +68,8 @@ impl Resolver {
         if let Some(message) = annotation(function, SOURCE_ERROR) {
             return Err(blocked(Reason::SourceInvalid, message));
         }
-        self.desired(&function.spec, annotation(function, SOURCE_DIGEST))
+        let source = annotation(function, SOURCE_DIGEST);
+        self.desired(&namespace(function), &function.spec, source)
             .await
     }
 
@@ -90,16 +90,18 @@ impl Resolver {
     }
 
     /// The revision that served, if it can still be made.
-    pub async fn restore(&self, served: &Served) -> Option<Desired> {
-        self.desired(&served.spec, served.source.clone()).await.ok()
+    pub async fn restore(&self, namespace: &str, served: &Served) -> Option<Desired> {
+        let source = served.source.clone();
+        self.desired(namespace, &served.spec, source).await.ok()
     }
 
     async fn desired(
         &self,
+        namespace: &str,
         spec: &FunctionSpec,
         source: Option<String>,
     ) -> Result<Desired, Blocked> {
-        let secrets = self.secrets(spec).await?;
+        let secrets = self.secrets(namespace, spec).await?;
         let digest = self.digest(&secrets);
         let image = match &spec.source.image {
             Some(image) if image.starts_with(&image_prefix(&self.owner)) => {
@@ -182,29 +184,17 @@ impl Resolver {
         }
     }
 
-    async fn secrets(&self, spec: &FunctionSpec) -> Result<Vec<SecretFile>, Blocked> {
+    async fn secrets(
+        &self,
+        namespace: &str,
+        spec: &FunctionSpec,
+    ) -> Result<Vec<SecretFile>, Blocked> {
         let mut files = Vec::new();
         for secret in &spec.secrets {
-            files.extend(self.secret(&secret.name).await?);
+            let read = self.secrets.read(namespace, &secret.name).await;
+            files.extend(read.map_err(|error| blocked(Reason::SecretNotFound, error))?);
         }
         Ok(files)
-    }
-
-    async fn secret(&self, name: &str) -> Result<Vec<SecretFile>, Blocked> {
-        let Some(root) = &self.secrets_dir else {
-            let message = format!(
-                "secret {name:?} is asked for, but `faas start` was given no --secrets-dir"
-            );
-            return Err(blocked(Reason::SecretNotFound, message));
-        };
-        let dir = root.join(name);
-        let (root, owned) = (root.clone(), name.to_owned());
-        let read = spawn_blocking(move || secrets::read(&root, &owned)).await;
-        let read = read.map_err(io::Error::other).flatten();
-        read.map_err(|error| {
-            let message = format!("secret {name:?}: {}: {error}", dir.display());
-            blocked(Reason::SecretNotFound, message)
-        })
     }
 
     /// A hash that tells nothing without the key, which stays on this machine.
@@ -245,6 +235,10 @@ pub fn source_of(function: &Function) -> Option<String> {
         .archive
         .clone()
         .or_else(|| annotation(function, SOURCE_DIGEST))
+}
+
+fn namespace(function: &Function) -> String {
+    function.metadata.namespace.clone().unwrap_or_default()
 }
 
 fn annotation(function: &Function, name: &str) -> Option<String> {

@@ -29,10 +29,13 @@ use crate::{
         Lease, Pool, Pools,
         connection::{Connection, MAX_FIELDS, MAX_HEAD, RequestBody, SendError, is_shortage},
     },
+    runtime::Address,
 };
 
 /// Largest answer that fits into an envelope.
 const MAX_ENVELOPE: u64 = 16 << 20;
+/// Which pod a request is for. Shims know their own, and answer 421 to what is for another.
+const INSTANCE_HEADER: &str = "x-faas-instance";
 /// How long a 504 waits for the instance's end to be confirmed.
 const STOP_CONFIRMED: Duration = Duration::from_secs(2);
 /// Instances that are tried before a call that no instance has seen is given up.
@@ -175,6 +178,7 @@ async fn exchange(
     let mut deadline = Deadline::new(lease.route.timeout);
     let keep = lease.route.manners == Manners::Stays;
     set_connection(request.headers_mut(), keep);
+    name_instance(request.headers_mut(), &lease.instance.address);
     let connections = &lease.instance.connections;
     let mut kept = keep.then(|| connections.take(deadline.began)).flatten();
     loop {
@@ -198,6 +202,10 @@ async fn exchange(
                 lease.condemn();
                 let why = "101, and nothing asked for another protocol".to_owned();
                 return Err(Unsent::Over(CallError::BadResponse(why)));
+            }
+            Ok(answer) if is_anothers(&answer, &lease.instance.address) => {
+                lease.broke();
+                return Err(Unsent::Over(CallError::InstanceLost));
             }
             Ok(answer) => {
                 lease.answered();
@@ -230,6 +238,25 @@ fn set_connection(headers: &mut HeaderMap, keep: bool) {
     if !keep {
         headers.insert("connection", HeaderValue::from_static("close"));
     }
+}
+
+/// Says which pod is meant: its address may have become another's.
+fn name_instance(headers: &mut HeaderMap, address: &Address) {
+    if let Some(uid) = address.uid()
+        && let Ok(uid) = HeaderValue::from_str(uid)
+    {
+        headers.insert(INSTANCE_HEADER, uid);
+    }
+}
+
+/// Whether it was another pod that answered, and did nothing.
+fn is_anothers(answer: &Response<Incoming>, address: &Address) -> bool {
+    answer.status() == StatusCode::MISDIRECTED_REQUEST
+        && address.uid().is_some()
+        && answer
+            .headers()
+            .get(ERROR_HEADER)
+            .is_some_and(|code| code == "Misdirected")
 }
 
 /// There is no connection to the instance.

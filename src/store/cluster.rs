@@ -5,7 +5,6 @@
 //! Statuses are written by server-side apply, own fields only. What a restart must know is kept where users do not write:
 //! facts of revisions in one `ConfigMap` (`facts`), what a Function serves as a `ControllerRevision` of its own (`revisions`).
 
-mod client;
 mod facts;
 mod follow;
 mod news;
@@ -29,14 +28,14 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-pub use self::client::{Cluster, Pulse, connect};
 use self::{news::News, revisions::Revisions};
 use super::{
     Applied, EventRecord, FINALIZER, Fact, Freshness, Manager, Object, Store, StoreError,
     memory::Memory,
 };
-use crate::function::{
-    API_VERSION, Function, FunctionKey, FunctionStatus, RESERVED_PREFIX, Revision,
+use crate::{
+    function::{API_VERSION, Function, FunctionKey, FunctionStatus, RESERVED_PREFIX, Revision},
+    kubernetes::Pulse,
 };
 
 /// Who writes statuses, facts and finalizers.
@@ -45,12 +44,6 @@ const CONTROLLER: &str = "faas-controller";
 const WRITER: &str = "faas";
 /// How long is waited for the watch to bring what was written.
 const SEEN: Duration = Duration::from_secs(5);
-/// Which Functions are ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    All,
-    Namespaces(BTreeSet<String>),
-}
 
 /// See the module.
 pub struct ClusterStore {

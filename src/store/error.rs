@@ -52,9 +52,6 @@ pub enum StoreError {
         file: PathBuf,
         source: rusqlite::Error,
     },
-    /// Nothing says where the API server is, or that cannot be understood.
-    #[error("no Kubernetes cluster: {0}; set KUBECONFIG, or run in a pod with a service account")]
-    NoCluster(String),
     /// Others hold fields that were to be written.
     #[error("cannot {action} {what}: {message}; change it where it is managed")]
     Conflict {
@@ -99,7 +96,6 @@ impl StoreError {
             Self::Newer { .. }
             | Self::Damaged { .. }
             | Self::Database { .. }
-            | Self::NoCluster(_)
             | Self::Cluster { .. }
             | Self::Io { .. } => "StoreUnavailable",
         }

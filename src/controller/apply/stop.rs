@@ -133,6 +133,14 @@ impl Controller {
         self.images.abandon();
         self.tasks.close();
         let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
+        if !self.ports.runtime.lives_on() {
+            self.stop_everything().await;
+        }
+        let _ = tokio::time::timeout(LEAVE, self.ports.builder.leave()).await;
+        self.ports.runtime.leave().await;
+    }
+
+    async fn stop_everything(&self) {
         let left = self.ports.runtime.observe().await.unwrap_or_else(|error| {
             tracing::warn!(%error, "Instances stay until the next start");
             Vec::new()
@@ -145,7 +153,5 @@ impl Controller {
         }
         // Their exits were noticed, and whoever noticed one may be removing what is left of it.
         let _ = tokio::time::timeout(LEAVE, self.tasks.wait()).await;
-        let _ = tokio::time::timeout(LEAVE, self.ports.builder.leave()).await;
-        self.ports.runtime.leave().await;
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::Debug,
     future::pending,
     sync::{
         Arc,
@@ -11,27 +10,22 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, future::join_all};
-use k8s_openapi::{NamespaceResourceScope, api::apps::v1::ControllerRevision};
+use futures::{StreamExt, future::join_all};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{
-    Api, Client, Resource,
     core::DeserializeGuard,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
+    runtime::watcher::{Config, Event},
 };
-use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
-use super::{ClusterStore, Scope, client::WATCH, facts, revisions::MANAGED_BY, slim};
-use crate::function::{Function, FunctionKey};
+use super::{ClusterStore, facts, revisions::MANAGED_BY, slim};
+use crate::{
+    function::{Function, FunctionKey},
+    kubernetes::watch::{Place, Scope, events},
+};
 
 /// Between two tries to read what was learnt before.
 const AGAIN: Duration = Duration::from_secs(2);
-
-/// One namespace, or all of them.
-type Place = Option<String>;
 
 /// How many first lists are still to come.
 struct Missing<'a> {
@@ -52,10 +46,7 @@ impl ClusterStore {
     /// Follows the server, for ever. Nothing is known before everything was listed once, and nothing is gone before a whole
     /// list, or the server, said so.
     pub async fn follow(self: Arc<Self>, scope: Scope) {
-        let places: Vec<Place> = match scope {
-            Scope::All => vec![None],
-            Scope::Namespaces(names) => names.into_iter().map(Some).collect(),
-        };
+        let places = scope.places();
         let missing = Missing {
             count: AtomicUsize::new(2 * places.len() + 1),
             store: &self,
@@ -92,7 +83,7 @@ impl ClusterStore {
     }
 
     async fn functions_in(&self, place: &Place, missing: &Missing<'_>) {
-        let config = watcher::Config::default();
+        let config = Config::default();
         let mut events = events::<DeserializeGuard<Function>>(&self.client, place, config);
         let mut listed = BTreeSet::new();
         let mut is_first = true;
@@ -158,7 +149,7 @@ impl ClusterStore {
 
     async fn revisions_in(&self, place: &Place, missing: &Missing<'_>) {
         let (name, value) = MANAGED_BY;
-        let config = watcher::Config::default().labels(&format!("{name}={value}"));
+        let config = Config::default().labels(&format!("{name}={value}"));
         let mut events = events::<ControllerRevision>(&self.client, place, config);
         let mut is_first = true;
         while let Some(event) = events.next().await {
@@ -170,30 +161,4 @@ impl ClusterStore {
         }
         pending::<()>().await;
     }
-}
-
-/// What happens in a place, as long as the server can tell; else it is asked again, later and later.
-fn events<K>(
-    client: &Client,
-    place: &Place,
-    config: watcher::Config,
-) -> impl Stream<Item = Event<K>> + Unpin + use<K>
-where
-    K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
-    K::DynamicType: Default,
-{
-    let api = match place {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
-    let events = watcher(api, config.timeout(seconds)).default_backoff();
-    let heard = events.filter_map(|event| async move {
-        event
-            .inspect_err(
-                |error| tracing::warn!(%error, "The API server does not tell; asking again"),
-            )
-            .ok()
-    });
-    heard.boxed()
 }

@@ -164,6 +164,18 @@ impl Cluster {
         Some(["status", "reason", "message"].map(|field| found[field].as_str().unwrap().to_owned()))
     }
 
+    /// Where images are pushed, under the name by which nodes pull them.
+    pub fn registry(test: &str) -> Option<String> {
+        let registry = named("FAAS_CLUSTER_REGISTRY");
+        if registry.is_none() {
+            skip(
+                &format!("Kubernetes, {test}"),
+                "the cluster has no registry of ours",
+            );
+        }
+        registry
+    }
+
     /// The plane that the suite runs, where it runs one: its API server can be stopped and started.
     pub fn plane(test: &str) -> Option<Plane> {
         let dir = named("FAAS_CLUSTER_DIR");

@@ -1,0 +1,70 @@
+//! Watches that go on for ever.
+
+use std::{collections::BTreeSet, fmt::Debug};
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource,
+    runtime::{
+        WatchStreamExt,
+        watcher::{Config, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+
+use super::WATCH;
+
+/// Which namespaces are ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    Namespaces(BTreeSet<String>),
+}
+
+/// One namespace, or all of them.
+pub type Place = Option<String>;
+
+impl Scope {
+    /// What is to be watched, each on its own: rights are given by namespace.
+    pub fn places(&self) -> Vec<Place> {
+        match self {
+            Self::All => vec![None],
+            Self::Namespaces(names) => names.iter().cloned().map(Some).collect(),
+        }
+    }
+}
+
+/// The objects of a place.
+pub fn api<K>(client: &Client, place: &Place) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match place {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// What happens in a place, as long as the server can tell; else it is asked again, later and later.
+pub fn events<K>(
+    client: &Client,
+    place: &Place,
+    config: Config,
+) -> impl Stream<Item = Event<K>> + Unpin + use<K>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default,
+{
+    let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
+    let events = watcher(api(client, place), config.timeout(seconds)).default_backoff();
+    let heard = events.filter_map(|event| async move {
+        event
+            .inspect_err(
+                |error| tracing::warn!(%error, "The API server does not tell; asking again"),
+            )
+            .ok()
+    });
+    heard.boxed()
+}

@@ -1,0 +1,302 @@
+//! What a pod of ours is: an instance becomes a pod, and a pod becomes an instance again (pure).
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+        KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, Pod, PodSecurityContext,
+        PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
+        SleepAction, TCPSocketAction, Volume, VolumeMount,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity, apis::meta::v1::OwnerReference, util::intstr::IntOrString,
+    },
+};
+use kube::{ResourceExt, api::ObjectMeta};
+
+use super::status::{State, state};
+use crate::{
+    function::{API_VERSION, FunctionKey},
+    runtime::{Address, InstanceSpec, Network, Observed, rundir::INSTANCE_UID},
+};
+
+/// Labels. That of the function makes a pod ours, with the first one.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "faas");
+pub const FUNCTION: &str = "faas.dev/function";
+const REVISION: &str = "faas.dev/revision";
+/// Network policies select by it.
+const NETWORK: &str = "faas.dev/network";
+/// Annotation: bytes that the instance may use.
+const MEMORY: &str = "faas.dev/memory";
+
+/// The only container.
+const CONTAINER: &str = "function";
+const SECRETS: &str = "/run/secrets";
+/// Beyond the longest call, for a program's own end. In seconds.
+const END: i64 = 5;
+/// Part of its processor that an instance is sure of, in hundredths: most are idle most of the time.
+const SURE: i64 = 10;
+
+/// The pod of an instance that listens on this port. `secret` is the name of the copy of its secrets.
+pub fn pod(spec: &InstanceSpec, port: u16, secret: Option<&str>) -> Pod {
+    let timeout = i64::try_from(spec.timeout.as_secs()).unwrap_or(i64::MAX - END);
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(spec.id.clone()),
+            namespace: Some(spec.function.namespace().to_owned()),
+            labels: Some(labels(spec)),
+            annotations: Some(strings([(MEMORY, &spec.limits.memory.to_string())])),
+            owner_references: Some(vec![owner(spec)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers: vec![container(spec, port, timeout)],
+            volumes: Some(volumes(spec, secret)),
+            // It is one instance, and ends with it.
+            restart_policy: Some("Never".to_owned()),
+            termination_grace_period_seconds: Some(timeout + END),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            security_context: Some(user()),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// The Function, so that the pod goes with it.
+pub fn owner(spec: &InstanceSpec) -> OwnerReference {
+    OwnerReference {
+        api_version: API_VERSION.to_owned(),
+        kind: "Function".to_owned(),
+        name: spec.function.name().to_owned(),
+        uid: spec.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// Labels of all that belongs to an instance's revision.
+pub fn labels(spec: &InstanceSpec) -> BTreeMap<String, String> {
+    strings([
+        MANAGED_BY,
+        ("app.kubernetes.io/name", spec.function.name()),
+        (FUNCTION, spec.function.name()),
+        (REVISION, spec.revision.as_str()),
+        (
+            NETWORK,
+            match spec.network {
+                Network::None => "none",
+                Network::Internet => "internet",
+            },
+        ),
+    ])
+}
+
+fn strings<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+fn container(spec: &InstanceSpec, port: u16, timeout: i64) -> Container {
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(spec.image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        env: Some(environment(spec, port)),
+        ports: Some(vec![ContainerPort {
+            name: Some("http".to_owned()),
+            container_port: port.into(),
+            ..ContainerPort::default()
+        }]),
+        // Whoever else deletes the pod lets the calls end that it has.
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction { seconds: timeout }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        // For people and for other controllers; calls go there as soon as a connection is accepted.
+        readiness_probe: Some(Probe {
+            tcp_socket: Some(TCPSocketAction {
+                port: IntOrString::Int(port.into()),
+                ..TCPSocketAction::default()
+            }),
+            ..Probe::default()
+        }),
+        resources: Some(resources(spec)),
+        security_context: Some(confined()),
+        // The end of the log is told with the exit.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(mounts(spec)),
+        ..Container::default()
+    }
+}
+
+/// `FAAS_INSTANCE` is the pod's uid: our shims answer nobody who means another one.
+fn environment(spec: &InstanceSpec, port: u16) -> Vec<EnvVar> {
+    let plain = |name: &str, value: &str| EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        value_from: None,
+    };
+    let instance = EnvVar {
+        name: "FAAS_INSTANCE".to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: None,
+                field_path: "metadata.uid".to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+    };
+    let own = spec
+        .env
+        .iter()
+        // Kubernetes replaces $(NAME) in values; the manifest means what it says.
+        .map(|(name, value)| plain(name, &value.replace('$', "$$")));
+    own.chain([plain("PORT", &port.to_string()), instance])
+        .collect()
+}
+
+fn resources(spec: &InstanceSpec) -> ResourceRequirements {
+    // Kubernetes counts thousandths, of which there is at least one.
+    let milli = (spec.limits.nano_cpus / 1_000_000).max(1);
+    let cpu = |milli: i64| ("cpu".to_owned(), Quantity(format!("{milli}m")));
+    let memory = || {
+        let bytes = Quantity(spec.limits.memory.to_string());
+        ("memory".to_owned(), bytes)
+    };
+    ResourceRequirements {
+        limits: Some([cpu(milli), memory()].into()),
+        requests: Some([cpu((milli * SURE / 100).max(1)), memory()].into()),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// Pod security standard "restricted", and a root that nobody writes to.
+fn confined() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities {
+            add: None,
+            drop: Some(vec!["ALL".to_owned()]),
+        }),
+        privileged: Some(false),
+        read_only_root_filesystem: Some(true),
+        ..SecurityContext::default()
+    }
+}
+
+fn user() -> PodSecurityContext {
+    let id = i64::from(INSTANCE_UID);
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(id),
+        run_as_group: Some(id),
+        // Reads its secrets, which are root's.
+        fs_group: Some(id),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
+        ..PodSecurityContext::default()
+    }
+}
+
+fn volumes(spec: &InstanceSpec, secret: Option<&str>) -> Vec<Volume> {
+    let tmp = Volume {
+        name: "tmp".to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".to_owned()),
+            size_limit: Some(Quantity(spec.limits.tmp.to_string())),
+        }),
+        ..Volume::default()
+    };
+    let secrets = secret.map(|name| Volume {
+        name: "secrets".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(name.to_owned()),
+            default_mode: Some(0o440),
+            items: Some(items(spec)),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    [tmp].into_iter().chain(secrets).collect()
+}
+
+/// Which key of the copy is which file: a key has no slash.
+fn items(spec: &InstanceSpec) -> Vec<KeyToPath> {
+    let files = spec.secrets.iter().enumerate();
+    let item = |(at, file): (usize, &crate::runtime::SecretFile)| KeyToPath {
+        key: key(at),
+        path: file.path.clone(),
+        mode: None,
+    };
+    files.map(item).collect()
+}
+
+/// The key of a file in the copy of an instance's secrets.
+pub fn key(at: usize) -> String {
+    at.to_string()
+}
+
+fn mounts(spec: &InstanceSpec) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str, read_only| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(read_only),
+        ..VolumeMount::default()
+    };
+    let secrets = (!spec.secrets.is_empty()).then(|| mount("secrets", SECRETS, true));
+    [mount("tmp", "/tmp", false)]
+        .into_iter()
+        .chain(secrets)
+        .collect()
+}
+
+/// Whose instance a pod is; `None` when it is none of ours.
+pub fn function(pod: &Pod) -> Option<FunctionKey> {
+    FunctionKey::new(
+        pod.metadata.namespace.as_deref()?,
+        pod.labels().get(FUNCTION)?,
+    )
+    .ok()
+}
+
+/// The instance that a pod is; `None` when it is none of ours.
+pub fn observed(pod: &Pod) -> Option<Observed> {
+    let spec = pod.spec.as_ref()?.containers.first()?;
+    let owners = pod.owner_references();
+    let owner = owners.iter().find(|owner| owner.kind == "Function")?;
+    let state = state(pod);
+    Some(Observed {
+        id: pod.metadata.name.clone()?,
+        function: function(pod)?,
+        uid: owner.uid.clone(),
+        revision: pod.labels().get(REVISION)?.parse().ok()?,
+        image: spec.image.clone()?,
+        memory: pod.annotations().get(MEMORY)?.parse().ok()?,
+        running: matches!(state, State::Running(_)),
+        address: Address::Pod {
+            at: at(pod).unwrap_or(([0, 0, 0, 0], 0).into()),
+            uid: pod.uid()?,
+        },
+    })
+}
+
+/// Where it listens, once it has an address.
+pub fn at(pod: &Pod) -> Option<SocketAddr> {
+    let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    let container = pod.spec.as_ref()?.containers.first()?;
+    let port = container.ports.as_ref()?.first()?.container_port;
+    Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
+}
+
+#[cfg(test)]
+mod tests;

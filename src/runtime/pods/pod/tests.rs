@@ -1,0 +1,195 @@
+//! What the server gets to see, and what is read from what it tells.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{
+    super::status::{Ended, state},
+    *,
+};
+use crate::{
+    function::Revision,
+    runtime::{End, Limits, SecretFile},
+};
+
+fn spec() -> InstanceSpec {
+    InstanceSpec {
+        id: "faas-sum-0123456789ab".to_owned(),
+        function: "sum.maths".parse().unwrap(),
+        uid: "b7a6".to_owned(),
+        revision: Revision::of([b"one".as_slice()]),
+        image: "registry/sum@sha256:1".to_owned(),
+        env: vec![("PRICE".to_owned(), "$(PORT) $5".to_owned())],
+        secrets: vec![SecretFile {
+            path: "login/password".to_owned(),
+            bytes: Bytes::from_static(b"secret"),
+        }],
+        limits: Limits {
+            nano_cpus: 500_000_000,
+            memory: 128 << 20,
+            pids: 64,
+            tmp: 64 << 20,
+        },
+        network: Network::None,
+        startup_timeout: Duration::from_secs(20),
+        timeout: Duration::from_secs(30),
+    }
+}
+
+/// The pod with this status, as the server would tell it.
+fn with(status: Value) -> Pod {
+    let mut pod = pod(&spec(), 12345, Some("copy"));
+    pod.metadata.uid = Some("c0ffee".to_owned());
+    pod.status = serde_json::from_value(status).unwrap();
+    pod
+}
+
+fn container(state: &Value) -> Pod {
+    with(json!({
+        "phase": "Pending",
+        "podIP": "10.0.0.7",
+        "containerStatuses": [{
+            "name": "function", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+        }],
+    }))
+}
+
+#[test]
+fn a_pod_is_restricted_and_tells_nothing() {
+    let text = serde_json::to_string(&with(json!({}))).unwrap();
+    assert!(
+        !text.contains("\"secret\":\"") && !text.contains("c2VjcmV0"),
+        "{text}"
+    );
+    let pod = serde_json::to_value(with(json!({}))).unwrap();
+    let container = &pod["spec"]["containers"][0];
+    for (value, expected) in [
+        (&pod["spec"]["automountServiceAccountToken"], json!(false)),
+        (&pod["spec"]["enableServiceLinks"], json!(false)),
+        (&pod["spec"]["restartPolicy"], json!("Never")),
+        (&pod["spec"]["terminationGracePeriodSeconds"], json!(35)),
+        (&pod["spec"]["securityContext"]["runAsNonRoot"], json!(true)),
+        (&pod["spec"]["securityContext"]["runAsUser"], json!(65532)),
+        (
+            &pod["spec"]["securityContext"]["seccompProfile"],
+            json!({"type": "RuntimeDefault"}),
+        ),
+        (
+            &container["securityContext"]["allowPrivilegeEscalation"],
+            json!(false),
+        ),
+        (
+            &container["securityContext"]["readOnlyRootFilesystem"],
+            json!(true),
+        ),
+        (
+            &container["securityContext"]["capabilities"],
+            json!({"drop": ["ALL"]}),
+        ),
+        (
+            &container["lifecycle"]["preStop"]["sleep"]["seconds"],
+            json!(30),
+        ),
+        (
+            &container["resources"]["limits"],
+            json!({"cpu": "500m", "memory": "134217728"}),
+        ),
+        (
+            &container["resources"]["requests"],
+            json!({"cpu": "50m", "memory": "134217728"}),
+        ),
+        (
+            &container["env"][0],
+            json!({"name": "PRICE", "value": "$$(PORT) $$5"}),
+        ),
+        (
+            &container["env"][1],
+            json!({"name": "PORT", "value": "12345"}),
+        ),
+        (
+            &pod["spec"]["volumes"][1]["secret"]["items"],
+            json!([{"key": "0", "path": "login/password"}]),
+        ),
+    ] {
+        assert_eq!(*value, expected);
+    }
+}
+
+#[test]
+fn a_pod_is_the_instance_that_it_was_made_from() {
+    let running = container(&json!({"running": {}}));
+    let observed = observed(&running).unwrap();
+    let at = ([10, 0, 0, 7], 12345).into();
+    let uid = "c0ffee".to_owned();
+    assert_eq!(observed, spec().running_at(Address::Pod { at, uid }));
+
+    let mut strange = running;
+    strange.metadata.owner_references = None;
+    assert_eq!(super::observed(&strange), None);
+}
+
+#[test]
+fn a_status_tells_how_it_is() {
+    let ended = |code, end, words: &str| {
+        State::Ended(Ended {
+            code,
+            end,
+            words: words.to_owned(),
+        })
+    };
+    let at = ([10, 0, 0, 7], 12345).into();
+    let unscheduled = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"},
+    ]});
+    let evicted =
+        json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"});
+    for (pod, expected) in vec![
+        (with(json!({})), State::Waiting(String::new())),
+        (
+            with(unscheduled),
+            State::Waiting("0/1 nodes are available".to_owned()),
+        ),
+        (
+            with(evicted),
+            ended(-1, End::Engine, "Evicted: The node was low on memory"),
+        ),
+        (
+            container(&json!({"waiting": {"reason": "ContainerCreating"}})),
+            State::Waiting(String::new()),
+        ),
+        (
+            container(&json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}})),
+            State::NoImage("ErrImagePull: not found".to_owned()),
+        ),
+        (
+            container(
+                &json!({"waiting": {"reason": "CreateContainerError", "message": "no command"}}),
+            ),
+            State::NotRunnable("CreateContainerError: no command".to_owned()),
+        ),
+        (container(&json!({"running": {}})), State::Running(at)),
+        (
+            container(&json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "oh"}})),
+            ended(1, End::Itself, "oh"),
+        ),
+        (
+            container(&json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}})),
+            ended(137, End::OutOfMemory, ""),
+        ),
+        (
+            container(
+                &json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": "not found"}}),
+            ),
+            State::NotRunnable("not found".to_owned()),
+        ),
+    ] {
+        assert_eq!(state(&pod), expected);
+    }
+    let mut leaving = container(&json!({"running": {}}));
+    leaving.metadata.deletion_timestamp =
+        Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+    assert_eq!(state(&leaving), State::Leaving);
+    assert!(!observed(&leaving).unwrap().running);
+}

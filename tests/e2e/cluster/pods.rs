@@ -1,0 +1,317 @@
+//! Functions whose instances are pods of a real node: they start, roll over, go to zero and come back as containers do, and
+//! go on when the controller does not.
+
+use std::{fs, process::Command, sync::Arc, time::Duration};
+
+use reqwest::StatusCode;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Home, SOON, Server, Start,
+    cluster::Cluster,
+    function, has_docker,
+    prober::{Prober, honest},
+    wait_until,
+};
+
+const SHIM: &str = include_str!("../../../languages/node/shim.js");
+
+/// A cluster with a registry, whose namespace takes no pod that is not restricted, and a server that runs pods there.
+async fn served() -> Option<(Cluster, Arc<Home>, Server)> {
+    if !has_docker("e2e pods") {
+        return None;
+    }
+    let cluster = Cluster::here()?;
+    Cluster::registry("e2e pods")?;
+    let level = "pod-security.kubernetes.io/enforce=restricted";
+    let namespace = cluster.namespace.clone();
+    cluster
+        .kubectl(["label", "namespace", &namespace, level])
+        .good();
+    let home = Arc::new(Home::new());
+    let server = start(&cluster).at(&home).await;
+    Some((cluster, home, server))
+}
+
+fn start(cluster: &Cluster) -> Start {
+    cluster.start().with("--runtime", "pods")
+}
+
+/// Builds the image of a handler and pushes it where nodes pull it.
+fn image(cluster: &Cluster, name: &str, code: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("shim.js"), SHIM).unwrap();
+    fs::write(dir.path().join("index.js"), code).unwrap();
+    let dockerfile = "FROM faas.local/node:22\nCOPY index.js /function/\nCOPY shim.js /faas/\n\
+                      CMD [\"node\", \"--max-http-header-size=131072\", \"/faas/shim.js\"]\n";
+    fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
+    let registry = Cluster::registry("e2e pods").unwrap();
+    let image = format!("{registry}/{}/{name}", cluster.namespace);
+    let dir = dir.path().to_str().unwrap();
+    for words in [vec!["build", "--tag", &image, dir], vec!["push", &image]] {
+        let output = Command::new("docker").args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    image
+}
+
+fn ready_made(name: &str, image: &str, more: Value) -> Value {
+    let mut spec = json!({"source": {"image": image}});
+    let fields = more.as_object().unwrap().clone();
+    spec.as_object_mut().unwrap().extend(fields);
+    function(name, spec)
+}
+
+impl Cluster {
+    /// The pods of a Function, those that end among them.
+    fn pods(&self, name: &str) -> Vec<Value> {
+        let label = format!("faas.dev/function={name}");
+        let ran = self.kubectl(["get", "pods", "-l", &label, "-o", "json"]);
+        let list: Value = serde_json::from_str(&ran.good()).unwrap();
+        list["items"].as_array().unwrap().clone()
+    }
+
+    fn pod_names(&self, name: &str) -> Vec<String> {
+        let pods = self.pods(name);
+        let names = pods
+            .iter()
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    }
+
+    async fn has_no_pods(&self, name: &str) {
+        wait_until("all pods are gone", SOON, async || {
+            self.pods(name).is_empty().then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_an_instance_and_goes_with_its_function() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let code = "module.exports = () => ({uid: process.getuid(), env: process.env.WORD})";
+    let image = image(&cluster, "hello", code);
+    let env = json!({"env": [{"name": "WORD", "value": "a $(PORT) $b"}], "scale": {"min": 1}});
+    cluster.apply(&ready_made("hello", &image, env));
+    cluster.ready("hello");
+    let key = cluster.key("hello");
+    let answer = server.call(&key, json!({})).await.response();
+    assert_eq!(answer, json!({"uid": 65532, "env": "a $(PORT) $b"}));
+
+    let pod = wait_until("a pod is ready", SOON, async || {
+        let pods = cluster.pods("hello").into_iter();
+        pods.into_iter()
+            .find(|pod| pod["status"]["podIP"].is_string())
+    })
+    .await;
+    let owner = &pod["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["kind"], &owner["name"]),
+        (&json!("Function"), &json!("hello"))
+    );
+    assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
+    let confined = &pod["spec"]["containers"][0]["securityContext"];
+    assert_eq!(confined["readOnlyRootFilesystem"], true);
+
+    // Someone else at its address is answered by nobody: the shim knows whom it is.
+    let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"]
+        .as_u64()
+        .unwrap();
+    let address = format!(
+        "http://{}:{port}/invoke",
+        pod["status"]["podIP"].as_str().unwrap()
+    );
+    let strange = crate::support::client()
+        .post(address)
+        .header("x-faas-instance", "another");
+    let refused = strange.body("{}").send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::MISDIRECTED_REQUEST);
+
+    let deleted = [
+        "delete",
+        "fn",
+        "hello",
+        "--cascade=foreground",
+        "--timeout=60s",
+    ];
+    cluster.kubectl(deleted).good();
+    assert_eq!(
+        cluster.pod_names("hello"),
+        [""; 0],
+        "foreground waits for what is owned"
+    );
+    let gone = server.call(&key, json!({})).await;
+    assert_eq!(gone.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_roll_over_of_pods_loses_no_call() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let key = cluster.key("moved");
+    let scale = json!({"scale": {"min": 1, "max": 2, "concurrency": 8}});
+    let apply = |version: u64| {
+        let code = honest(&key, version);
+        let image = image(&cluster, &format!("moved-{version}"), &code);
+        cluster.apply(&ready_made("moved", &image, scale.clone()));
+    };
+    apply(1);
+    cluster.ready("moved");
+    let prober = Prober::start(&server, &key, Duration::from_millis(12), 20).await;
+    for version in [2, 3] {
+        apply(version);
+        wait_until("the new version answers", SOON * 2, async || {
+            let answer = server.call(&key, json!({"ms": 0})).await.response();
+            (answer["version"] == version).then_some(())
+        })
+        .await;
+    }
+    let ledger = prober.stop().await;
+    ledger.check(|_| false);
+    assert_eq!(ledger.versions(), [1, 2, 3], "{}", ledger.summary());
+}
+
+#[tokio::test]
+async fn pods_go_to_zero_and_callers_wait_for_the_first_of_many() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let image = image(&cluster, "rare", "module.exports = () => 'here'");
+    let scale = json!({"scale": {"min": 0, "max": 2, "concurrency": 100, "idleAfterSeconds": 1}});
+    cluster.apply(&ready_made("rare", &image, scale));
+    cluster.ready("rare");
+    cluster.has_no_pods("rare").await;
+    let key = cluster.key("rare");
+    let calls = (0..20).map(|_| server.call(&key, json!({})));
+    for answer in futures::future::join_all(calls).await {
+        assert_eq!(answer.response(), "here");
+    }
+    cluster.has_no_pods("rare").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_somebody_deletes_answers_the_calls_that_it_has() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let code = "module.exports = ({ms}, cb) => {
+        if (ms) console.log('it waits')
+        setTimeout(() => cb(process.env.FAAS_INSTANCE), ms)
+    }";
+    let image = image(&cluster, "slow", code);
+    let more = json!({"scale": {"min": 1, "max": 2, "concurrency": 10}, "timeoutSeconds": 10});
+    cluster.apply(&ready_made("slow", &image, more));
+    cluster.ready("slow");
+    let key = cluster.key("slow");
+    let url = server.url(&format!("/functions/{key}"));
+    let call = crate::support::client().post(url).body(r#"{"ms": 4000}"#);
+    let running = tokio::spawn(call.send());
+    let pod = wait_until("a pod has the call", SOON, async || {
+        let mut names = cluster.pod_names("slow").into_iter();
+        names.find(|name| cluster.kubectl(["logs", name]).stdout.contains("it waits"))
+    })
+    .await;
+    let uid = cluster.get("pod", &pod).unwrap()["metadata"]["uid"].clone();
+    cluster
+        .kubectl(["delete", "pod", &pod, "--wait=false"])
+        .good();
+    wait_until("another pod answers", SOON, async || {
+        let answer = server.call(&key, json!({"ms": 0})).await.response();
+        (answer != uid).then_some(())
+    })
+    .await;
+    assert!(!running.is_finished(), "the call goes on");
+    let answer = running.await.unwrap().unwrap().text().await.unwrap();
+    assert!(answer.contains(uid.as_str().unwrap()), "{answer}");
+    wait_until("it is gone", SOON, async || {
+        cluster.get("pod", &pod).is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_image_that_no_node_can_pull_is_told_in_the_nodes_words() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let good = image(&cluster, "good", "module.exports = () => 'good'");
+    let always = json!({"scale": {"min": 1}});
+    cluster.apply(&ready_made("broken", &good, always.clone()));
+    cluster.ready("broken");
+    let bad = format!("{}/nothing/here:1", Cluster::registry("e2e pods").unwrap());
+    cluster.apply(&ready_made("broken", &bad, always));
+    wait_until("the condition tells", SOON, async || {
+        let [_, reason, message] = cluster.condition("broken", "Deployed")?;
+        (reason == "PullFailed" && message.contains("not found")).then_some(())
+    })
+    .await;
+    let answer = server.call(&cluster.key("broken"), json!({})).await;
+    assert_eq!(answer.response(), "good", "the old revision serves");
+}
+
+#[tokio::test]
+async fn pods_outlive_the_controller_and_are_adopted() {
+    let Some((cluster, home, mut server)) = served().await else {
+        return;
+    };
+    let code = "module.exports = () => process.env.FAAS_INSTANCE";
+    let image = image(&cluster, "lasting", code);
+    cluster.apply(&ready_made("lasting", &image, json!({"scale": {"min": 1}})));
+    cluster.ready("lasting");
+    let key = cluster.key("lasting");
+    let before = server.call(&key, json!({})).await.response();
+    for signal in [Signal::INT, Signal::KILL] {
+        server.signal(signal);
+        server.end().await;
+        assert_eq!(cluster.pods("lasting").len(), 1);
+        server = start(&cluster).at(&home).await;
+        let answer = wait_until("it answers", SOON, async || {
+            let answer = server.call(&key, json!({})).await;
+            (answer.status == StatusCode::OK).then(|| answer.response())
+        });
+        assert_eq!(answer.await, before, "by the same pod");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_secret_is_a_new_revision_and_no_pod_sees_half_of_it() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let code = "const fs = require('fs'); \
+                module.exports = () => fs.readFileSync('/run/secrets/login/password', 'utf8')";
+    let image = image(&cluster, "secretive", code);
+    let more = json!({"secrets": [{"name": "login"}], "scale": {"min": 1}});
+    cluster.apply(&ready_made("secretive", &image, more));
+    wait_until("the missing Secret is told", SOON, async || {
+        let [_, reason, message] = cluster.condition("secretive", "Ready")?;
+        (reason == "SecretNotFound" && message.contains("there is none")).then_some(())
+    })
+    .await;
+    let key = cluster.key("secretive");
+    for word in ["first", "second"] {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
+            "stringData": {"password": word},
+        });
+        cluster.apply(&secret);
+        wait_until("it has the secret", SOON, async || {
+            let answer = server.call(&key, json!({})).await;
+            (answer.status == StatusCode::OK && answer.response() == word).then_some(())
+        })
+        .await;
+    }
+    let status = cluster.get("fn", "secretive").unwrap().to_string();
+    assert!(!status.contains("second"), "{status}");
+    cluster.kubectl(["delete", "fn", "secretive"]).good();
+    cluster.has_no_pods("secretive").await;
+    wait_until("no copy is left", SOON, async || {
+        (cluster.list("secrets").len() == 1).then_some(())
+    })
+    .await;
+}
