@@ -6,6 +6,7 @@
 
 mod index;
 mod logs;
+mod network;
 mod pod;
 mod secrets;
 mod start;
@@ -58,6 +59,7 @@ struct Inner {
     settings: Settings,
     index: Index,
     copies: secrets::Copies,
+    policies: network::Policies,
     /// Starts and what clears up after them.
     starts: TaskTracker,
 }
@@ -68,6 +70,7 @@ impl PodRuntime {
         Self(Arc::new(Inner {
             index: Index::new(settings.scope.places().len()),
             copies: secrets::Copies::default(),
+            policies: network::Policies::default(),
             starts: TaskTracker::new(),
             settings,
         }))

@@ -27,6 +27,7 @@ pub const FUNCTION: &str = "faas.dev/function";
 const REVISION: &str = "faas.dev/revision";
 /// Network policies select by it.
 const NETWORK: &str = "faas.dev/network";
+const NO_NETWORK: &str = "none";
 /// Annotation: bytes that the instance may use.
 const MEMORY: &str = "faas.dev/memory";
 
@@ -87,11 +88,21 @@ pub fn labels(spec: &InstanceSpec) -> BTreeMap<String, String> {
         (
             NETWORK,
             match spec.network {
-                Network::None => "none",
+                Network::None => NO_NETWORK,
                 Network::Internet => "internet",
             },
         ),
     ])
+}
+
+/// The label of all that is ours.
+pub fn ours() -> BTreeMap<String, String> {
+    strings([MANAGED_BY])
+}
+
+/// The labels of pods that may reach nothing.
+pub fn without_network() -> BTreeMap<String, String> {
+    strings([MANAGED_BY, (NETWORK, NO_NETWORK)])
 }
 
 fn strings<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {

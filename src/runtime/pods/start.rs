@@ -33,6 +33,7 @@ async fn run(
     spec: &InstanceSpec,
     left: &CancellationToken,
 ) -> Result<Observed, RuntimeError> {
+    inner.confine(spec).await?;
     let copy = inner.copy_secrets(spec).await?;
     let wanted = pod::pod(spec, port(), copy.as_ref().map(Held::name));
     let pods = inner.pods(spec.function.namespace());

@@ -117,6 +117,15 @@ async fn a_pod_is_an_instance_and_goes_with_its_function() {
     let confined = &pod["spec"]["containers"][0]["securityContext"];
     assert_eq!(confined["readOnlyRootFilesystem"], true);
 
+    let policy = cluster.get("networkpolicy", "faas-network-none").unwrap();
+    let selected = &policy["spec"]["podSelector"]["matchLabels"];
+    for (label, value) in selected.as_object().unwrap() {
+        assert_eq!(
+            pod["metadata"]["labels"][label], *value,
+            "it reaches nothing"
+        );
+    }
+
     // Someone else at its address is answered by nobody: the shim knows whom it is.
     let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"]
         .as_u64()
