@@ -4,6 +4,7 @@ mod adapters;
 mod doors;
 mod signals;
 mod stores;
+mod tenure;
 
 use std::{
     future::Future,
@@ -24,6 +25,7 @@ use self::{
     doors::{DoorError, Doors},
     signals::Signals,
     stores::Opened,
+    tenure::Tenure,
 };
 use crate::{
     api::{self, Api},
@@ -36,7 +38,10 @@ use crate::{
     kubernetes::NoCluster,
     pool::Pools,
     runtime::Runtime,
-    store::{Store, StoreError, state},
+    store::{
+        Store, StoreError,
+        state::{self, Identity},
+    },
     telemetry::Metrics,
 };
 
@@ -67,6 +72,10 @@ pub enum AppError {
     Threads(io::Error),
     #[error("left before everything had ended: calls that ran were cut; {0}")]
     Left(&'static str),
+    #[error("ended before it had anything to control")]
+    Waited,
+    #[error("{0} controls this cluster's functions now")]
+    Replaced(String),
     #[error("task {0:?} ended unexpectedly; this is a bug")]
     TaskEnded(&'static str),
 }
@@ -76,7 +85,14 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     if let Some(file) = config::crash_file() {
         crash::arm(file);
     }
-    let state = State::open(&config).await?;
+    match State::open(&config).await {
+        Err(AppError::Waited) => Ok(()),
+        state => serve(config, state?).await,
+    }
+}
+
+async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
+    let tenure = Tenure::begin(state.opened.lease.take());
     let adapters = adapters(&config, &state).await?;
     let doors = Doors::open(&config).await?;
     let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
@@ -129,7 +145,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     }
     doors.follow(&mut tasks);
     let listeners = doors.serve(&ingress, &tasks.stop);
-    tasks.until_signal(listeners, &controller).await
+    tasks.until_signal(listeners, &controller, tenure).await
 }
 
 /// Bytes that instances may claim in all. A cluster's scheduler knows better than we what its nodes have.
@@ -161,11 +177,18 @@ impl State {
     async fn open(config: &Config) -> Result<Self, AppError> {
         let dir = &config.state_dir;
         let lock = state::lock(dir, "faas start")?;
+        let own = Identity::own(dir)?;
+        let opened = stores::open(config, &own).await?;
+        let shared = opened.identity.clone().unwrap_or_else(|| own.clone());
         Ok(Self {
-            opened: stores::open(config).await?,
+            opened,
             sources: Sources::open(&dir.join(state::SOURCES)).map_err(at(dir))?,
-            owner: state::owner(dir)?,
-            hash_key: state::secret(dir)?,
+            // What an engine has is this machine's own.
+            owner: match config.runtime {
+                RuntimeKind::Pods => shared.owner,
+                _ => own.owner,
+            },
+            hash_key: shared.secret,
             _lock: lock,
         })
     }
@@ -206,15 +229,18 @@ impl Tasks {
         self.running.spawn(task.map(move |()| name));
     }
 
-    /// The first signal drains, the second leaves at once.
+    /// The first signal drains, the second leaves at once. Whoever is replaced by another drains too.
     async fn until_signal(
         mut self,
         mut listeners: Self,
         controller: &Controller,
+        mut tenure: Tenure,
     ) -> Result<(), AppError> {
         let mut signals = Signals::listen();
+        let mut outcome = Ok(());
         tokio::select! {
             () = signals.next() => {}
+            holder = tenure.lost() => outcome = Err(AppError::Replaced(holder)),
             ended = self.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
             ended = listeners.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
         }
@@ -230,8 +256,9 @@ impl Tasks {
             () = signals.next() => None,
             ended = orderly => ended,
         };
+        tenure.end().await;
         if ended.is_some() {
-            return Ok(());
+            return outcome;
         }
         Err(AppError::Left(if controller.abandon().await {
             "instances are adopted at the next start"

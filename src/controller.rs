@@ -211,7 +211,8 @@ impl Controller {
                         self.forget(&key, function.metadata.uid.as_deref());
                     }
                 }
-                Event::Init | Event::InitDone => {}
+                Event::InitDone => self.pools.completed(),
+                Event::Init => {}
             }
         }
     }

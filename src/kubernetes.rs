@@ -1,6 +1,7 @@
-//! The API server of a cluster: how it is reached, what is watched there ([`watch`]), and how long ago each watch was seen
-//! to live.
+//! The API server of a cluster: how it is reached, who may write there ([`lease`]), what is watched there ([`watch`]), and
+//! how long ago each watch was seen to live.
 
+pub mod lease;
 pub mod watch;
 
 use std::{
@@ -11,9 +12,11 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use kube::{Client, Config, client::ClientBuilder};
 use tower::{BoxError, Layer, Service};
+
+use self::lease::Fence;
 
 /// How long one watch lasts. A connection that died in silence is noticed 5 s after that.
 pub const WATCH: Duration = Duration::from_secs(45);
@@ -53,8 +56,10 @@ pub struct NoCluster(String);
 /// A cluster that can be spoken to.
 #[derive(Clone)]
 pub struct Cluster {
+    /// Writes nothing while the fence is closed, but to leases.
     pub client: Client,
     pub pulse: Pulse,
+    pub fence: Fence,
     /// Of the API server.
     pub url: String,
     /// The namespace that we are in: the kubeconfig's context names it, or the pod's service account.
@@ -72,38 +77,43 @@ pub async fn connect() -> Result<Cluster, NoCluster> {
     let namespace = config.default_namespace.clone();
     let pulse = Pulse::default();
     let builder = ClientBuilder::try_from(config).map_err(|error| unknown(&error))?;
-    let client = builder.with_layer(&Listening(pulse.clone())).build();
+    let fence = Fence::default();
+    let watched = Watched(pulse.clone(), fence.clone());
+    let client = builder.with_layer(&watched).build();
     Ok(Cluster {
         client,
         pulse,
+        fence,
         url,
         namespace,
     })
 }
 
-/// Notes when the server begins to answer a watch.
+/// Notes when the server begins to answer a watch, and lets nothing be written while the fence is closed.
 #[derive(Clone)]
-struct Listening(Pulse);
+struct Watched(Pulse, Fence);
 
-impl<S> Layer<S> for Listening {
-    type Service = Heard<S>;
+impl<S> Layer<S> for Watched {
+    type Service = Guarded<S>;
 
-    fn layer(&self, inner: S) -> Heard<S> {
-        Heard {
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded {
             inner,
             pulse: self.0.clone(),
+            fence: self.1.clone(),
         }
     }
 }
 
-/// See [`Listening`].
+/// See [`Watched`].
 #[derive(Clone)]
-struct Heard<S> {
+struct Guarded<S> {
     inner: S,
     pulse: Pulse,
+    fence: Fence,
 }
 
-impl<S, A, B> Service<Request<A>> for Heard<S>
+impl<S, A, B> Service<Request<A>> for Guarded<S>
 where
     S: Service<Request<A>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -117,6 +127,10 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
+        if writes(&request) && self.fence.is_closed() {
+            let error = "this faas does not control these namespaces at this moment: its lease is not renewed";
+            return async move { Err(error.into()) }.boxed();
+        }
         let is_watch = request
             .uri()
             .query()
@@ -134,6 +148,16 @@ where
         }
         .boxed()
     }
+}
+
+/// Whether it changes something else than a lease.
+fn writes<A>(request: &Request<A>) -> bool {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    !is_safe
+        && !request
+            .uri()
+            .path()
+            .starts_with("/apis/coordination.k8s.io/")
 }
 
 #[cfg(test)]

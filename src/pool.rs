@@ -26,7 +26,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::desk::Lease;
@@ -240,6 +240,8 @@ type ByName = HashMap<Arc<str>, Arc<Pool>>;
 pub struct Pools {
     by_namespace: ArcSwap<HashMap<Arc<str>, ByName>>,
     turns: Turns,
+    /// Whether what is not here does not exist.
+    complete: watch::Sender<bool>,
 }
 
 impl Pools {
@@ -248,7 +250,23 @@ impl Pools {
         Self {
             by_namespace: ArcSwap::default(),
             turns,
+            complete: watch::Sender::new(false),
         }
+    }
+
+    /// Every Function that exists has its pool.
+    pub fn completed(&self) {
+        self.complete.send_replace(true);
+    }
+
+    /// Waits until what is not here does not exist.
+    pub async fn complete(&self) {
+        // Fails only if the sender is gone, and we hold it.
+        let _ = self
+            .complete
+            .subscribe()
+            .wait_for(|complete| *complete)
+            .await;
     }
 
     /// The function of this name, if it is known.

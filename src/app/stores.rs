@@ -1,22 +1,32 @@
 //! Where Functions are declared, as the configuration says.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt,
     future::{self, BoxFuture},
 };
 
-use super::AppError;
+use tokio::time::sleep;
+
+use super::{AppError, say, signals::Signals};
 use crate::{
     config::{
         Config, RuntimeKind,
         store::{Namespaces, StoreConfig},
     },
     controller::secrets::cluster::ClusterSecrets,
-    kubernetes::{self, Cluster, watch::Scope},
-    store::{Store, cluster::ClusterStore, embedded::EmbeddedStore, state},
+    kubernetes::{self, Cluster, lease::Lease, watch::Scope},
+    store::{
+        Store,
+        cluster::{ClusterStore, identity},
+        embedded::EmbeddedStore,
+        state::{self, Identity},
+    },
 };
+
+/// Between two tries to reach a server that has never answered.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// An open store.
 pub(super) struct Opened {
@@ -25,6 +35,10 @@ pub(super) struct Opened {
     pub name: String,
     /// What keeps it as its server says, if it has one.
     pub follow: Option<BoxFuture<'static, ()>>,
+    /// Who its controllers are, if there may be several.
+    pub identity: Option<Identity>,
+    /// Held: nobody else controls what is declared there.
+    pub lease: Option<Lease>,
     /// The cluster's own secrets.
     pub secrets: Option<ClusterSecrets>,
     /// The cluster that it is in, and which of its namespaces are ours.
@@ -32,20 +46,26 @@ pub(super) struct Opened {
 }
 
 /// Opens the store; hold the lock of the state directory.
-pub(super) async fn open(config: &Config) -> Result<Opened, AppError> {
+pub(super) async fn open(config: &Config, own: &Identity) -> Result<Opened, AppError> {
     match &config.store {
         StoreConfig::Embedded => Ok(Opened {
             store: Arc::new(EmbeddedStore::open(&config.state_dir)?),
             name: config.state_dir.join(state::STORE).display().to_string(),
             follow: None,
+            identity: None,
+            lease: None,
             secrets: None,
             cluster: None,
         }),
-        StoreConfig::Kubernetes(namespaces) => follow_cluster(namespaces, config.runtime).await,
+        StoreConfig::Kubernetes(namespaces) => follow_cluster(config, namespaces, own).await,
     }
 }
 
-async fn follow_cluster(namespaces: &Namespaces, runtime: RuntimeKind) -> Result<Opened, AppError> {
+async fn follow_cluster(
+    config: &Config,
+    namespaces: &Namespaces,
+    own: &Identity,
+) -> Result<Opened, AppError> {
     let cluster = kubernetes::connect().await?;
     let (scope, what) = match namespaces {
         Namespaces::All => (Scope::All, "all namespaces".to_owned()),
@@ -53,8 +73,13 @@ async fn follow_cluster(namespaces: &Namespaces, runtime: RuntimeKind) -> Result
         Namespaces::These(names) => these(names.clone()),
     };
     let name = format!("kubernetes {}, {what}", cluster.url);
+    let mut signals = Signals::listen();
+    let (lease, identity) = tokio::select! {
+        entered = enter(&cluster, &config.state_dir, own) => entered?,
+        () = signals.next() => return Err(AppError::Waited),
+    };
     // Pods go with their Function; what runs elsewhere must be gone before it is.
-    let holds = runtime != RuntimeKind::Pods;
+    let holds = config.runtime != RuntimeKind::Pods;
     let store = ClusterStore::new(cluster.client.clone(), cluster.pulse.clone(), holds);
     let secrets = ClusterSecrets::new(cluster.client.clone(), scope.clone());
     let functions = Arc::clone(&store).follow(scope.clone());
@@ -63,9 +88,51 @@ async fn follow_cluster(namespaces: &Namespaces, runtime: RuntimeKind) -> Result
         store,
         name,
         follow: Some(follow.map(drop).boxed()),
+        identity: Some(identity),
+        lease: Some(lease),
         secrets: Some(secrets),
         cluster: Some((cluster, scope)),
     })
+}
+
+/// Waits until nobody else controls what we shall, and learns who controllers are there. After a crash nobody waits for
+/// itself; and if the server does not answer, what was learnt before is enough to go on answering calls.
+async fn enter(
+    cluster: &Cluster,
+    state: &Path,
+    own: &Identity,
+) -> Result<(Lease, Identity), AppError> {
+    let host = rustix::system::uname();
+    let me = format!("{}_{}", host.nodename().to_string_lossy(), own.owner);
+    let (client, fence) = (cluster.client.clone(), cluster.fence.clone());
+    let mut lease = Lease::new(client, &cluster.namespace, me, fence);
+    let waits = |holder: &str| {
+        say(&format!(
+            "waiting      {holder} controls this cluster's functions; this one takes over when it ends"
+        ));
+    };
+    let mut told = false;
+    loop {
+        let agreed = async {
+            lease.take(waits).await?;
+            identity::agree(&cluster.client, &cluster.namespace, own).await
+        };
+        let error = match agreed.await {
+            Ok(identity) => {
+                identity.remember(state)?;
+                return Ok((lease, identity));
+            }
+            Err(error) => error,
+        };
+        tracing::warn!(%error, "The API server does not tell who controls");
+        if let Some(identity) = Identity::recall(state) {
+            return Ok((lease, identity));
+        }
+        if !std::mem::replace(&mut told, true) {
+            say(&format!("waiting      for the API server: {error}"));
+        }
+        sleep(AGAIN).await;
+    }
 }
 
 fn these(names: BTreeSet<String>) -> (Scope, String) {

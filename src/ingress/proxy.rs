@@ -36,6 +36,8 @@ use crate::{
 const MAX_ENVELOPE: u64 = 16 << 20;
 /// Which pod a request is for. Shims know their own, and answer 421 to what is for another.
 const INSTANCE_HEADER: &str = "x-faas-instance";
+/// Longest wait for a server that has just begun to know which functions there are.
+const BEGIN: Duration = Duration::from_secs(10);
 /// How long a 504 waits for the instance's end to be confirmed.
 const STOP_CONFIRMED: Duration = Duration::from_secs(2);
 /// Instances that are tried before a call that no instance has seen is given up.
@@ -126,9 +128,7 @@ async fn send(
     head: Request<()>,
     body: Incoming,
 ) -> Result<Response<Answer>, CallError> {
-    let pool = pools
-        .get(&target.namespace, &target.name)
-        .ok_or_else(|| CallError::NotFound(target.clone()))?;
+    let pool = pool(pools, target).await?;
     let mut body = Bounded::new(body)?;
     let arrived = Instant::now();
     let mut lease = body
@@ -150,6 +150,18 @@ async fn send(
         Err(Unsent::Over(error)) => Err(error),
         Err(Unsent::Again(_)) => Err(CallError::InstanceLost),
     }
+}
+
+/// The function's pool. A server that has just begun need not know of it yet.
+async fn pool(pools: &Pools, target: &Target) -> Result<Arc<Pool>, CallError> {
+    let get = || pools.get(&target.namespace, &target.name);
+    if let Some(pool) = get() {
+        return Ok(pool);
+    }
+    if timeout(BEGIN, pools.complete()).await.is_err() {
+        return Err(CallError::NotKnown);
+    }
+    get().ok_or_else(|| CallError::NotFound(target.clone()))
 }
 
 async fn again(pool: &Arc<Pool>, arrived: Instant) -> Result<Lease, CallError> {

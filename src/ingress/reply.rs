@@ -39,6 +39,10 @@ pub enum Style {
 pub enum CallError {
     #[error("there is no function {0}; `faas list -A` shows those that there are")]
     NotFound(Target),
+    #[error(
+        "this server has just begun, and does not know yet which functions there are; try again"
+    )]
+    NotKnown,
     #[error("calls are answered at {url} (--invoke-listen), and not here")]
     Elsewhere { url: String },
     #[error("this address answers calls and nothing else; there is no call at {0}")]
@@ -141,6 +145,7 @@ impl CallError {
             Self::BadResponse(_) => "BadResponse",
             Self::BadInput(_) => "BadInput",
             Self::FunctionFailed(_) => "FunctionFailed",
+            Self::NotKnown => "Unavailable",
             Self::Crowded { .. } | Self::Shortage(_) => "Overloaded",
             Self::Internal => "Internal",
             Self::Path(_) => "BadPath",
@@ -175,7 +180,7 @@ impl CallError {
                 error: LeaseError::QueueFull(_),
                 ..
             } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
+            Self::NotKnown | Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Elsewhere { .. } | Self::CallsOnly(_) => StatusCode::NOT_FOUND,
@@ -210,7 +215,9 @@ impl CallError {
                 error: LeaseError::Deleted,
                 ..
             } => None,
-            Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => Some(1),
+            Self::NotKnown | Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
+                Some(1)
+            }
             Self::Denied(denied) => denied.retry_after(),
             _ => None,
         }
@@ -321,6 +328,7 @@ mod tests {
         let full = QueueFull { waiting: 40, takes: Some(limit) };
         vec![
             (CallError::NotFound(target), 400, 404, "NotFound", false),
+            (CallError::NotKnown, 503, 503, "Unavailable", true),
             (CallError::Elsewhere { url: "x".into() }, 404, 404, "NotFound", false),
             (CallError::CallsOnly("x".into()), 404, 404, "NotFound", false),
             (CallError::BodyTimeout { limit, elapsed: limit }, 408, 408, "BodyTimeout", false),

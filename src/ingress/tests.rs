@@ -42,6 +42,7 @@ impl Served {
     /// Calls may take as long as `timeout`.
     async fn with(limit: usize, scope: Scope, timeout: Duration) -> Self {
         let pools = Arc::new(Pools::new(Turns::new().0));
+        pools.completed();
         let pool = pools.ensure(&"sum".parse().unwrap());
         pool.serve(Some(pool::Route {
             revision: Revision::of([b"a".as_slice()]),

@@ -7,6 +7,7 @@
 
 mod facts;
 mod follow;
+pub mod identity;
 mod news;
 mod revisions;
 

@@ -2,6 +2,7 @@
 //! identity lives in files of its own beside the store, so that a store that was moved away does not orphan containers.
 
 use std::{
+    fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
@@ -17,6 +18,9 @@ use super::StoreError;
 pub const STORE: &str = "store.db";
 /// Uploaded sources in the state directory, each in a file.
 pub const SOURCES: &str = "sources";
+
+/// What a cluster's controllers have in common, as it was last told.
+const CLUSTER: &str = "cluster";
 
 const OWNER_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;
@@ -93,6 +97,57 @@ pub fn owner(directory: &Path) -> Result<String, StoreError> {
 /// As [`owner`].
 pub fn secret(directory: &Path) -> Result<[u8; SECRET_BYTES], StoreError> {
     kept(directory, "secret")
+}
+
+/// Who an installation is, to others and to itself after a restart.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// See [`owner`].
+    pub owner: String,
+    /// See [`secret`].
+    pub secret: [u8; SECRET_BYTES],
+}
+
+impl Identity {
+    /// `None` when that is no owner: it becomes a part of names.
+    #[must_use]
+    pub fn new(owner: String, secret: [u8; SECRET_BYTES]) -> Option<Self> {
+        let is_owner = unhex::<OWNER_BYTES>(&owner).is_some();
+        is_owner.then_some(Self { owner, secret })
+    }
+
+    /// This machine's own.
+    ///
+    /// # Errors
+    /// As [`owner`].
+    pub fn own(directory: &Path) -> Result<Self, StoreError> {
+        let (owner, secret) = (owner(directory)?, secret(directory)?);
+        Ok(Self { owner, secret })
+    }
+
+    /// The one that a cluster had when this server last asked, if it did.
+    #[must_use]
+    pub fn recall(directory: &Path) -> Option<Self> {
+        let text = fs::read_to_string(directory.join(CLUSTER)).ok()?;
+        let (owner, secret) = text.trim_end().split_once(' ')?;
+        Self::new(owner.to_owned(), unhex(secret)?)
+    }
+
+    /// Keeps a cluster's, for a start while that does not answer.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn remember(&self, directory: &Path) -> Result<(), StoreError> {
+        let text = format!("{} {}", self.owner, hex(&self.secret));
+        let written = write_whole(directory, CLUSTER, &text);
+        written.map_err(StoreError::io("write", &directory.join(CLUSTER)))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({:?}, …)", self.owner)
+    }
 }
 
 /// Moves the store out of the way, with all that belongs to it, into a directory of its own, and answers which. Sources are

@@ -320,7 +320,58 @@ async fn a_changed_secret_is_a_new_revision_and_no_pod_sees_half_of_it() {
     cluster.kubectl(["delete", "fn", "secretive"]).good();
     cluster.has_no_pods("secretive").await;
     wait_until("no copy is left", SOON, async || {
-        (cluster.list("secrets").len() == 1).then_some(())
+        let label = "faas.dev/function=secretive";
+        let left = cluster.kubectl(["get", "secrets", "-l", label, "-o", "name"]);
+        left.good().is_empty().then_some(())
     })
     .await;
+}
+
+/// Only one of two may control, and calls need it for nothing that runs.
+#[tokio::test]
+async fn of_two_controllers_one_waits_and_takes_over() {
+    let Some((cluster, _home, first)) = served().await else {
+        return;
+    };
+    let code = "module.exports = () => process.env.FAAS_INSTANCE";
+    let image = image(&cluster, "kept", code);
+    cluster.apply(&ready_made(
+        "kept",
+        &image,
+        json!({"scale": {"min": 1, "max": 1}}),
+    ));
+    cluster.ready("kept");
+    let key = cluster.key("kept");
+    let before = first.call(&key, json!({})).await.response();
+
+    let other = Arc::new(Home::new());
+    let waiting = start(&cluster).at(&other);
+    let killing = async {
+        let holder = async || cluster.get("lease", "faas-controller");
+        assert!(holder().await.is_some());
+        // Stopped for as long as others wait, and more.
+        first.signal(Signal::STOP);
+    };
+    let (second, ()) = tokio::join!(waiting, killing);
+    assert_eq!(second.call(&key, json!({})).await.response(), before);
+    let url = async || {
+        let status = cluster.get("fn", "kept")?["status"].clone();
+        (status["url"] == second.url(&format!("/functions/{key}"))).then_some(())
+    };
+    wait_until("the second one says where it is called", SOON, url).await;
+    first.signal(Signal::CONT);
+    assert!(!first.end().await.success(), "it was replaced");
+    assert!(
+        first
+            .said()
+            .contains("controls this cluster's functions now")
+    );
+    assert_eq!(url().await, Some(()), "it wrote nothing");
+
+    // Who ends in order lets the next one begin at once, and who waits can be ended.
+    second.signal(Signal::TERM);
+    assert!(second.end().await.success());
+    let lease = cluster.get("lease", "faas-controller").unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], Value::Null);
+    assert_eq!(cluster.pod_names("kept").len(), 1);
 }
