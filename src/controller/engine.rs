@@ -11,10 +11,11 @@ use std::{
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use super::{Controller, resolve};
+use super::{Controller, entry::Moving, resolve};
 use crate::{
     builder::{BuildError, recipe::image_prefix},
     function::{FunctionKey, status::Reason},
+    plan::Phase,
     runtime::{Observed, RuntimeError},
     store::Fact,
 };
@@ -183,28 +184,45 @@ impl Controller {
         if known {
             return;
         }
-        let wanted = self
-            .ports
-            .store
-            .get(&observed.function)
-            .is_some_and(|function| {
-                function.metadata.uid.as_deref() == Some(&observed.uid)
-                    && function.metadata.deletion_timestamp.is_none()
-            });
+        let function = self.ports.store.get(&observed.function);
+        let function = function.filter(|f| f.metadata.uid.as_deref() == Some(&observed.uid));
+        let is_dying = function
+            .as_ref()
+            .map(|f| f.metadata.deletion_timestamp.is_some());
+        let wanted = is_dying == Some(false);
         if wanted && observed.running && observed.address.connect().await.is_ok() {
             self.adopt(observed);
         } else {
-            tracing::info!(instance = %observed.id, "Ending an instance that nobody needs");
-            let this = Arc::clone(self);
-            self.tasks.spawn(async move {
-                let log = this.end(&observed.id, Duration::ZERO).await;
-                if let Some(entry) = this.entries().get_mut(&observed.function)
-                    && entry.uid == observed.uid
-                {
-                    entry.last_words.ended(&observed.id, &log, Timestamp::now());
-                }
-            });
+            self.end_unneeded(observed, is_dying == Some(true));
         }
+    }
+
+    /// A Function that is being deleted goes once this is done, not before.
+    fn end_unneeded(self: &Arc<Self>, observed: Observed, is_dying: bool) {
+        tracing::info!(instance = %observed.id, "Ending an instance that nobody needs");
+        if is_dying {
+            let moving = Moving {
+                revision: observed.revision.clone(),
+                image: observed.image.clone(),
+                phase: Phase::Stopping,
+                since: Instant::now(),
+                task: None,
+            };
+            let mut entries = self.entries();
+            let entry = self.entry(&mut entries, &observed.function, &observed.uid);
+            entry.moving.insert(observed.id.clone(), moving);
+        }
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let log = this.end(&observed.id, Duration::ZERO).await;
+            if let Some(entry) = this.entries().get_mut(&observed.function)
+                && entry.uid == observed.uid
+            {
+                entry.moving.remove(&observed.id);
+                entry.last_words.ended(&observed.id, &log, Timestamp::now());
+            }
+            this.turns.request(&observed.function);
+        });
     }
 
     fn adopt(&self, observed: Observed) {
