@@ -15,14 +15,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::{archive::Context, recipe::Recipe};
+use crate::function::FunctionKey;
 
 /// Name of an image as the engine knows it. Of a built one: `faas.local/<owner>:<digest>`, the digest (64 hex digits of
 /// SHA-256) being that of everything that went into it. Of a ready one: the reference that the user gave.
 pub type ImageName = String;
 
-/// Everything that decides what a build yields.
+/// What a runtime starts instances of an image by: its name, or where nodes get it, by digest. Two references may stand for
+/// one name, so it decides nothing about a revision.
+pub type ImageReference = String;
+
+/// Everything that decides what a build yields, and whom it is for.
 #[derive(Clone, Debug)]
 pub struct BuildJob {
+    /// Whose build it is. Others with equal content share the image, so it is no part of the name.
+    pub function: FunctionKey,
     /// What the image will be called; equal names mean equal content.
     pub image: ImageName,
     /// The user's files.
@@ -38,8 +45,18 @@ pub struct BuildJob {
 pub struct Image {
     /// See [`ImageName`].
     pub name: ImageName,
-    /// When it was made, in seconds of the Unix epoch; decides what the collector may take.
-    pub created: i64,
+    /// What instances are started by.
+    pub reference: ImageReference,
+}
+
+impl Image {
+    /// One that is known by its name alone.
+    fn of_its_name(name: ImageName) -> Self {
+        Self {
+            reference: name.clone(),
+            name,
+        }
+    }
 }
 
 /// Why there is no image.
@@ -88,10 +105,18 @@ pub trait Builder: Send + Sync {
 
     /// Makes the image of `job`, or returns at once when it exists. Dropping the future cancels the build in the engine
     /// as well and leaves nothing behind.
-    async fn build(&self, job: &BuildJob, log: Arc<dyn BuildLog>) -> Result<(), BuildError>;
+    async fn build(
+        &self,
+        job: &BuildJob,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError>;
 
-    /// Makes sure that a ready image is here: looks, and pulls when it is not.
-    async fn pull(&self, image: &ImageName, log: Arc<dyn BuildLog>) -> Result<(), BuildError>;
+    /// Makes sure that a ready image can be run: looks, and pulls when it is not here.
+    async fn pull(
+        &self,
+        image: &ImageName,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError>;
 
     /// Whether the image is here.
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError>;

@@ -84,6 +84,7 @@ impl Bench {
     fn job_of(&self, language: Language, context: Context) -> BuildJob {
         let recipe = Recipe::new(language, &context, &BuildSpec::default(), &bases()).unwrap();
         BuildJob {
+            function: "f".parse().unwrap(),
             image: recipe.image_name(&self.owner, &context),
             context: Arc::new(context),
             recipe,
@@ -92,7 +93,8 @@ impl Bench {
     }
 
     async fn build(&self, job: &BuildJob) -> Result<(), BuildError> {
-        self.builder.build(job, self.log.clone()).await
+        let built = self.builder.build(job, self.log.clone()).await;
+        built.map(|reference| assert_eq!(reference, job.image))
     }
 }
 

@@ -29,8 +29,8 @@ use tokio_util::task::TaskTracker;
 pub use self::ping::flavour;
 use self::{errors::is_missing, report::Report, sweep::Sweep};
 use super::{
-    BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, archive::hex,
-    recipe,
+    BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, ImageReference,
+    archive::hex, recipe,
 };
 use crate::{
     crash::{self, Point},
@@ -231,29 +231,36 @@ pub async fn follow(
 impl Builder for DockerBuilder {
     async fn images(&self) -> Result<Vec<Image>, BuildError> {
         let prefix = recipe::image_prefix(&self.owner);
-        let images = self.labelled().await?.into_iter().flat_map(|image| {
+        let names = self.labelled().await?.into_iter();
+        Ok(names
+            .flat_map(|image| image.repo_tags)
             // An image that somebody made from ours has our label too, but not our name.
-            let names = image.repo_tags.into_iter();
-            let created = image.created;
-            names.map(move |name| Image { name, created })
-        });
-        Ok(images
-            .filter(|image| image.name.starts_with(&prefix))
+            .filter(|name| name.starts_with(&prefix))
+            .map(Image::of_its_name)
             .collect())
     }
 
-    async fn build(&self, job: &BuildJob, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
-        if self.exists(&job.image).await? {
-            return Ok(());
+    async fn build(
+        &self,
+        job: &BuildJob,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
+        if !self.exists(&job.image).await? {
+            let limit = job.timeout;
+            tokio::time::timeout(limit, self.run(job, log))
+                .await
+                .unwrap_or(Err(BuildError::Timeout { limit }))?;
         }
-        let limit = job.timeout;
-        tokio::time::timeout(limit, self.run(job, log))
-            .await
-            .unwrap_or(Err(BuildError::Timeout { limit }))
+        Ok(job.image.clone())
     }
 
-    async fn pull(&self, image: &ImageName, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
-        self.ready(image, &log).await
+    async fn pull(
+        &self,
+        image: &ImageName,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
+        self.ready(image, &log).await?;
+        Ok(image.clone())
     }
 
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError> {

@@ -140,17 +140,10 @@ impl Controller {
         for instance in observed {
             self.account_for(instance).await;
         }
-        let images = self
-            .ports
-            .builder
-            .images()
-            .await?
-            .into_iter()
-            .map(|image| image.name)
-            .collect();
+        let images = self.ports.builder.images().await?;
         let prefix = image_prefix(&self.resolver.owner);
         self.images
-            .observed(&images, |name| name.starts_with(&prefix));
+            .observed(images, |name| name.starts_with(&prefix));
         self.collect().await
     }
 

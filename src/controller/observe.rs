@@ -50,7 +50,9 @@ impl Controller {
 
     /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
     async fn restore(&self, key: &FunctionKey, uid: &str) -> Option<Desired> {
-        self.resolver.restore(&self.served(key, uid).await?).await
+        self.resolver
+            .restore(key, &self.served(key, uid).await?)
+            .await
     }
 
     /// What the serving revision was made from.

@@ -16,7 +16,9 @@ use crate::{
         recipe::{BuildSpec, Language, Recipe, image_prefix},
         sources::Sources,
     },
-    function::{Function, FunctionSpec, SOURCE_DIGEST, SOURCE_ERROR, crd, status::Reason},
+    function::{
+        Function, FunctionKey, FunctionSpec, SOURCE_DIGEST, SOURCE_ERROR, crd, status::Reason,
+    },
     plan::{
         Blocked,
         image::{Desired, desired},
@@ -69,7 +71,9 @@ impl Resolver {
         if let Some(message) = annotation(function, SOURCE_ERROR) {
             return Err(blocked(Reason::SourceInvalid, message));
         }
-        self.desired(&function.spec, annotation(function, SOURCE_DIGEST))
+        let key = FunctionKey::try_from(function)
+            .map_err(|error| blocked(Reason::InvalidSpec, error.to_string()))?;
+        self.desired(&key, &function.spec, annotation(function, SOURCE_DIGEST))
             .await
     }
 
@@ -77,8 +81,9 @@ impl Resolver {
     ///
     /// # Errors
     /// As [`Self::resolve`]: the source may have gone meanwhile.
-    pub async fn job(&self, made_from: &Served) -> Result<BuildJob, Blocked> {
-        self.job_of(&made_from.spec, made_from.source.clone()).await
+    pub async fn job(&self, key: &FunctionKey, made_from: &Served) -> Result<BuildJob, Blocked> {
+        self.job_of(key, &made_from.spec, made_from.source.clone())
+            .await
     }
 
     /// What the newest generation is made from, to be kept when it begins to serve.
@@ -90,12 +95,15 @@ impl Resolver {
     }
 
     /// The revision that served, if it can still be made.
-    pub async fn restore(&self, served: &Served) -> Option<Desired> {
-        self.desired(&served.spec, served.source.clone()).await.ok()
+    pub async fn restore(&self, key: &FunctionKey, served: &Served) -> Option<Desired> {
+        self.desired(key, &served.spec, served.source.clone())
+            .await
+            .ok()
     }
 
     async fn desired(
         &self,
+        key: &FunctionKey,
         spec: &FunctionSpec,
         source: Option<String>,
     ) -> Result<Desired, Blocked> {
@@ -107,24 +115,30 @@ impl Resolver {
                 return Err(blocked(Reason::SourceInvalid, message));
             }
             Some(image) => image.clone(),
-            None => self.job_of(spec, source).await?.image,
+            None => self.job_of(key, spec, source).await?.image,
         };
         Ok(desired(spec, image, secrets, &digest))
     }
 
     async fn job_of(
         &self,
+        key: &FunctionKey,
         spec: &FunctionSpec,
         source: Option<String>,
     ) -> Result<BuildJob, Blocked> {
-        let (this, spec) = (self.clone(), spec.clone());
-        spawn_blocking(move || this.read_job(&spec, source))
+        let (this, key, spec) = (self.clone(), key.clone(), spec.clone());
+        spawn_blocking(move || this.read_job(key, &spec, source))
             .await
             .unwrap_or_else(|error| Err(blocked(Reason::SourceUnavailable, error.to_string())))
     }
 
     /// Blocks: reads the source from the disk.
-    fn read_job(&self, spec: &FunctionSpec, source: Option<String>) -> Result<BuildJob, Blocked> {
+    fn read_job(
+        &self,
+        function: FunctionKey,
+        spec: &FunctionSpec,
+        source: Option<String>,
+    ) -> Result<BuildJob, Blocked> {
         let mut context = self.context(spec, source)?;
         let build = spec.build.clone().unwrap_or_default();
         let language = match spec.language {
@@ -147,6 +161,7 @@ impl Resolver {
         let recipe = Recipe::new(language, &context, &wishes, &self.bases)
             .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()))?;
         Ok(BuildJob {
+            function,
             image: recipe.image_name(&self.owner, &context),
             context: Arc::new(context),
             recipe,
