@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     api::{self, Api},
-    builder::{archive::Limits, sources::Sources},
+    builder::{archive::Limits, archives::Archives, docker::EngineHost, sources::Sources},
     config::{self, Config, ConfigError, RuntimeKind, store::StoreConfig},
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver},
     crash,
@@ -56,6 +56,11 @@ pub enum AppError {
          the docker group, or run without isolation: faas start --runtime process", socket.display()
     )]
     NoEngine { socket: PathBuf, message: String },
+    #[error(
+        "no Docker engine at --build-host {host}: {message}\nStart one there, or leave --build-host out: what runs no commands \
+         needs none"
+    )]
+    NoBuildHost { host: EngineHost, message: String },
     #[error(transparent)]
     Door(#[from] DoorError),
     #[error("cannot use {}: {error}", path.display())]
@@ -74,7 +79,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         crash::arm(file);
     }
     let state = State::open(&config).await?;
-    let adapters = adapters(&config, &state.owner, &state.hash_key).await?;
+    let adapters = adapters(&config, &state.sources, &state.owner, &state.hash_key).await?;
     let doors = Doors::open(&config).await?;
     let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
@@ -96,12 +101,12 @@ pub async fn run(config: Config) -> Result<(), AppError> {
         builder: adapters.builder,
         runtime: adapters.runtime,
     };
-    let resolver = state.resolver(&config);
+    let resolver = state.resolver(&config, Arc::clone(&adapters.archives));
     let controller = Controller::new(ports, resolver, Arc::clone(&pools), turns, settings);
     let mut tasks = Tasks::default();
     let api = Api {
         store: state.store(),
-        sources: state.sources.clone(),
+        archives: adapters.archives,
         controller: Arc::clone(&controller),
         metrics: Arc::clone(&metrics),
         roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
@@ -151,8 +156,9 @@ impl State {
         Arc::clone(&self.opened.store)
     }
 
-    fn resolver(&self, config: &Config) -> Resolver {
+    fn resolver(&self, config: &Config, archives: Arc<dyn Archives>) -> Resolver {
         Resolver {
+            archives,
             sources: self.sources.clone(),
             bases: config.bases.clone(),
             owner: self.owner.clone(),

@@ -1,12 +1,14 @@
-//! The builder port: a source and a recipe become an image. [`docker`] asks the Docker engine, [`process`] lays the
-//! files out in a directory. What goes into an image is fixed beforehand by [`archive`] (the normalised files) and
+//! The builder port: a source and a recipe become an image. [`docker`] asks the Docker engine, [`registry`] puts
+//! images together in a registry, [`process`] lays the files out in a directory. What goes into an image is fixed beforehand by [`archive`] (the normalised files) and
 //! [`recipe`] (how they are built), so that an image's name is the digest of both.
 
 pub mod archive;
+pub mod archives;
 pub mod docker;
 mod ignore;
 pub mod process;
 pub mod recipe;
+pub mod registry;
 pub mod sources;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -86,6 +88,12 @@ pub enum BuildError {
     /// The engine answers, but failed in a way that is not about this build; its words.
     #[error("the Docker engine failed: {0}")]
     EngineFailed(String),
+    /// A registry is away, too slow, or has a bad day; its words.
+    #[error("{0}")]
+    RegistryAway(String),
+    /// A registry does not do for us what it is asked; its words and a remedy.
+    #[error("{0}")]
+    RegistryRefused(String),
     /// The engine's report of the build broke off or makes no sense: nobody knows what became of it.
     #[error("the build was interrupted: {0}")]
     Interrupted(String),

@@ -63,9 +63,10 @@ impl Bench {
     /// Without a flavour: with the builder that the engine names.
     async fn new(flavour: impl Into<Option<Flavour>>, environment: BuildEnvironment) -> Self {
         let owner = uuid::Uuid::new_v4().simple().to_string()[..16].to_owned();
-        let mut builder = DockerBuilder::connect(&socket(), &owner, owner.as_bytes(), environment)
-            .await
-            .expect("these tests need a Docker engine");
+        let mut builder =
+            DockerBuilder::connect(socket().as_path(), &owner, owner.as_bytes(), environment)
+                .await
+                .expect("these tests need a Docker engine");
         if let Some(flavour) = flavour.into() {
             builder = builder.with_flavour(flavour);
         }

@@ -290,6 +290,8 @@ fn judge(error: &BuildError) -> (Reason, Retry) {
         BuildError::Source(_) => (Reason::SourceUnavailable, BACKOFF),
         BuildError::NoSpace(_) => (Reason::NoSpace, BACKOFF),
         BuildError::Engine(_) | BuildError::EngineFailed(_) => (Reason::EngineUnavailable, BACKOFF),
+        BuildError::RegistryAway(_) => (Reason::RegistryUnavailable, BACKOFF),
+        BuildError::RegistryRefused(_) => (Reason::RegistryRefused, BACKOFF),
         BuildError::Interrupted(_) => (Reason::BuildInterrupted, BACKOFF),
     }
 }

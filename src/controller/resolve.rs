@@ -13,6 +13,7 @@ use crate::{
     builder::{
         BaseImages, BuildJob,
         archive::{Context, Limits},
+        archives::Archives,
         recipe::{BuildSpec, Language, Recipe, image_prefix},
         sources::Sources,
     },
@@ -29,7 +30,9 @@ use crate::{
 /// Reads what objects point to.
 #[derive(Clone)]
 pub struct Resolver {
+    /// What directories hold.
     pub sources: Sources,
+    pub archives: Arc<dyn Archives>,
     pub bases: BaseImages,
     /// Identity of this installation, a part of every image's name.
     pub owner: String,
@@ -126,20 +129,25 @@ impl Resolver {
         spec: &FunctionSpec,
         source: Option<String>,
     ) -> Result<BuildJob, Blocked> {
+        let upload = match &spec.source.archive {
+            Some(archive) => Some(self.upload(key, archive).await?),
+            None => None,
+        };
         let (this, key, spec) = (self.clone(), key.clone(), spec.clone());
-        spawn_blocking(move || this.read_job(key, &spec, source))
-            .await
-            .unwrap_or_else(|error| Err(blocked(Reason::SourceUnavailable, error.to_string())))
+        spawn_blocking(move || {
+            let context = upload.map_or_else(|| this.context(&spec, source), Ok)?;
+            this.read_job(key, &spec, context)
+        })
+        .await
+        .unwrap_or_else(|error| Err(blocked(Reason::SourceUnavailable, error.to_string())))
     }
 
-    /// Blocks: reads the source from the disk.
     fn read_job(
         &self,
         function: FunctionKey,
         spec: &FunctionSpec,
-        source: Option<String>,
+        mut context: Context,
     ) -> Result<BuildJob, Blocked> {
-        let mut context = self.context(spec, source)?;
         let build = spec.build.clone().unwrap_or_default();
         let language = match spec.language {
             Some(crd::Language::Dockerfile) => Language::Dockerfile,
@@ -169,6 +177,16 @@ impl Resolver {
         })
     }
 
+    async fn upload(&self, key: &FunctionKey, archive: &str) -> Result<Context, Blocked> {
+        let digest = archive.trim_start_matches("sha256:");
+        match self.archives.get(key.namespace(), digest).await {
+            Ok(Some(context)) => Ok(context),
+            Ok(None) => Err(missing(digest)),
+            Err(error) => Err(blocked(Reason::SourceUnavailable, error.to_string())),
+        }
+    }
+
+    /// Blocks: reads what is inline or in a directory.
     fn context(&self, spec: &FunctionSpec, directory: Option<String>) -> Result<Context, Blocked> {
         if let Some(inline) = &spec.source.inline {
             let files = inline
@@ -177,22 +195,15 @@ impl Resolver {
             return Context::from_files(files, &Limits::default())
                 .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()));
         }
-        let digest = match (&spec.source.archive, directory) {
-            (Some(archive), _) => archive.trim_start_matches("sha256:").to_owned(),
-            (None, Some(digest)) => digest.trim_start_matches("sha256:").to_owned(),
-            (None, None) => {
-                let message = "source.directory works in a manifest below a directory that `faas start --dir` watches; \
-                               use `faas build` or source.inline elsewhere";
-                return Err(blocked(Reason::SourceNotFound, message));
-            }
+        let Some(digest) = directory else {
+            let message = "source.directory works in a manifest below a directory that `faas start --dir` watches; \
+                           use `faas build` or source.inline elsewhere";
+            return Err(blocked(Reason::SourceNotFound, message));
         };
-        match self.sources.get(&digest) {
+        let digest = digest.trim_start_matches("sha256:");
+        match self.sources.get(digest) {
             Ok(Some(context)) => Ok(context),
-            Ok(None) => {
-                let message =
-                    format!("no upload sha256:{digest} is stored here; upload the archive again");
-                Err(blocked(Reason::SourceNotFound, message))
-            }
+            Ok(None) => Err(missing(digest)),
             Err(error) => Err(blocked(Reason::SourceUnavailable, error.to_string())),
         }
     }
@@ -260,6 +271,11 @@ pub fn source_of(function: &Function) -> Option<String> {
         .archive
         .clone()
         .or_else(|| annotation(function, SOURCE_DIGEST))
+}
+
+fn missing(digest: &str) -> Blocked {
+    let message = format!("no upload sha256:{digest} is stored here; upload the archive again");
+    blocked(Reason::SourceNotFound, message)
 }
 
 fn annotation(function: &Function, name: &str) -> Option<String> {

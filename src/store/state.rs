@@ -17,6 +17,8 @@ use super::StoreError;
 pub const STORE: &str = "store.db";
 /// Uploaded sources in the state directory, each in a file.
 pub const SOURCES: &str = "sources";
+/// Copies of uploads that a registry keeps, in the state directory.
+pub const UPLOADS: &str = "uploads";
 
 const OWNER_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;

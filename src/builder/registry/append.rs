@@ -1,0 +1,149 @@
+//! Puts an image together from one that is in the registry and a layer of ours: the layers below are mounted from where they
+//! lie, and nothing is run.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use tokio::task::spawn_blocking;
+
+use super::{
+    RegistryBuilder,
+    base::Base,
+    index::{Entry, Kind},
+    layer::{Layer, layer},
+    manifest::{Addition, blobs},
+    reference::{Repository, digest_of},
+};
+use crate::builder::{
+    BuildError, BuildJob, BuildLog, Builder, ImageReference,
+    docker::{DockerBuilder, IMAGE_LABEL, OWNER_LABEL},
+};
+
+impl RegistryBuilder {
+    /// The image of a recipe that runs no commands; nothing when this one does, or its base image wants some to be run.
+    pub(super) async fn append(
+        &self,
+        job: &BuildJob,
+        log: &Arc<dyn BuildLog>,
+    ) -> Result<Option<ImageReference>, BuildError> {
+        let Some(append) = &job.recipe.append else {
+            return Ok(None);
+        };
+        let base = self.bases.get(&append.base, log).await?;
+        if base.documents.gives_orders() {
+            return Ok(None);
+        }
+        log.write(format!("==> append to {}\n", append.base).as_bytes());
+        let files = job.recipe.appended(append, &job.context);
+        let init = self.settings.init;
+        let packed = pack(move || layer(files, init)).await?;
+        let program = Some((append.directory, append.command.clone()));
+        let addition = self.addition(job, packed, program);
+        self.push(job, base, &addition).await.map(Some)
+    }
+
+    /// Lets an engine build, and puts the init upon what it built.
+    pub(super) async fn build_with(
+        &self,
+        engine: &DockerBuilder,
+        job: &BuildJob,
+        log: &Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
+        engine.build(job, Arc::clone(log)).await?;
+        let repository = self.settings.place.images(&job.function);
+        let tag = format!("built-{}", self.tag(job));
+        log.write(format!("==> push to {repository}\n").as_bytes());
+        let login = self.client.auth().login(&repository.registry).await?;
+        let place = (repository.to_string(), tag.clone());
+        engine.push(&job.image, &place, login).await?;
+        let built = self.client.manifest(&repository, &tag).await?;
+        let built = built.ok_or_else(|| {
+            BuildError::RegistryAway(format!("registry {repository} lost what was pushed"))
+        })?;
+        let step = built.digest.clone();
+        let base = self.bases.read(repository.clone(), built).await;
+        let base = base.map_err(|error| error.of(&job.image))?;
+        let init = self.settings.init;
+        let packed = pack(move || layer([].into(), init)).await?;
+        let reference = self
+            .push(job, base, &self.addition(job, packed, None))
+            .await?;
+        // Both have the same layers; a registry that deletes nothing keeps it.
+        if let Err(error) = self.client.delete_manifest(&repository, &step).await {
+            tracing::debug!(image = %job.image, %error, "A step of a build stays");
+        }
+        // The next build of this Function has other content, and finds its steps in the engine's cache.
+        engine.remove(&job.image).await?;
+        Ok(reference)
+    }
+
+    fn addition(
+        &self,
+        job: &BuildJob,
+        packed: Layer,
+        program: Option<(&'static str, Vec<&'static str>)>,
+    ) -> Addition {
+        Addition {
+            bytes: packed.bytes,
+            diff_id: packed.diff_id,
+            program,
+            labels: [
+                (OWNER_LABEL, self.settings.owner.clone()),
+                (IMAGE_LABEL, job.image.clone()),
+            ],
+        }
+    }
+
+    /// Pushes a base with one layer more, the manifest last: until then there is no image.
+    async fn push(
+        &self,
+        job: &BuildJob,
+        base: Base,
+        addition: &Addition,
+    ) -> Result<ImageReference, BuildError> {
+        let to = self.settings.place.images(&job.function);
+        let (_, below) = blobs(&base.manifest).map_err(|error| BuildError::Pull {
+            image: job.image.clone(),
+            message: error.to_string(),
+        })?;
+        let (manifest, config, [config_is, layer_is]) = base.documents.with(addition);
+        let key = digest_of(&self.settings.owner, &job.image).unwrap_or_default();
+        self.index
+            .put(Kind::Image, key, &to, &manifest.digest)
+            .await?;
+        let from: &Repository = &base.repository;
+        try_join_all(
+            below
+                .iter()
+                .map(|blob| self.client.give_blob(from, &to, blob)),
+        )
+        .await?;
+        self.client
+            .put_blob(&to, &layer_is, addition.bytes.clone())
+            .await?;
+        self.client.put_blob(&to, &config_is, config).await?;
+        self.client
+            .put_manifest(&to, &self.tag(job), &manifest)
+            .await?;
+        Ok(self.reference(&Entry {
+            key: key.to_owned(),
+            repository: to,
+            digest: manifest.digest,
+            stored: std::time::SystemTime::now(),
+        }))
+    }
+
+    /// What an image is called in its repository, so that no registry takes it for waste: tags there are of many owners.
+    fn tag(&self, job: &BuildJob) -> String {
+        let owner = &self.settings.owner;
+        let digest = digest_of(owner, &job.image).unwrap_or_default();
+        format!("{owner}-{digest}")
+    }
+}
+
+/// Packs a layer where it holds nobody up.
+async fn pack(make: impl FnOnce() -> Layer + Send + 'static) -> Result<Layer, BuildError> {
+    spawn_blocking(make)
+        .await
+        .map_err(|error| BuildError::Source(error.to_string()))
+}

@@ -1,0 +1,81 @@
+//! What must run commands is built by an engine and pushed; what is appended is fetched by the engine that runs it.
+
+use faas::builder::{
+    BuildError, Builder,
+    recipe::Language,
+    registry::{LocalBuilder, RegistryBuilder},
+};
+
+use super::{
+    bench::{Bench, HANDLER, Named, docker, engine, fresh, small_base},
+    server::Registry,
+};
+
+#[tokio::test]
+async fn what_runs_commands_needs_a_build_host_and_is_pushed_by_it() {
+    let registry = Registry::start();
+    let base = small_base(&registry.host());
+    let bench = Bench::new(&registry.host(), &base);
+    let marker = fresh();
+    let text = format!("FROM busybox:1\nRUN echo {marker} > /made\nCMD [\"cat\", \"/made\"]\n");
+    let job = bench.job_of(Language::Dockerfile, "d", &[("Dockerfile", &text)]);
+    let error = bench.build(&job).await.unwrap_err();
+    assert!(matches!(error, BuildError::Refused(_)), "{error:?}");
+    assert!(error.to_string().contains("--build-host"), "{error}");
+
+    let host = engine(&bench.settings.owner).await;
+    let builder = RegistryBuilder::new(bench.settings.clone(), Some(host));
+    let reference = builder.build(&job, bench.log.clone()).await.unwrap();
+    let log = bench.log.text();
+    assert_eq!(
+        builder.build(&job, bench.log.clone()).await.unwrap(),
+        reference
+    );
+    assert_eq!(bench.log.text(), log, "it is there: no build, no word");
+    // The engine keeps neither the image nor a name.
+    assert_eq!(
+        engine(&bench.settings.owner).await.images().await.unwrap(),
+        []
+    );
+    let _named = Named(reference.clone());
+    docker(&["pull", "-q", &reference]);
+    assert_eq!(docker(&["run", "--rm", &reference]), marker);
+    docker(&["run", "--rm", &reference, "test", "-x", "/.faas/init"]);
+    builder.remove(&job.image).await.unwrap();
+    assert!(!builder.exists(&job.image).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_engine_that_runs_what_is_appended_fetches_it() {
+    let mut registry = Registry::start();
+    let base = small_base(&registry.host());
+    let bench = Bench::new(&registry.host(), &base);
+    let made = || async {
+        let pushed = RegistryBuilder::new(bench.settings.clone(), None);
+        LocalBuilder::new(pushed, engine(&bench.settings.owner).await)
+    };
+    let builder = made().await;
+    let job = bench.job("f", &[("index.js", HANDLER)]);
+    let reference = builder.build(&job, bench.log.clone()).await.unwrap();
+    assert_eq!(reference, job.image);
+    let _named = Named(job.image.clone());
+    docker(&[
+        "run",
+        "--rm",
+        &job.image,
+        "test",
+        "-f",
+        "/function/index.js",
+    ]);
+    let listed = builder.images().await.unwrap();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+
+    // It is here: the registry is not missed.
+    registry.stop();
+    builder.build(&job, bench.log.clone()).await.unwrap();
+    assert_eq!(builder.images().await.unwrap(), listed);
+    registry.run();
+    builder.remove(&job.image).await.unwrap();
+    assert_eq!(builder.images().await.unwrap(), []);
+    assert!(!builder.exists(&job.image).await.unwrap());
+}
