@@ -269,6 +269,9 @@ fn announce(config: &Config, store: &str, facts: &Value, doors: &Doors) {
         }
     }
     say(&format!("store        {store}"));
+    if let Some(registry) = &config.registry {
+        say(&format!("registry     {}", registry.place));
+    }
     match config.dirs.as_slice() {
         [] if config.store != StoreConfig::Embedded => {}
         [] => say("directories  none (use --dir DIR, `faas apply` or `faas build`)"),
