@@ -1,5 +1,5 @@
 //! Builds into a registry, from which nodes run images by digest. What runs no commands needs no engine: it is the base image
-//! with one layer more, put together here ([`append`]). What must run commands is built by the engine of `--build-host`.
+//! with layers of ours, put together here ([`append`]). What must run commands is built by the engine of `--build-host`.
 //!
 //! A place in a registry, `HOST/PREFIX`, holds:
 //!
@@ -45,6 +45,7 @@ use self::{
     base::{Bases, is_for_all},
     client::Client,
     index::{Entry, Index, Kind},
+    manifest::Layer,
     reference::{Reference, digest_of},
 };
 use super::{
@@ -87,6 +88,8 @@ pub struct RegistryBuilder {
     client: Arc<Client>,
     bases: Bases,
     index: Index,
+    /// The layer of the init, the same for all images.
+    init: Layer,
     /// The engine of `--build-host`.
     engine: Option<DockerBuilder>,
     /// Images that the registry will not delete: they are listed no more, or their removal would be tried for ever.
@@ -103,6 +106,7 @@ impl RegistryBuilder {
             bases: Bases::new(Arc::clone(&client), place.clone()),
             index: Index::new(Arc::clone(&client), place, owner),
             client,
+            init: layer::of_init(settings.init),
             settings,
             engine,
             kept: Mutex::default(),

@@ -140,3 +140,37 @@ async fn credentials_are_sent_read_again_and_never_shown() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_registry_that_wants_tokens_gets_them() {
+    let registry = Registry::start();
+    let base = small_base(&registry.host());
+    let proxy = Proxy::before(&registry.host()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let pair = STANDARD.encode("faas:secret");
+    let auths = serde_json::json!({"auths": {proxy.host(): {"auth": pair}}});
+    std::fs::write(&file, auths.to_string()).unwrap();
+    proxy.want_token(format!("Basic {pair}"), "one");
+    let mut settings = settings(proxy.host());
+    let anonymous = Bench::with(settings.clone(), &base);
+    let job = anonymous.job("f", &[("index.js", HANDLER)]);
+    let error = anonymous.build(&job).await.unwrap_err();
+    assert!(matches!(error, BuildError::RegistryRefused(_)), "{error:?}");
+
+    settings.auth = Some(file);
+    let bench = Bench::with(settings, &base);
+    bench.build(&job).await.unwrap();
+    let asked = proxy.asked();
+    let tokens = asked.iter().filter(|line| line.contains("/token"));
+    assert!(
+        tokens.count() < 10,
+        "a token is for more than one request: {asked:?}"
+    );
+    // One that is over is replaced.
+    proxy.want_token(format!("Basic {pair}"), "two");
+    bench
+        .build(&bench.job("f", &[("index.js", &fresh())]))
+        .await
+        .unwrap();
+}

@@ -120,8 +120,8 @@ async fn a_base_image_is_copied_once_and_its_layers_are_mounted() {
         .filter(|line| line.starts_with("PUT") && line.contains("/blobs/"));
     assert_eq!(
         puts.count(),
-        2,
-        "the layer and the configuration: {asked:?}"
+        3,
+        "the init, the code and the configuration: {asked:?}"
     );
     assert!(
         asked.iter().any(|line| line.contains("mount=")),

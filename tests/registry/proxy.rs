@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::StatusCode,
+    http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use hyper::server::conn::http1;
@@ -30,6 +30,8 @@ type Rule = (&'static str, &'static str, Fault);
 pub struct Proxy {
     rule: Arc<Mutex<Option<Rule>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// Credentials, and the token that it gives for them and wants to see.
+    token: Arc<Mutex<Option<(String, String)>>>,
     to: String,
     host: String,
     http: reqwest::Client,
@@ -42,6 +44,7 @@ impl Proxy {
         let proxy = Self {
             rule: Arc::default(),
             asked: Arc::default(),
+            token: Arc::default(),
             to: registry.to_owned(),
             host: listener.local_addr().unwrap().to_string(),
             http: client(),
@@ -68,6 +71,37 @@ impl Proxy {
         *self.rule.lock().unwrap() = rule.into();
     }
 
+    /// From now on, it wants a token, which it gives for these credentials: the value of `Authorization`.
+    pub fn want_token(&self, login: String, token: &str) {
+        *self.token.lock().unwrap() = Some((login, token.to_owned()));
+    }
+
+    /// What it answers to a request without the token that it wants.
+    fn refusal(&self, parts: &Parts) -> Option<Response> {
+        let (login, token) = self.token.lock().unwrap().clone()?;
+        let shown = parts
+            .headers
+            .get("authorization")
+            .map(|h| h.to_str().unwrap());
+        let query = parts.uri.query().unwrap_or_default();
+        let scope = "scope=repository%3Awhatever%3Aall";
+        let good = query.contains("service=test") && query.contains(scope);
+        if parts.uri.path() == "/token" && good && shown == Some(&login) {
+            return Some(
+                serde_json::json!({"token": token})
+                    .to_string()
+                    .into_response(),
+            );
+        }
+        if shown == Some(&format!("Bearer {token}")) {
+            return None;
+        }
+        let realm = format!("http://{}/token", self.host);
+        let wants =
+            format!("Bearer realm=\"{realm}\",service=\"test\",scope=\"repository:whatever:all\"");
+        Some((StatusCode::UNAUTHORIZED, [("www-authenticate", wants)]).into_response())
+    }
+
     /// Method and path of everything that was asked since the last time.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
@@ -90,6 +124,9 @@ async fn pass(State(proxy): State<Proxy>, request: Request) -> Response {
     let mut path = parts.uri.path_and_query().unwrap().to_string();
     let line = format!("{} {path}", parts.method);
     proxy.asked.lock().unwrap().push(line);
+    if let Some(refusal) = proxy.refusal(&parts) {
+        return refusal;
+    }
     let rule = proxy.rule.lock().unwrap().clone();
     let hit = rule.filter(|(method, part, _)| parts.method == *method && path.contains(part));
     match hit {

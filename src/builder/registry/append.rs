@@ -1,4 +1,4 @@
-//! Puts an image together from one that is in the registry and a layer of ours: the layers below are mounted from where they
+//! Puts an image together from one that is in the registry and layers of ours: those below are mounted from where they
 //! lie, and nothing is run.
 
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use super::{
     RegistryBuilder,
     base::Base,
     index::{Entry, Kind},
-    layer::{Layer, layer},
-    manifest::{Addition, blobs},
+    layer,
+    manifest::{Addition, Layer, blobs},
     reference::{Repository, digest_of},
 };
 use crate::builder::{
@@ -35,11 +35,11 @@ impl RegistryBuilder {
         }
         log.write(format!("==> append to {}\n", append.base).as_bytes());
         let files = job.recipe.appended(append, &job.context);
-        let init = self.settings.init;
-        let packed = pack(move || layer(files, init)).await?;
+        let code = spawn_blocking(move || layer::of_files(&files)).await;
+        let code = code.map_err(|error| BuildError::Source(error.to_string()))?;
         let program = Some((append.directory, append.command.clone()));
-        let addition = self.addition(job, packed, program);
-        self.push(job, base, &addition).await.map(Some)
+        let addition = self.addition(job, Some(code), program);
+        self.push(job, base, addition).await.map(Some)
     }
 
     /// Lets an engine build, and puts the init upon what it built.
@@ -63,11 +63,8 @@ impl RegistryBuilder {
         let step = built.digest.clone();
         let base = self.bases.read(repository.clone(), built).await;
         let base = base.map_err(|error| error.of(&job.image))?;
-        let init = self.settings.init;
-        let packed = pack(move || layer([].into(), init)).await?;
-        let reference = self
-            .push(job, base, &self.addition(job, packed, None))
-            .await?;
+        let addition = self.addition(job, None, None);
+        let reference = self.push(job, base, addition).await?;
         // Both have the same layers; a registry that deletes nothing keeps it.
         if let Err(error) = self.client.delete_manifest(&repository, &step).await {
             tracing::debug!(image = %job.image, %error, "A step of a build stays");
@@ -80,12 +77,11 @@ impl RegistryBuilder {
     fn addition(
         &self,
         job: &BuildJob,
-        packed: Layer,
+        code: Option<Layer>,
         program: Option<(&'static str, Vec<&'static str>)>,
     ) -> Addition {
         Addition {
-            bytes: packed.bytes,
-            diff_id: packed.diff_id,
+            layers: [self.init.clone()].into_iter().chain(code).collect(),
             program,
             labels: [
                 (OWNER_LABEL, self.settings.owner.clone()),
@@ -94,19 +90,19 @@ impl RegistryBuilder {
         }
     }
 
-    /// Pushes a base with one layer more, the manifest last: until then there is no image.
+    /// Pushes a base with layers more, the manifest last: until then there is no image.
     async fn push(
         &self,
         job: &BuildJob,
         base: Base,
-        addition: &Addition,
+        addition: Addition,
     ) -> Result<ImageReference, BuildError> {
         let to = self.settings.place.images(&job.function);
         let (_, below) = blobs(&base.manifest).map_err(|error| BuildError::Pull {
             image: job.image.clone(),
             message: error.to_string(),
         })?;
-        let (manifest, config, [config_is, layer_is]) = base.documents.with(addition);
+        let (manifest, blobs) = base.documents.with(addition);
         let key = digest_of(&self.settings.owner, &job.image).unwrap_or_default();
         self.index
             .put(Kind::Image, key, &to, &manifest.digest)
@@ -118,10 +114,10 @@ impl RegistryBuilder {
                 .map(|blob| self.client.give_blob(from, &to, blob)),
         )
         .await?;
-        self.client
-            .put_blob(&to, &layer_is, addition.bytes.clone())
-            .await?;
-        self.client.put_blob(&to, &config_is, config).await?;
+        let puts = blobs
+            .iter()
+            .map(|(is, bytes)| self.client.put_blob(&to, is, bytes.clone()));
+        try_join_all(puts).await?;
         self.client
             .put_manifest(&to, &self.tag(job), &manifest)
             .await?;
@@ -139,11 +135,4 @@ impl RegistryBuilder {
         let digest = digest_of(owner, &job.image).unwrap_or_default();
         format!("{owner}-{digest}")
     }
-}
-
-/// Packs a layer where it holds nobody up.
-async fn pack(make: impl FnOnce() -> Layer + Send + 'static) -> Result<Layer, BuildError> {
-    spawn_blocking(make)
-        .await
-        .map_err(|error| BuildError::Source(error.to_string()))
 }

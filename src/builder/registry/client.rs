@@ -340,3 +340,24 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_loopback_and_what_is_said_to_be_plain_is_reached_by_tls() {
+        let plain = Some("plain.example:5000".to_owned());
+        let client = Client::new(Auth::new(None), plain, Duration::from_secs(1));
+        for (registry, url) in [
+            ("127.0.0.1:5000", "http://127.0.0.1:5000/"),
+            ("localhost:5000", "http://localhost:5000/"),
+            ("[::1]:5000", "http://[::1]:5000/"),
+            ("plain.example:5000", "http://plain.example:5000/"),
+            ("plain.example", "https://plain.example/"),
+            ("10.0.0.1:5000", "https://10.0.0.1:5000/"),
+        ] {
+            assert_eq!(client.base(registry).as_str(), url);
+        }
+    }
+}

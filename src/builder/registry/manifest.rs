@@ -76,12 +76,17 @@ impl Descriptor {
     }
 }
 
-/// What a new layer is, and what the image says beside its base.
-pub(super) struct Addition {
-    /// The compressed layer.
+/// A layer and the digest of what it holds.
+#[derive(Clone)]
+pub(super) struct Layer {
+    /// Compressed.
     pub bytes: Bytes,
-    /// Digest of what it holds.
     pub diff_id: String,
+}
+
+/// What is put upon a base, and what the image says beside it.
+pub(super) struct Addition {
+    pub layers: Vec<Layer>,
     /// Working directory and command, if they are not the base's.
     pub program: Option<(&'static str, Vec<&'static str>)>,
     pub labels: [(&'static str, String); 2],
@@ -131,11 +136,19 @@ pub(super) fn blobs(manifest: &Manifest) -> Result<(Descriptor, Vec<Descriptor>)
 impl ImageDocuments {
     pub(super) fn read(manifest: &Manifest, config: &[u8]) -> Result<Self, DocumentError> {
         let config: Value = serde_json::from_slice(config).map_err(|_| DocumentError::Config)?;
-        if !config["rootfs"]["diff_ids"].is_array() {
+        let settings = &config["config"];
+        let plain = config["rootfs"]["diff_ids"].is_array()
+            && (settings.is_null() || settings.is_object())
+            && (settings["Labels"].is_null() || settings["Labels"].is_object())
+            && (settings["Env"].is_null() || settings["Env"].is_array());
+        if !plain {
             return Err(DocumentError::Config);
         }
         let document: Value =
             serde_json::from_slice(&manifest.bytes).map_err(|_| DocumentError::Manifest)?;
+        if !document["layers"].is_array() {
+            return Err(DocumentError::Manifest);
+        }
         let told = document["mediaType"].as_str().unwrap_or(&manifest.kind);
         Ok(Self {
             kind: if told == DOCKER_MANIFEST {
@@ -163,15 +176,14 @@ impl ImageDocuments {
         orders.is_some_and(|orders| !orders.is_empty())
     }
 
-    /// The documents of this image with a layer more, and what the layer and the configuration are.
-    pub(super) fn with(mut self, addition: &Addition) -> (Manifest, Bytes, [Descriptor; 2]) {
+    /// The manifest of this image with layers more, and the blobs that are new: the layers, and at last the configuration.
+    pub(super) fn with(mut self, addition: Addition) -> (Manifest, Vec<(Descriptor, Bytes)>) {
         let docker = self.kind == DOCKER_MANIFEST;
         let (config_kind, layer_kind) = if docker {
             (DOCKER_CONFIG, DOCKER_LAYER)
         } else {
             (OCI_CONFIG, OCI_LAYER)
         };
-        let layer = Descriptor::of(layer_kind, &addition.bytes);
         let settings = &mut self.config["config"];
         if settings.is_null() {
             *settings = json!({});
@@ -197,21 +209,23 @@ impl ImageDocuments {
         for (name, value) in &addition.labels {
             settings["Labels"][*name] = json!(value);
         }
-        push(
-            &mut self.config["rootfs"]["diff_ids"],
-            json!(addition.diff_id),
-        );
-        // One entry a layer, or engines find the image inconsistent; of no time, so that equal content has one digest.
-        if self.config["history"].is_array() {
+        let mut blobs = Vec::new();
+        for layer in addition.layers {
+            let descriptor = Descriptor::of(layer_kind, &layer.bytes);
+            push(&mut self.manifest["layers"], descriptor.write());
+            push(&mut self.config["rootfs"]["diff_ids"], json!(layer.diff_id));
+            // One entry a layer, or engines find the image inconsistent; of no time, so that equal content has one digest. An
+            // image may also tell no history at all.
             let entry = json!({"created": "1970-01-01T00:00:00Z", "created_by": "faas"});
             push(&mut self.config["history"], entry);
+            blobs.push((descriptor, layer.bytes));
         }
         let config = Bytes::from(self.config.to_string());
         let config_is = Descriptor::of(config_kind, &config);
         self.manifest["config"] = config_is.write();
-        push(&mut self.manifest["layers"], layer.write());
         self.manifest["mediaType"] = json!(self.kind);
-        (seal(&self.manifest, &self.kind), config, [config_is, layer])
+        blobs.push((config_is, config));
+        (seal(&self.manifest, &self.kind), blobs)
     }
 }
 
@@ -291,6 +305,27 @@ mod tests {
     }
 
     #[test]
+    fn an_image_of_a_strange_shape_is_none() {
+        let base = manifest(&json!({"config": blob("c"), "layers": [blob("l")]}));
+        let rootfs = json!({"diff_ids": []});
+        for strange in [
+            json!(null),
+            json!([]),
+            json!({"config": {}}),
+            json!({"rootfs": rootfs, "config": "x"}),
+            json!({"rootfs": rootfs, "config": {"Labels": []}}),
+            json!({"rootfs": rootfs, "config": {"Env": {}}}),
+        ] {
+            let read = ImageDocuments::read(&base, strange.to_string().as_bytes());
+            assert_eq!(read.err(), Some(DocumentError::Config), "{strange}");
+        }
+        let config = json!({"rootfs": rootfs}).to_string();
+        let strange = manifest(&json!({"layers": 1}));
+        assert!(ImageDocuments::read(&strange, config.as_bytes()).is_err());
+        assert!(ImageDocuments::read(&base, config.as_bytes()).is_ok());
+    }
+
+    #[test]
     fn a_layer_more_keeps_what_the_base_says() {
         let base =
             manifest(&json!({"schemaVersion": 2, "config": blob("c"), "layers": [blob("l")]}));
@@ -300,20 +335,23 @@ mod tests {
             "rootfs": {"type": "layers", "diff_ids": ["sha256:1"]},
             "history": [{"created_by": "them"}],
         });
-        let addition = Addition {
-            bytes: Bytes::from_static(b"layer"),
-            diff_id: "sha256:2".into(),
+        let layer = |text: &'static str, diff_id: &str| Layer {
+            bytes: Bytes::from_static(text.as_bytes()),
+            diff_id: diff_id.into(),
+        };
+        let addition = || Addition {
+            layers: vec![layer("init", "sha256:2"), layer("code", "sha256:3")],
             program: Some(("/function", vec!["node", "x.js"])),
             labels: [("owner", "o".into()), ("image", "i".into())],
         };
         let documents = ImageDocuments::read(&base, config.to_string().as_bytes()).unwrap();
         assert!(!documents.gives_orders());
-        let (image, config, [config_is, layer]) = documents.clone().with(&addition);
-        let (again, ..) = documents.with(&addition);
-        assert_eq!(image.digest, again.digest);
-        assert_eq!(blobs(&image).unwrap().0, config_is);
-        assert_eq!(blobs(&image).unwrap().1[1], layer);
-        let config: Value = serde_json::from_slice(&config).unwrap();
+        let (image, new) = documents.clone().with(addition());
+        assert_eq!(image.digest, documents.with(addition()).0.digest);
+        let (config_is, layers) = blobs(&image).unwrap();
+        let told = [&layers[1], &layers[2], &config_is];
+        assert_eq!(new.iter().map(|(is, _)| is).collect::<Vec<_>>(), told);
+        let config: Value = serde_json::from_slice(&new[2].1).unwrap();
         assert_eq!(
             config["config"],
             json!({"Env": ["A=b", "PATH=/x"], "Entrypoint": ["entry"], "Cmd": ["node", "x.js"], "WorkingDir": "/function",
@@ -321,8 +359,8 @@ mod tests {
         );
         assert_eq!(
             config["rootfs"]["diff_ids"],
-            json!(["sha256:1", "sha256:2"])
+            json!(["sha256:1", "sha256:2", "sha256:3"])
         );
-        assert_eq!(config["history"].as_array().unwrap().len(), 2);
+        assert_eq!(config["history"].as_array().unwrap().len(), 3);
     }
 }
