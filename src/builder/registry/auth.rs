@@ -40,6 +40,15 @@ impl Access {
     }
 }
 
+/// What a registry wants to know the asker of.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub repository: &'a Repository,
+    pub access: Access,
+    /// The registry is spoken to without TLS.
+    pub plain: bool,
+}
+
 /// A user's name and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
@@ -114,7 +123,7 @@ impl Auth {
     /// Does what a registry that answered 401 wants. Nothing when it wants what we do not have.
     pub(super) async fn answer(
         &self,
-        asked: (&Repository, Access),
+        asked: Asked<'_>,
         headers: &HeaderMap,
         login: Option<Login>,
         http: &reqwest::Client,
@@ -136,20 +145,20 @@ impl Auth {
         };
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.retain(|_, token| token.until > Instant::now());
-        tokens.insert((asked.0.clone(), asked.1), token);
+        tokens.insert((asked.repository.clone(), asked.access), token);
         Ok(Some(header))
     }
 }
 
 /// Asks the server that a registry names.
 async fn token(
-    (repository, access): (&Repository, Access),
+    asked: Asked<'_>,
     challenge: Challenge,
     login: Option<&Login>,
     http: &reqwest::Client,
 ) -> Result<(HeaderValue, Duration), RegistryError> {
     const WHAT: &str = "get a token";
-    let registry = &repository.registry;
+    let registry = &asked.repository.registry;
     let odd = |message: &str| RegistryError::odd(registry, WHAT, message);
     let Challenge::Bearer {
         realm,
@@ -160,14 +169,18 @@ async fn token(
         return Err(odd("it asks for something unknown"));
     };
     let mut url = Url::parse(&realm).map_err(|_| odd("its realm is no URL"))?;
-    if login.is_some() && url.scheme() != "https" && !super::client::is_loopback(&url) {
-        return Err(odd(
-            "its realm is not https, and credentials go there by https only",
-        ));
+    // Whoever names the registry does not decide where else requests of ours go in the clear.
+    if url.scheme() != "https" && !asked.plain {
+        return Err(odd("its realm is not https"));
     }
     // What the registry asks for may be more than the access: the other repository of a mount.
-    let scope =
-        scope.unwrap_or_else(|| format!("repository:{}:{}", repository.name, access.actions()));
+    let scope = scope.unwrap_or_else(|| {
+        format!(
+            "repository:{}:{}",
+            asked.repository.name,
+            asked.access.actions()
+        )
+    });
     url.query_pairs_mut()
         .extend_pairs(service.iter().map(|service| ("service", service)))
         .extend_pairs(scope.split(' ').map(|scope| ("scope", scope)));
@@ -312,6 +325,26 @@ mod tests {
         for none in ["Negotiate", "Bearer", r#"Bearer realm="open"#, ""] {
             assert_eq!(challenge(none), None, "{none}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_registry_with_tls_sends_us_nowhere_without() {
+        let repository = Repository {
+            registry: "r.example".into(),
+            name: "x".into(),
+        };
+        let asked = Asked {
+            repository: &repository,
+            access: Access::Pull,
+            plain: false,
+        };
+        let realm = "Bearer realm=\"http://127.0.0.1:1/token\"";
+        let headers = [(WWW_AUTHENTICATE, HeaderValue::from_static(realm))];
+        let headers = headers.into_iter().collect();
+        let client = super::super::client::http(Duration::from_secs(1));
+        let answer = Auth::new(None).answer(asked, &headers, None, &client).await;
+        let error = answer.unwrap_err().to_string();
+        assert!(error.contains("realm is not https"), "{error}");
     }
 
     #[tokio::test]

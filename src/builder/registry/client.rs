@@ -9,12 +9,13 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    redirect,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use serde::Deserialize;
 
 use super::{
-    auth::{Access, Auth},
+    auth::{Access, Asked, Auth},
     error::RegistryError,
     manifest::{MANIFESTS, Manifest},
     reference::Repository,
@@ -27,6 +28,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const SLOWEST: u64 = 1 << 20;
 /// Largest manifest or configuration of an image.
 const DOCUMENT: usize = 4 << 20;
+/// How often an answer may send us elsewhere.
+const REDIRECTS: usize = 5;
 
 /// A connection to registries.
 pub(super) struct Client {
@@ -69,22 +72,8 @@ struct Ask<'a> {
 
 impl Client {
     pub(super) fn new(auth: Auth, plain: Option<String>, patience: Duration) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring speaks TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .connect_timeout(CONNECT.min(patience))
-            .timeout(patience)
-            .user_agent(concat!("faas/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .expect("these settings go together");
         Self {
-            http,
+            http: http(patience),
             auth,
             plain,
             patience,
@@ -267,7 +256,11 @@ impl Client {
         let mut answer =
             answer.map_err(|error| RegistryError::unanswered(registry, ask.what, error))?;
         if answer.status() == StatusCode::UNAUTHORIZED && ours {
-            let asked = (ask.repository, ask.access);
+            let asked = Asked {
+                repository: ask.repository,
+                access: ask.access,
+                plain: ask.url.scheme() == "http",
+            };
             let headers = answer.headers();
             let header = self.auth.answer(asked, headers, login, &self.http).await?;
             if let Some(header) = header {
@@ -312,6 +305,36 @@ impl Ask<'_> {
     fn odd(&self, message: &str) -> RegistryError {
         RegistryError::odd(&self.repository.registry, self.what, message)
     }
+}
+
+/// A client whose every request ends in time.
+pub(super) fn http(patience: Duration) -> reqwest::Client {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(CONNECT.min(patience))
+        .timeout(patience)
+        .redirect(redirect::Policy::custom(follow))
+        .user_agent(concat!("faas/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .expect("these settings go together")
+}
+
+/// Registries keep blobs elsewhere, but none that speaks TLS sends us where nobody does.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let before = attempt.previous();
+    let falls = attempt.url().scheme() != "https"
+        && before.last().is_some_and(|url| url.scheme() == "https");
+    if falls || before.len() > REDIRECTS {
+        return attempt.error("it sends us elsewhere without TLS, or on and on");
+    }
+    attempt.follow()
 }
 
 /// Nothing where there is nothing.
