@@ -78,6 +78,7 @@ pub(super) async fn adapters(
     };
     let cache = config.state_dir.join(state::UPLOADS);
     let pushed = RegistryBuilder::new(settings.clone(), build_host);
+    pushed.sweep().await;
     Ok(Adapters {
         archives: Arc::new(RegistryArchives::new(settings, cache)),
         builder: Arc::new(LocalBuilder::new(pushed, engine)),

@@ -1,5 +1,5 @@
 //! Builds into a registry, from which nodes run images by digest. What runs no commands needs no engine: it is the base image
-//! with layers of ours, put together here ([`append`]). What must run commands is built by the engine of `--build-host`.
+//! with layers of ours, put together by `append`. What must run commands is built by the engine of `--build-host`.
 //!
 //! A place in a registry, `HOST/PREFIX`, holds:
 //!
@@ -8,6 +8,7 @@
 //! PREFIX/NAMESPACE/NAME       images of a Function
 //! PREFIX/NAMESPACE/archives   its namespace's uploads
 //! PREFIX/index                where each image and upload is
+//! PREFIX/steps                what an engine built, until the init is put upon it
 //! ```
 //!
 //! All but the base images is of one owner: tags begin with it. What is deleted are manifests; the registry's operator
@@ -139,6 +140,7 @@ impl RegistryBuilder {
         job: &BuildJob,
         log: &Arc<dyn BuildLog>,
     ) -> Result<Option<ImageReference>, BuildError> {
+        self.kept().remove(&job.image);
         if let Some(there) = self.find(&job.image).await? {
             return Ok(Some(there));
         }
@@ -187,7 +189,6 @@ impl Builder for RegistryBuilder {
         job: &BuildJob,
         log: Arc<dyn BuildLog>,
     ) -> Result<ImageReference, BuildError> {
-        self.kept().remove(&job.image);
         let limit = job.timeout;
         let made = tokio::time::timeout(limit, self.make(job, &log))
             .await

@@ -104,7 +104,10 @@ impl Controller {
             tokio::select! {
                 () = &mut end => return Ok(()),
                 error = &mut lost => return Err(error.into()),
-                () = self.collect.notified() => unless(&mut lost, self.collect()).await?,
+                () = self.collect.notified() => {
+                    let images = unless(&mut lost, self.stock()).await?.unwrap_or_default();
+                    unless(&mut lost, self.collect(images)).await?;
+                }
                 exit = exits.next() => {
                     let Some(exit) = exit else {
                         // An engine that tells no events at all is compared with now and then, not without end.
@@ -140,12 +143,13 @@ impl Controller {
         for instance in observed {
             self.account_for(instance).await;
         }
-        if let Some(images) = self.stock().await? {
+        let images = self.stock().await?;
+        if let Some(images) = &images {
             let prefix = image_prefix(&self.resolver.owner);
             self.images
                 .observed(images, |name| name.starts_with(&prefix));
         }
-        self.collect().await
+        self.collect(images.unwrap_or_default()).await
     }
 
     /// Instances that we believe in but the engine does not know leave the pools.
@@ -212,15 +216,17 @@ impl Controller {
     }
 
     /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.
-    async fn collect(&self) -> Result<(), StockError> {
+    async fn collect(&self, images: Vec<Image>) -> Result<(), StockError> {
         let Some(needed) = self.needed().await else {
             return Ok(());
         };
-        for image in self.stock().await?.unwrap_or_default() {
-            if !needed.images.contains(&image.name) {
-                tracing::info!(image = %image.name, "Removing an image that nobody needs");
-                self.images.lost(&image.name);
-                unless_a_registry(self.ports.builder.remove(&image.name).await)?;
+        let unneeded = |image: &Image| !needed.images.contains(&image.name);
+        for image in images.into_iter().filter(unneeded) {
+            tracing::info!(image = %image.name, "Removing an image that nobody needs");
+            self.images.lost(&image.name);
+            let removed = self.ports.builder.remove(&image.name).await;
+            if unless_a_registry(removed)?.is_none() {
+                break;
             }
         }
         self.collect_sources(needed.sources).await;

@@ -45,7 +45,7 @@ struct Build {
 
 impl Images {
     /// These of ours exist in the engine; others that were there are not any more.
-    pub fn observed(&self, present: Vec<Image>, ours: impl Fn(&str) -> bool) {
+    pub fn observed(&self, present: &[Image], ours: impl Fn(&str) -> bool) {
         let mut images = self.lock();
         let names: HashSet<_> = present.iter().map(|image| image.name.as_str()).collect();
         for (name, entry) in images.iter_mut() {
@@ -54,10 +54,12 @@ impl Images {
             }
         }
         for image in present {
-            let entry = images.entry(image.name).or_insert_with(Entry::missing);
+            let entry = images
+                .entry(image.name.clone())
+                .or_insert_with(Entry::missing);
             if matches!(entry.state, ImageState::Missing | ImageState::Ready) {
                 entry.state = ImageState::Ready;
-                entry.reference = Some(image.reference);
+                entry.reference = Some(image.reference.clone());
             }
         }
     }

@@ -94,6 +94,9 @@ async fn a_registry_that_does_not_answer_is_given_up_in_time() {
             "{error}"
         );
     }
+    proxy.fail(("GET", "/tags/list", Fault::Hang));
+    let error = bench.builder.images().await.unwrap_err();
+    assert!(matches!(error, BuildError::RegistryAway(_)), "{error:?}");
 }
 
 #[tokio::test]

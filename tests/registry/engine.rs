@@ -26,6 +26,10 @@ async fn what_runs_commands_needs_a_build_host_and_is_pushed_by_it() {
     let host = engine(&bench.settings.owner).await;
     let builder = RegistryBuilder::new(bench.settings.clone(), Some(host));
     let reference = builder.build(&job, bench.log.clone()).await.unwrap();
+    let steps = format!("{}/team/faas/steps", registry.host());
+    let digest = job.image.rsplit(':').next().unwrap();
+    let step = format!("{steps}:{}-{digest}", bench.settings.owner);
+    assert!(!builder.exists(&step).await.unwrap());
     let log = bench.log.text();
     assert_eq!(
         builder.build(&job, bench.log.clone()).await.unwrap(),
@@ -43,6 +47,27 @@ async fn what_runs_commands_needs_a_build_host_and_is_pushed_by_it() {
     docker(&["run", "--rm", &reference, "test", "-x", "/.faas/init"]);
     builder.remove(&job.image).await.unwrap();
     assert!(!builder.exists(&job.image).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_step_that_was_left_behind_goes_at_the_next_start() {
+    let registry = Registry::start();
+    let bench = Bench::new(&registry.host(), &small_base(&registry.host()));
+    let place = format!("{}/team/faas/steps", registry.host());
+    let [ours, theirs] = [&bench.settings.owner, &fresh()].map(|owner| {
+        let name = format!("{place}:{owner}-{}", fresh());
+        let text = format!("FROM faas.local/busybox:1\nLABEL owner={owner}\n");
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("Dockerfile"), text).unwrap();
+        docker(&["build", "-q", "-t", &name, dir.path().to_str().unwrap()]);
+        docker(&["push", "-q", &name]);
+        Named(name)
+    });
+    let host = engine(&bench.settings.owner).await;
+    let builder = RegistryBuilder::new(bench.settings.clone(), Some(host));
+    builder.sweep().await;
+    assert!(!builder.exists(&ours.0).await.unwrap());
+    assert!(builder.exists(&theirs.0).await.unwrap());
 }
 
 #[tokio::test]

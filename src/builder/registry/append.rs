@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::{
     RegistryBuilder,
     base::Base,
-    index::{Entry, Kind},
+    index::{self, Entry, Kind},
     layer,
     manifest::{Addition, Layer, blobs},
     reference::{Repository, digest_of},
@@ -50,8 +50,7 @@ impl RegistryBuilder {
         log: &Arc<dyn BuildLog>,
     ) -> Result<ImageReference, BuildError> {
         engine.build(job, Arc::clone(log)).await?;
-        let repository = self.settings.place.images(&job.function);
-        let tag = format!("built-{}", self.tag(job));
+        let (repository, tag) = (self.settings.place.steps(), self.tag(job));
         log.write(format!("==> push to {repository}\n").as_bytes());
         let login = self.client.auth().login(&repository.registry).await?;
         let place = (repository.to_string(), tag.clone());
@@ -60,18 +59,43 @@ impl RegistryBuilder {
         let built = built.ok_or_else(|| {
             BuildError::RegistryAway(format!("registry {repository} lost what was pushed"))
         })?;
-        let step = built.digest.clone();
         let base = self.bases.read(repository.clone(), built).await;
         let base = base.map_err(|error| error.of(&job.image))?;
         let addition = self.addition(job, None, None);
         let reference = self.push(job, base, addition).await?;
-        // Both have the same layers; a registry that deletes nothing keeps it.
-        if let Err(error) = self.client.delete_manifest(&repository, &step).await {
-            tracing::debug!(image = %job.image, %error, "A step of a build stays");
-        }
+        self.remove_step(&tag).await;
         // The next build of this Function has other content, and finds its steps in the engine's cache.
         engine.remove(&job.image).await?;
         Ok(reference)
+    }
+
+    /// Removes what builds left behind whose server was killed. To be called before the first build. What cannot be removed
+    /// stays until the next time.
+    pub async fn sweep(&self) {
+        if self.engine.is_none() {
+            return;
+        }
+        let steps = self.settings.place.steps();
+        let tags = tokio::time::timeout(index::LIST, self.client.tags(&steps)).await;
+        let ours = format!("{}-", self.settings.owner);
+        for tag in tags.into_iter().flatten().flatten() {
+            if tag.starts_with(&ours) {
+                self.remove_step(&tag).await;
+            }
+        }
+    }
+
+    async fn remove_step(&self, tag: &str) {
+        let steps = self.settings.place.steps();
+        let removed = async {
+            match self.client.digest(&steps, tag).await? {
+                Some(digest) => self.client.delete_manifest(&steps, &digest).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = removed.await {
+            tracing::debug!(tag, %error, "A step of a build stays in the registry");
+        }
     }
 
     fn addition(

@@ -94,5 +94,6 @@ impl Builder for LocalBuilder {
 
     async fn leave(&self) {
         self.engine.leave().await;
+        self.registry.leave().await;
     }
 }

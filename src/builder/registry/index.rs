@@ -23,6 +23,8 @@ const DIGEST: &str = "faas.dev/digest";
 const STORED: &str = "faas.dev/stored";
 const ENTRY: &str = "faas.dev/entry";
 
+/// Longest time for a list: whoever compares must not be held up by a registry.
+pub(super) const LIST: Duration = Duration::from_secs(3);
 /// Entries that are asked for at the same time.
 const AT_ONCE: usize = 16;
 /// What an entry tells of is there by then, or its making was cut.
@@ -99,6 +101,21 @@ impl Index {
 
     /// Everything of a kind that is there.
     pub(super) async fn list(&self, kind: Kind) -> Result<Vec<Entry>, RegistryError> {
+        let index = self.place.index();
+        // What was read until then is known the next time.
+        tokio::time::timeout(LIST, self.list_all(kind))
+            .await
+            .unwrap_or_else(|_| {
+                let message = "it did not answer in time";
+                Err(RegistryError::odd(
+                    &index.registry,
+                    "list the index",
+                    message,
+                ))
+            })
+    }
+
+    async fn list_all(&self, kind: Kind) -> Result<Vec<Entry>, RegistryError> {
         let prefix = self.tag(kind, "");
         let tags = self.client.tags(&self.place.index()).await?;
         let tags: HashSet<_> = tags

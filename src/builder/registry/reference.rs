@@ -124,6 +124,11 @@ impl Place {
         self.repository("index")
     }
 
+    /// What engines built, on its way to be an image.
+    pub(super) fn steps(&self) -> Repository {
+        self.repository("steps")
+    }
+
     /// Images of a Function.
     pub(super) fn images(&self, function: &FunctionKey) -> Repository {
         self.repository(&format!("{}/{}", function.namespace(), function.name()))

@@ -162,14 +162,14 @@ fn only_the_sources_own_faults_are_final() {
 fn the_engine_tells_what_is_there() {
     let images = Images::default();
     let ours = |name: &str| !name.starts_with("theirs");
-    images.observed(listed(&["i", "j", "theirs"]), ours);
+    images.observed(&listed(&["i", "j", "theirs"]), ours);
     for (image, function) in [("i", "a"), ("j", "b"), ("theirs", "c")] {
         assert_eq!(want(&images, image, function), ImageState::Ready, "{image}");
     }
     want(&images, "k", "d");
     images.enqueue(&name("k"));
     images.begin(&name("k"), wall(1));
-    images.observed(listed(&["j"]), ours);
+    images.observed(&listed(&["j"]), ours);
     for (image, function, expected) in [
         ("i", "a", ImageState::Missing),
         ("j", "b", ImageState::Ready),
@@ -183,14 +183,14 @@ fn the_engine_tells_what_is_there() {
 #[test]
 fn a_lost_image_is_missing_but_a_build_goes_on() {
     let images = Images::default();
-    images.observed(listed(&["i"]), |_| true);
+    images.observed(&listed(&["i"]), |_| true);
     want(&images, "i", "a");
     images.lost(&name("i"));
     assert_eq!(want(&images, "i", "a"), ImageState::Missing);
     images.enqueue(&name("i")).unwrap();
     images.lost(&name("i"));
     assert_eq!(want(&images, "i", "a"), ImageState::Queued);
-    images.observed(listed(&["unwanted"]), |_| true);
+    images.observed(&listed(&["unwanted"]), |_| true);
     images.lost(&name("unwanted"));
     assert_eq!(images.lock().len(), 1, "what nobody wants is forgotten");
 }
