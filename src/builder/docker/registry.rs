@@ -13,7 +13,7 @@ use bollard::{
 use futures::StreamExt;
 
 use super::{DockerBuilder, errors, pull};
-use crate::builder::{BuildError, BuildLog, registry::Login};
+use crate::builder::{BuildError, BuildLog, Builder, registry::Login};
 
 impl DockerBuilder {
     /// Pushes an image as this repository and tag.
@@ -66,6 +66,47 @@ impl DockerBuilder {
         let options = None::<RemoveImageOptions>;
         let unnamed = self.client.remove_image(reference, options, None).await;
         unnamed.map(drop).map_err(errors::engine)
+    }
+}
+
+/// An image that is in an engine only until it is pushed. It goes when this does, also when nobody waits any more.
+pub(in crate::builder) struct Passing<'a> {
+    engine: &'a DockerBuilder,
+    image: Option<String>,
+}
+
+impl DockerBuilder {
+    /// An image that was just built.
+    pub(in crate::builder) fn passing(&self, image: &str) -> Passing<'_> {
+        Passing {
+            engine: self,
+            image: Some(image.to_owned()),
+        }
+    }
+}
+
+impl Passing<'_> {
+    /// It is not needed here any more.
+    pub(in crate::builder) async fn gone(mut self) -> Result<(), BuildError> {
+        match self.image.take() {
+            Some(image) => self.engine.remove(&image).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        let Some(image) = self.image.take() else {
+            return;
+        };
+        let client = self.engine.client.clone();
+        self.engine.sweeps.spawn(async move {
+            let options = None::<RemoveImageOptions>;
+            if let Err(error) = client.remove_image(&image, options, None).await {
+                tracing::warn!(image, %error, "An image whose push was cut stays in the engine");
+            }
+        });
     }
 }
 

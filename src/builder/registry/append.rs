@@ -50,6 +50,19 @@ impl RegistryBuilder {
         log: &Arc<dyn BuildLog>,
     ) -> Result<ImageReference, BuildError> {
         engine.build(job, Arc::clone(log)).await?;
+        // The next build of this Function has other content, and finds its steps in the engine's cache.
+        let here = engine.passing(&job.image);
+        let pushed = self.push_built(engine, job, log).await;
+        here.gone().await?;
+        pushed
+    }
+
+    async fn push_built(
+        &self,
+        engine: &DockerBuilder,
+        job: &BuildJob,
+        log: &Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
         let (repository, tag) = (self.settings.place.steps(), self.tag(job));
         log.write(format!("==> push to {repository}\n").as_bytes());
         let login = self.client.auth().login(&repository.registry).await?;
@@ -64,8 +77,6 @@ impl RegistryBuilder {
         let addition = self.addition(job, None, None);
         let reference = self.push(job, base, addition).await?;
         self.remove_step(&tag).await;
-        // The next build of this Function has other content, and finds its steps in the engine's cache.
-        engine.remove(&job.image).await?;
         Ok(reference)
     }
 
