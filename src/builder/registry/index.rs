@@ -88,7 +88,16 @@ impl Index {
         self.client.put_blob(&index, &empty(), EMPTY.into()).await?;
         self.known().remove(&tag);
         let manifest = artifact(KIND, &empty(), &says);
-        self.client.put_manifest(&index, &tag, &manifest).await
+        let before = self.client.digest(&index, &tag).await?;
+        self.client.put_manifest(&index, &tag, &manifest).await?;
+        if let Some(before) = before.filter(|before| *before != manifest.digest) {
+            // Else it would stay without a tag; a registry that deletes nothing keeps it.
+            let deleted = self.client.delete_manifest(&index, &before).await;
+            if let Err(error) = deleted {
+                tracing::debug!(tag, %error, "An older entry of the index stays");
+            }
+        }
+        Ok(())
     }
 
     /// Where something is, if it is there.
