@@ -40,8 +40,20 @@ apt_install() {
     command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them (no apt-get here)"
     say "installing ${missing[*]}"
     apt_refresh
-    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    quietly as_root env DEBIAN_FRONTEND=noninteractive ${RUNLEVEL:+RUNLEVEL="$RUNLEVEL"} apt-get install -y -qq --no-install-recommends \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "${missing[@]}"
+}
+
+# Installs a package for its program alone, unless that is there: the service that comes with it does not start.
+apt_install_program() {
+    local program=$1 package=$2 service=$3
+    ! command -v "$program" >/dev/null || return 0
+    local systemd=""
+    [ ! -d /run/systemd/system ] || systemd=yes
+    [ -z "$systemd" ] || as_root systemctl mask --quiet "$service" 2>/dev/null || true
+    RUNLEVEL=1 apt_install "$package"
+    [ -z "$systemd" ] || as_root systemctl unmask --quiet "$service" 2>/dev/null || true
+    [ -z "$systemd" ] || as_root systemctl disable --quiet "$service" 2>/dev/null || true
 }
 
 # Shows what a command printed only when it fails.

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
 use crate::{
-    builder::sources::Sources,
+    builder::archives::Archives,
     controller::Controller,
     directory::{Problem, is_watched},
     function::{
@@ -40,7 +40,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Api {
     pub store: Arc<dyn Store>,
-    pub sources: Sources,
+    pub archives: Arc<dyn Archives>,
     pub controller: Arc<Controller>,
     pub metrics: Arc<Metrics>,
     /// The watched directories, absolute.

@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     api::{self, Api},
-    builder::{archive::Limits, sources::Sources},
+    builder::{archive::Limits, archives::Archives, docker::EngineHost, sources::Sources},
     config::{self, Config, ConfigError, RuntimeKind, store::StoreConfig},
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver, secrets::Secrets},
     crash,
@@ -64,6 +64,11 @@ pub enum AppError {
          the docker group, or run without isolation: faas start --runtime process", socket.display()
     )]
     NoEngine { socket: PathBuf, message: String },
+    #[error(
+        "no Docker engine at --build-host {host}: {message}\nStart one there, or leave --build-host out: what runs no commands \
+         needs none"
+    )]
+    NoBuildHost { host: EngineHost, message: String },
     #[error(transparent)]
     Door(#[from] DoorError),
     #[error("cannot use {}: {error}", path.display())]
@@ -116,12 +121,12 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
         builder: adapters.builder,
         runtime: adapters.runtime,
     };
-    let resolver = state.resolver(&config);
+    let resolver = state.resolver(&config, Arc::clone(&adapters.archives));
     let controller = Controller::new(ports, resolver, Arc::clone(&pools), turns, settings);
     let mut tasks = Tasks::default();
     let api = Api {
         store: state.store(),
-        sources: state.sources.clone(),
+        archives: adapters.archives,
         controller: Arc::clone(&controller),
         metrics: Arc::clone(&metrics),
         roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
@@ -206,8 +211,9 @@ impl State {
         }
     }
 
-    fn resolver(&self, config: &Config) -> Resolver {
+    fn resolver(&self, config: &Config, archives: Arc<dyn Archives>) -> Resolver {
         Resolver {
+            archives,
             sources: self.sources.clone(),
             bases: config.bases.clone(),
             owner: self.owner.clone(),
@@ -323,6 +329,9 @@ fn announce(config: &Config, store: &str, facts: &Value, doors: &Doors) {
         }
     }
     say(&format!("store        {store}"));
+    if let Some(registry) = &config.registry {
+        say(&format!("registry     {}", registry.place));
+    }
     match config.dirs.as_slice() {
         [] if config.store != StoreConfig::Embedded => {}
         [] => say("directories  none (use --dir DIR, `faas apply` or `faas build`)"),

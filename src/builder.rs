@@ -1,13 +1,15 @@
-//! The builder port: a source and a recipe become an image. [`docker`] asks the Docker engine, [`process`] lays the
-//! files out in a directory. What goes into an image is fixed beforehand by [`archive`] (the normalised files) and
+//! The builder port: a source and a recipe become an image. [`docker`] asks the Docker engine, [`registry`] puts
+//! images together in a registry, [`process`] lays the files out in a directory. What goes into an image is fixed beforehand by [`archive`] (the normalised files) and
 //! [`recipe`] (how they are built), so that an image's name is the digest of both.
 
 pub mod archive;
+pub mod archives;
 pub mod docker;
 mod ignore;
 pub mod process;
 pub mod ready;
 pub mod recipe;
+pub mod registry;
 pub mod sources;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -16,14 +18,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::{archive::Context, recipe::Recipe};
+use crate::function::FunctionKey;
 
 /// Name of an image as the engine knows it. Of a built one: `faas.local/<owner>:<digest>`, the digest (64 hex digits of
 /// SHA-256) being that of everything that went into it. Of a ready one: the reference that the user gave.
 pub type ImageName = String;
 
-/// Everything that decides what a build yields.
+/// What a runtime starts instances of an image by: its name, or where nodes get it, by digest. Two references may stand for
+/// one name, so it decides nothing about a revision.
+pub type ImageReference = String;
+
+/// Everything that decides what a build yields, and whom it is for.
 #[derive(Clone, Debug)]
 pub struct BuildJob {
+    /// Whose build it is. Others with equal content share the image, so it is no part of the name.
+    pub function: FunctionKey,
     /// What the image will be called; equal names mean equal content.
     pub image: ImageName,
     /// The user's files.
@@ -39,8 +48,18 @@ pub struct BuildJob {
 pub struct Image {
     /// See [`ImageName`].
     pub name: ImageName,
-    /// When it was made, in seconds of the Unix epoch; decides what the collector may take.
-    pub created: i64,
+    /// What instances are started by.
+    pub reference: ImageReference,
+}
+
+impl Image {
+    /// One that is known by its name alone.
+    fn of_its_name(name: ImageName) -> Self {
+        Self {
+            reference: name.clone(),
+            name,
+        }
+    }
 }
 
 /// Why there is no image.
@@ -70,6 +89,12 @@ pub enum BuildError {
     /// The engine answers, but failed in a way that is not about this build; its words.
     #[error("the Docker engine failed: {0}")]
     EngineFailed(String),
+    /// A registry is away, too slow, or has a bad day; its words.
+    #[error("{0}")]
+    RegistryAway(String),
+    /// A registry does not do for us what it is asked; its words and a remedy.
+    #[error("{0}")]
+    RegistryRefused(String),
     /// The engine's report of the build broke off or makes no sense: nobody knows what became of it.
     #[error("the build was interrupted: {0}")]
     Interrupted(String),
@@ -89,10 +114,18 @@ pub trait Builder: Send + Sync {
 
     /// Makes the image of `job`, or returns at once when it exists. Dropping the future cancels the build in the engine
     /// as well and leaves nothing behind.
-    async fn build(&self, job: &BuildJob, log: Arc<dyn BuildLog>) -> Result<(), BuildError>;
+    async fn build(
+        &self,
+        job: &BuildJob,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError>;
 
-    /// Makes sure that a ready image is here: looks, and pulls when it is not.
-    async fn pull(&self, image: &ImageName, log: Arc<dyn BuildLog>) -> Result<(), BuildError>;
+    /// Makes sure that a ready image can be run: looks, and pulls when it is not here.
+    async fn pull(
+        &self,
+        image: &ImageName,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError>;
 
     /// Whether the image is here.
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError>;

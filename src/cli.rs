@@ -43,7 +43,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Begin a function in this directory: fn.yaml and index.js
     Init(init::InitArgs),
     /// Deploy the function in this directory
@@ -109,7 +109,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn carry_out(command: Command) -> Result<(), CliError> {
     match command {
-        Command::Start(args) => start::run(args),
+        Command::Start(args) => start::run(*args),
         Command::Init(args) => init::run(&args),
         Command::Build(args) => wait(build::run(&args)),
         Command::Invoke(args) => wait(invoke::run(&args)),

@@ -1,6 +1,7 @@
 //! Flags and environment become a [`Config`]. Nothing else reads the environment.
 
 pub mod access;
+pub mod registry;
 pub mod store;
 
 use std::{
@@ -16,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
     access::{AccessArgs, AccessConfig},
+    registry::{RegistryArgs, RegistryConfig, RegistryFlags},
     store::{StoreConfig, StoreFlags},
 };
 use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
@@ -83,6 +85,9 @@ pub struct StartArgs {
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_env: Vec<String>,
 
+    #[command(flatten)]
+    registry: RegistryArgs,
+
     /// Offer `network: internet` also where this host cannot be shielded from functions
     #[arg(long)]
     allow_host_reach: bool,
@@ -123,6 +128,7 @@ pub struct Config {
     pub bases: BaseImages,
     pub secrets_dir: Option<PathBuf>,
     pub build: BuildEnvironment,
+    pub registry: Option<RegistryConfig>,
     pub allow_host_reach: bool,
     /// The engine's socket.
     pub docker_socket: PathBuf,
@@ -148,6 +154,8 @@ pub enum ConfigError {
     NotText(PathBuf),
     #[error(transparent)]
     Store(#[from] StoreFlags),
+    #[error(transparent)]
+    Registry(#[from] RegistryFlags),
     #[error("--secrets-dir {}: no such directory", .0.display())]
     NoSecrets(PathBuf),
     #[error("--build-ca {}: {error}", file.display())]
@@ -208,6 +216,7 @@ impl StartArgs {
                     .collect::<Result<_, _>>()?,
                 label: None,
             },
+            registry: self.registry.resolve(self.runtime)?,
             allow_host_reach: self.allow_host_reach,
             docker_socket: around.docker_socket,
             user_runtime_dir: around.user_runtime_dir,

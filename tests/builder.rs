@@ -63,9 +63,10 @@ impl Bench {
     /// Without a flavour: with the builder that the engine names.
     async fn new(flavour: impl Into<Option<Flavour>>, environment: BuildEnvironment) -> Self {
         let owner = uuid::Uuid::new_v4().simple().to_string()[..16].to_owned();
-        let mut builder = DockerBuilder::connect(&socket(), &owner, owner.as_bytes(), environment)
-            .await
-            .expect("these tests need a Docker engine");
+        let mut builder =
+            DockerBuilder::connect(socket().as_path(), &owner, owner.as_bytes(), environment)
+                .await
+                .expect("these tests need a Docker engine");
         if let Some(flavour) = flavour.into() {
             builder = builder.with_flavour(flavour);
         }
@@ -84,6 +85,7 @@ impl Bench {
     fn job_of(&self, language: Language, context: Context) -> BuildJob {
         let recipe = Recipe::new(language, &context, &BuildSpec::default(), &bases()).unwrap();
         BuildJob {
+            function: "f".parse().unwrap(),
             image: recipe.image_name(&self.owner, &context),
             context: Arc::new(context),
             recipe,
@@ -92,7 +94,8 @@ impl Bench {
     }
 
     async fn build(&self, job: &BuildJob) -> Result<(), BuildError> {
-        self.builder.build(job, self.log.clone()).await
+        let built = self.builder.build(job, self.log.clone()).await;
+        built.map(|reference| assert_eq!(reference, job.image))
     }
 }
 

@@ -40,6 +40,7 @@ fn job(language: &str, files: &[(&str, &str)]) -> BuildJob {
     let language = language.parse().unwrap();
     let recipe = Recipe::new(language, &context, &BuildSpec::default(), &bases).unwrap();
     BuildJob {
+        function: "f".parse().unwrap(),
         image: recipe.image_name(OWNER, &context),
         context: Arc::new(context),
         recipe,

@@ -21,7 +21,10 @@ use serde_json::json;
 use super::Api;
 use crate::{
     access::audit::Change,
-    builder::archive::{ArchiveError, Context, Limits},
+    builder::{
+        archive::{ArchiveError, Context, Limits},
+        archives::ArchivesError,
+    },
     crash::{self, Point},
     function::{
         Function, FunctionKey,
@@ -113,6 +116,16 @@ pub async fn deploy(State(api): State<Api>, request: Request) -> Response {
     }
 }
 
+/// Where archives are kept has no space, or a bad day.
+fn not_stored(error: &ArchivesError) -> Failure {
+    let info = format!("the archive could not be stored: {error}");
+    let code = match error {
+        ArchivesError::Full(_) => "NoSpace",
+        ArchivesError::Unavailable(_) => "SourceUnavailable",
+    };
+    Failure::ours(code, &info)
+}
+
 async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<FunctionKey, Failure> {
     let upload = read(body).await?;
     let key: FunctionKey = upload
@@ -122,29 +135,14 @@ async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<Funct
     if let Some(change) = change {
         change.names(&key.url_segment());
     }
-    let sources = api.sources.clone();
-    let (context, function) = tokio::task::spawn_blocking(move || {
-        let context = unpack(&upload.file)?;
-        sources.put(&context).map_err(|error| {
-            let info = format!("the archive could not be stored: {error}");
-            if error.kind() == std::io::ErrorKind::StorageFull {
-                return Failure::ours("NoSpace", &info);
-            }
-            Failure {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
-                code: "SourceUnavailable".to_owned(),
-                info,
-            }
-        })?;
-        crash::point(Point::UploadStored);
-        Ok((context.digest().to_owned(), context))
-    })
-    .await
-    .unwrap_or_else(|error| Err(Failure::bad("SourceUnavailable", error.to_string())))
-    .and_then(|(digest, context)| {
-        object(&key, &digest, &context).map(|function| (digest, function))
-    })?;
-    tracing::debug!(function = %key, %context, "Archive stored");
+    let context = tokio::task::spawn_blocking(move || unpack(&upload.file))
+        .await
+        .unwrap_or_else(|error| Err(Failure::bad("SourceUnavailable", error.to_string())))?;
+    let stored = api.archives.put(key.namespace(), &context).await;
+    stored.map_err(|error| not_stored(&error))?;
+    crash::point(Point::UploadStored);
+    tracing::debug!(function = %key, digest = context.digest(), "Archive stored");
+    let function = object(&key, context.digest(), &context)?;
     let applied = api
         .store
         .apply(function, &Manager::Api, Timestamp::now())
@@ -249,9 +247,14 @@ fn verdict(function: &Function) -> Option<Verdict> {
         ("False", Reason::EngineUnavailable | Reason::NoCapacity) => {
             Some(Verdict::Hindered(Failure::ours(reason, message)))
         }
-        ("False", Reason::NoSpace | Reason::SourceUnavailable | Reason::BuildInterrupted) => {
-            Some(Verdict::Failed(Failure::ours(reason, message)))
-        }
+        (
+            "False",
+            Reason::NoSpace
+            | Reason::SourceUnavailable
+            | Reason::BuildInterrupted
+            | Reason::RegistryUnavailable
+            | Reason::RegistryRefused,
+        ) => Some(Verdict::Failed(Failure::ours(reason, message))),
         ("False", Reason::PullFailed) => {
             Some(Verdict::Failed(Failure::bad(reason, message.as_str())))
         }

@@ -36,6 +36,17 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What was admitted once stays readable, whatever the limits are today.
+    #[must_use]
+    pub(super) fn none() -> Self {
+        Self {
+            entries: usize::MAX,
+            unpacked: u64::MAX,
+        }
+    }
+}
+
 /// One file of a context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -115,12 +126,8 @@ impl Context {
         let stays =
             |path: &str| path == "Dockerfile" || IGNORES.contains(&path) || !ignore.excludes(path);
         let files = self.files.iter().filter(|(path, _)| stays(path));
-        let unlimited = Limits {
-            entries: usize::MAX,
-            unpacked: u64::MAX,
-        };
         let files = files.map(|(path, file)| (path, file.mode(), file.content.clone()));
-        Self::from_files(files, &unlimited)
+        Self::from_files(files, &Limits::none())
     }
 
     /// SHA-256 of [`Context::tar`], as 64 hex digits.

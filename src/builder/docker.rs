@@ -6,14 +6,16 @@ mod bases;
 mod buildkit;
 mod classic;
 mod errors;
+mod host;
 mod leftovers;
 mod options;
 mod ping;
 mod pull;
+mod registry;
 mod report;
 mod sweep;
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bollard::{
@@ -26,11 +28,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio_util::task::TaskTracker;
 
-pub use self::ping::flavour;
 use self::{errors::is_missing, report::Report, sweep::Sweep};
+pub use self::{host::EngineHost, ping::flavour};
 use super::{
-    BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, archive::hex,
-    recipe,
+    BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, ImageReference,
+    archive::hex, recipe,
 };
 use crate::{
     crash::{self, Point},
@@ -78,32 +80,28 @@ pub struct DockerBuilder {
 }
 
 impl DockerBuilder {
-    /// Connects to the engine at this socket and asks which API and which builder it has. `key` is a secret of the owner's.
+    /// Connects to the engine there and asks which API and which builder it has. `key` is a secret of the owner's.
     ///
     /// # Errors
     /// When nobody answers there.
     pub async fn connect(
-        socket: &Path,
+        host: impl Into<EngineHost>,
         owner: &str,
         key: &[u8],
         environment: BuildEnvironment,
     ) -> Result<Self, BuildError> {
-        let address = socket.display().to_string();
-        let client =
-            Docker::connect_with_unix(&address, ANSWER_SECONDS, bollard::API_DEFAULT_VERSION)
-                .map_err(errors::engine)?
-                .negotiate_version()
-                .await
-                .map_err(errors::engine)?;
+        let host = host.into();
+        let client = host.client()?.negotiate_version().await;
+        let client = client.map_err(errors::engine)?;
         let version = client.client_version();
         if (version.major_version, version.minor_version) < OLDEST_API {
             return Err(BuildError::Engine(format!(
-                "{address} speaks API {version} only: Docker 20.10 (API 1.41) or newer is needed"
+                "{host} speaks API {version} only: Docker 20.10 (API 1.41) or newer is needed"
             )));
         }
-        let flavour = flavour(socket)
+        let flavour = flavour(&host)
             .await
-            .map_err(|error| BuildError::Engine(format!("{address}: {error}")))?;
+            .map_err(|error| BuildError::Engine(format!("{host}: {error}")))?;
         Ok(Self {
             client,
             flavour,
@@ -231,29 +229,36 @@ pub async fn follow(
 impl Builder for DockerBuilder {
     async fn images(&self) -> Result<Vec<Image>, BuildError> {
         let prefix = recipe::image_prefix(&self.owner);
-        let images = self.labelled().await?.into_iter().flat_map(|image| {
+        let names = self.labelled().await?.into_iter();
+        Ok(names
+            .flat_map(|image| image.repo_tags)
             // An image that somebody made from ours has our label too, but not our name.
-            let names = image.repo_tags.into_iter();
-            let created = image.created;
-            names.map(move |name| Image { name, created })
-        });
-        Ok(images
-            .filter(|image| image.name.starts_with(&prefix))
+            .filter(|name| name.starts_with(&prefix))
+            .map(Image::of_its_name)
             .collect())
     }
 
-    async fn build(&self, job: &BuildJob, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
-        if self.exists(&job.image).await? {
-            return Ok(());
+    async fn build(
+        &self,
+        job: &BuildJob,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
+        if !self.exists(&job.image).await? {
+            let limit = job.timeout;
+            tokio::time::timeout(limit, self.run(job, log))
+                .await
+                .unwrap_or(Err(BuildError::Timeout { limit }))?;
         }
-        let limit = job.timeout;
-        tokio::time::timeout(limit, self.run(job, log))
-            .await
-            .unwrap_or(Err(BuildError::Timeout { limit }))
+        Ok(job.image.clone())
     }
 
-    async fn pull(&self, image: &ImageName, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
-        self.ready(image, &log).await
+    async fn pull(
+        &self,
+        image: &ImageName,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
+        self.ready(image, &log).await?;
+        Ok(image.clone())
     }
 
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError> {

@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::UNIX_EPOCH,
 };
 
 use async_trait::async_trait;
@@ -23,7 +22,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName,
+    BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, ImageReference,
     recipe::{self, Language, SHIM},
 };
 use crate::text;
@@ -213,36 +212,39 @@ impl Builder for ProcessBuilder {
         for entry in fs::read_dir(&self.root).map_err(|error| disk(&error))? {
             let entry = entry.map_err(|error| disk(&error))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let made = entry
-                .metadata()
-                .and_then(|m| Ok((m.is_dir(), m.modified()?)));
-            if let (Ok((true, made)), false) = (made, name.starts_with('.')) {
-                let age = made.duration_since(UNIX_EPOCH).unwrap_or_default();
-                images.push(Image {
-                    name: format!("{}{name}", recipe::image_prefix(&self.owner)),
-                    created: i64::try_from(age.as_secs()).unwrap_or(i64::MAX),
-                });
+            let is_dir = entry.metadata().is_ok_and(|metadata| metadata.is_dir());
+            if is_dir && !name.starts_with('.') {
+                let name = format!("{}{name}", recipe::image_prefix(&self.owner));
+                images.push(Image::of_its_name(name));
             }
         }
         Ok(images)
     }
 
-    async fn build(&self, job: &BuildJob, log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
+    async fn build(
+        &self,
+        job: &BuildJob,
+        log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
         if job.recipe.language == Language::Dockerfile {
             return Err(BuildError::Refused(
                 "a Dockerfile needs containers: start with --runtime docker".into(),
             ));
         }
-        if self.exists(&job.image).await? {
-            return Ok(());
+        if !self.exists(&job.image).await? {
+            let limit = job.timeout;
+            tokio::time::timeout(limit, self.run(job, log.as_ref()))
+                .await
+                .unwrap_or(Err(BuildError::Timeout { limit }))?;
         }
-        let limit = job.timeout;
-        tokio::time::timeout(limit, self.run(job, log.as_ref()))
-            .await
-            .unwrap_or(Err(BuildError::Timeout { limit }))
+        Ok(job.image.clone())
     }
 
-    async fn pull(&self, image: &ImageName, _: Arc<dyn BuildLog>) -> Result<(), BuildError> {
+    async fn pull(
+        &self,
+        image: &ImageName,
+        _: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
         Err(BuildError::Refused(format!(
             "image {image:?} needs containers: start with --runtime docker"
         )))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BuildError, BuildJob, BuildLog, Builder, Image, ImageName};
+use super::{BuildError, BuildJob, BuildLog, Builder, Image, ImageName, ImageReference};
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -16,15 +16,24 @@ impl Builder for ReadyImages {
         Ok(Vec::new())
     }
 
-    async fn build(&self, _job: &BuildJob, _log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
+    async fn build(
+        &self,
+        _job: &BuildJob,
+        _log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
         Err(BuildError::Refused(
-            "a cluster runs ready images only: give source.image".to_owned(),
+            "pods run images of a registry: start faas with --registry HOST/PREFIX, or give source.image"
+                .to_owned(),
         ))
     }
 
     /// The node that runs it pulls it, and tells when it cannot.
-    async fn pull(&self, _image: &ImageName, _log: Arc<dyn BuildLog>) -> Result<(), BuildError> {
-        Ok(())
+    async fn pull(
+        &self,
+        image: &ImageName,
+        _log: Arc<dyn BuildLog>,
+    ) -> Result<ImageReference, BuildError> {
+        Ok(image.clone())
     }
 
     async fn exists(&self, _image: &ImageName) -> Result<bool, BuildError> {

@@ -52,6 +52,19 @@ pub struct BuildSpec {
     pub args: Vec<(String, String)>,
 }
 
+/// An image that is made without running anything: files upon a base. It is what the recipe's Dockerfile yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The base image.
+    pub base: ImageName,
+    /// Where the command runs.
+    pub directory: &'static str,
+    /// What the base's entry point is given.
+    pub command: Vec<&'static str>,
+    /// Where our files lie, with a slash at its end.
+    place: &'static str,
+}
+
 /// How a context becomes an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
@@ -59,6 +72,8 @@ pub struct Recipe {
     pub language: Language,
     /// What `npm` is called with to fetch the dependencies; nothing when there are none.
     pub npm: Option<Vec<&'static str>>,
+    /// How it is made without an engine, where that is possible.
+    pub append: Option<Append>,
     /// The Dockerfile.
     dockerfile: String,
     /// Directory of the build's context in which the user's files lie, with a slash at its end; empty for its top.
@@ -139,6 +154,16 @@ impl Recipe {
     #[must_use]
     pub fn dockerfile(&self, environment: &BuildEnvironment) -> String {
         dockerfile::with_environment(&self.dockerfile, environment)
+    }
+
+    /// The files of an image that is made without an engine, by their paths from its top.
+    #[must_use]
+    pub fn appended(&self, append: &Append, context: &Context) -> BTreeMap<String, File> {
+        let users = context.files().iter();
+        let users = users.map(|(path, file)| (format!("{}{path}", self.place), file.clone()));
+        let ours = self.files.iter();
+        let ours = ours.map(|(path, file)| (format!("{}{path}", append.place), file.clone()));
+        users.chain(ours).collect()
     }
 
     /// The archive that an engine builds from: the user's files, ours, and the Dockerfile.

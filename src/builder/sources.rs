@@ -10,9 +10,13 @@ use std::{
     time::SystemTime,
 };
 
+use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::archive::{Context, Limits};
+use super::{
+    archive::{Context, Limits},
+    archives::{ArchiveId, Archives, ArchivesError},
+};
 
 const SUFFIX: &str = ".tar";
 
@@ -49,8 +53,9 @@ impl Sources {
     /// When it cannot be written; then nothing of it is there.
     pub fn put(&self, context: &Context) -> io::Result<()> {
         let path = self.path(context.digest())?;
-        if path.exists() {
-            return Ok(());
+        if let Ok(kept) = File::open(&path) {
+            // Whoever puts it is about to need it.
+            return kept.set_modified(SystemTime::now());
         }
         let part = self.dir.join(format!("{}.part", Uuid::new_v4().simple()));
         let written = write(&part, context.tar()).and_then(|()| fs::rename(&part, &path));
@@ -72,11 +77,6 @@ impl Sources {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        // What was admitted once stays readable, whatever the limits are today.
-        let unlimited = Limits {
-            entries: usize::MAX,
-            unpacked: u64::MAX,
-        };
         let damaged = || {
             io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -86,7 +86,7 @@ impl Sources {
                 ),
             )
         };
-        let context = Context::from_tar(&tar, &unlimited).map_err(|_| damaged())?;
+        let context = Context::from_tar(&tar, &Limits::none()).map_err(|_| damaged())?;
         if context.digest() != digest || context.tar() != &tar {
             return Err(damaged());
         }
@@ -132,6 +132,18 @@ impl Sources {
         Ok(())
     }
 
+    /// [`Self::get`] where it holds nobody up.
+    pub(super) async fn read(&self, digest: &str) -> io::Result<Option<Context>> {
+        let (this, digest) = (self.clone(), digest.to_owned());
+        off(move || this.get(&digest)).await
+    }
+
+    /// [`Self::collect`] where it holds nobody up.
+    pub async fn tidy(&self, needed: HashSet<String>, before: SystemTime) -> io::Result<()> {
+        let this = self.clone();
+        off(move || this.collect(&needed, before)).await
+    }
+
     fn path(&self, digest: &str) -> io::Result<PathBuf> {
         if is_digest(digest) {
             return Ok(self.dir.join(format!("{digest}{SUFFIX}")));
@@ -141,6 +153,41 @@ impl Sources {
             format!("{digest:?} is no digest: 64 hex digits are"),
         ))
     }
+}
+
+/// The uploads of one machine are those of all namespaces: a digest is known only to whoever has the content.
+#[async_trait]
+impl Archives for Sources {
+    async fn put(&self, _: &str, context: &Context) -> Result<(), ArchivesError> {
+        let (this, context) = (self.clone(), context.clone());
+        Ok(off(move || Self::put(&this, &context)).await?)
+    }
+
+    async fn get(&self, _: &str, digest: &str) -> Result<Option<Context>, ArchivesError> {
+        Ok(self.read(digest).await?)
+    }
+
+    /// They lie among the sources, and go with them.
+    async fn collect(&self, _: &HashSet<ArchiveId>, _: SystemTime) -> Result<(), ArchivesError> {
+        Ok(())
+    }
+}
+
+impl From<io::Error> for ArchivesError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull => Self::Full(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Does what waits for the disk on a thread that may.
+async fn off<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other).flatten()
 }
 
 fn is_digest(text: &str) -> bool {

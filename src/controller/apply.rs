@@ -13,7 +13,7 @@ use super::{
     resolve::Served,
 };
 use crate::{
-    builder::{BuildError, ImageName},
+    builder::{BuildError, ImageName, ImageReference},
     crash::{self, Point},
     function::{Function, FunctionKey, Revision, status::Reason},
     plan::{Failure, Manners, Phase, Plan, Target, image::Desired},
@@ -198,7 +198,7 @@ impl Controller {
             }
             for key in this.images.end(
                 &name,
-                outcome.as_ref().copied(),
+                outcome.as_ref().cloned(),
                 Instant::now(),
                 Timestamp::now(),
             ) {
@@ -214,7 +214,7 @@ impl Controller {
         made_from: &Served,
         image: &ImageName,
         log: Arc<super::log::LiveLog>,
-    ) -> Result<(), BuildError> {
+    ) -> Result<ImageReference, BuildError> {
         let _permit = self
             .builds
             .acquire()
@@ -227,17 +227,17 @@ impl Controller {
         if made_from.is_ready_made() {
             return self.ports.builder.pull(image, log).await;
         }
-        let job = self
-            .resolver
-            .job(made_from)
-            .await
-            .map_err(|blocked| match blocked.reason {
-                Reason::SourceUnavailable => BuildError::Source(blocked.message),
-                _ => BuildError::Failed {
-                    step: "reading the source".to_owned(),
-                    message: blocked.message,
-                },
-            })?;
+        let job =
+            self.resolver
+                .job(key, made_from)
+                .await
+                .map_err(|blocked| match blocked.reason {
+                    Reason::SourceUnavailable => BuildError::Source(blocked.message),
+                    _ => BuildError::Failed {
+                        step: "reading the source".to_owned(),
+                        message: blocked.message,
+                    },
+                })?;
         self.ports.builder.build(&job, log).await
     }
 
@@ -258,7 +258,8 @@ impl Controller {
             self.capacity.give_back(&id);
             return;
         }
-        let spec = instance_spec(key, entry, &desired, &id);
+        let mut spec = instance_spec(key, entry, &desired, &id);
+        spec.image = self.images.reference(&desired.target.image);
         let (this, task_key) = (Arc::clone(self), key.clone());
         let task = self
             .tasks
@@ -321,10 +322,10 @@ impl Controller {
         let Some(entry) = entries.get_mut(key) else {
             return;
         };
-        entry.moving.remove(&spec.id);
-        if let RuntimeError::ImageMissing(image) = error {
+        let moving = entry.moving.remove(&spec.id);
+        if let (RuntimeError::ImageMissing(_), Some(moving)) = (error, moving) {
             // The next turn builds it again.
-            self.images.lost(image);
+            self.images.lost(&moving.image);
             return;
         }
         let now = Instant::now();

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{Controller, entry::Moving, resolve};
 use crate::{
-    builder::{BuildError, recipe::image_prefix},
+    builder::{BuildError, Image, archives::ArchiveId, recipe::image_prefix},
     function::{FunctionKey, status::Reason},
     plan::Phase,
     runtime::{Observed, RuntimeError},
@@ -105,7 +105,10 @@ impl Controller {
             tokio::select! {
                 () = &mut end => return Ok(()),
                 error = &mut lost => return Err(error.into()),
-                () = self.collect.notified() => unless(&mut lost, self.collect()).await?,
+                () = self.collect.notified() => {
+                    let images = unless(&mut lost, self.stock()).await?.unwrap_or_default();
+                    unless(&mut lost, self.collect(images)).await?;
+                }
                 exit = exits.next() => {
                     let Some(exit) = exit else {
                         // An engine that tells no events at all is compared with now and then, not without end.
@@ -141,18 +144,13 @@ impl Controller {
         for instance in observed {
             self.account_for(instance).await;
         }
-        let images = self
-            .ports
-            .builder
-            .images()
-            .await?
-            .into_iter()
-            .map(|image| image.name)
-            .collect();
-        let prefix = image_prefix(&self.resolver.owner);
-        self.images
-            .observed(&images, |name| name.starts_with(&prefix));
-        self.collect().await
+        let images = self.stock().await?;
+        if let Some(images) = &images {
+            let prefix = image_prefix(&self.resolver.owner);
+            self.images
+                .observed(images, |name| name.starts_with(&prefix));
+        }
+        self.collect(images.unwrap_or_default()).await
     }
 
     /// Instances that we believe in but the engine does not know leave the pools.
@@ -236,18 +234,20 @@ impl Controller {
     }
 
     /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.
-    async fn collect(&self) -> Result<(), StockError> {
+    async fn collect(&self, images: Vec<Image>) -> Result<(), StockError> {
         let Some(needed) = self.needed().await else {
             return Ok(());
         };
-        for image in self.ports.builder.images().await? {
-            if !needed.images.contains(&image.name) {
-                tracing::info!(image = %image.name, "Removing an image that nobody needs");
-                self.images.lost(&image.name);
-                self.ports.builder.remove(&image.name).await?;
+        let unneeded = |image: &Image| !needed.images.contains(&image.name);
+        for image in images.into_iter().filter(unneeded) {
+            tracing::info!(image = %image.name, "Removing an image that nobody needs");
+            self.images.lost(&image.name);
+            let removed = self.ports.builder.remove(&image.name).await;
+            if unless_a_registry(removed)?.is_none() {
+                break;
             }
         }
-        self.collect_sources(&needed.sources);
+        self.collect_sources(needed.sources).await;
         let known: BTreeSet<_> = [Fact::Proven, Fact::SingleCall, Fact::Stays]
             .into_iter()
             .flat_map(|f| self.ports.store.known(f))
@@ -264,10 +264,18 @@ impl Controller {
         Ok(())
     }
 
-    fn collect_sources(&self, needed: &HashSet<String>) {
+    /// The images that there are; nothing while a registry does not tell.
+    async fn stock(&self) -> Result<Option<Vec<Image>>, BuildError> {
+        unless_a_registry(self.ports.builder.images().await)
+    }
+
+    async fn collect_sources(&self, needed: HashSet<ArchiveId>) {
         let before = SystemTime::now() - SOURCE_KEPT;
-        let removed = self.resolver.sources.collect(needed, before);
-        if let Err(error) = removed {
+        if let Err(error) = self.resolver.archives.collect(&needed, before).await {
+            tracing::warn!(%error, "Stored uploads could not be collected");
+        }
+        let needed = needed.into_iter().map(|(_, digest)| digest).collect();
+        if let Err(error) = self.resolver.sources.tidy(needed, before).await {
             tracing::warn!(%error, "Stored sources could not be collected");
         }
     }
@@ -294,7 +302,7 @@ impl Controller {
                     .extend(revisions.map(|d| d.target.revision.to_string()));
                 needed
                     .sources
-                    .extend(resolve::source_of(function).map(bare));
+                    .extend(resolve::source_of(function).map(|source| of(&key, source)));
             }
         }
         for function in &functions {
@@ -305,7 +313,7 @@ impl Controller {
                 record.and_then(|r| serde_json::from_str(&r).ok());
             needed
                 .sources
-                .extend(served.and_then(|s| s.source().map(str::to_owned)).map(bare));
+                .extend(served.and_then(|s| Some(of(&key, s.source()?.to_owned()))));
         }
         Some(needed)
     }
@@ -339,18 +347,28 @@ async fn unless<T, E: Into<StockError>>(
     }
 }
 
+/// A registry that does not do what it is asked has nothing to do with the engine: what runs goes on, and so does everything
+/// that needs no registry.
+fn unless_a_registry<T>(done: Result<T, BuildError>) -> Result<Option<T>, BuildError> {
+    match done {
+        Err(error @ (BuildError::RegistryAway(_) | BuildError::RegistryRefused(_))) => {
+            tracing::warn!(%error, "Images are compared and collected the next time");
+            Ok(None)
+        }
+        done => done.map(Some),
+    }
+}
+
 /// What must stay.
 #[derive(Debug, Default)]
 struct Needed {
     images: HashSet<String>,
-    sources: HashSet<String>,
+    sources: HashSet<ArchiveId>,
     revisions: HashSet<String>,
 }
 
-/// A digest without its algorithm.
-fn bare(digest: String) -> String {
-    digest
-        .strip_prefix("sha256:")
-        .map(str::to_owned)
-        .unwrap_or(digest)
+/// Whose source it is, and its digest without the algorithm.
+fn of(key: &FunctionKey, digest: String) -> ArchiveId {
+    let bare = digest.strip_prefix("sha256:").map(str::to_owned);
+    (key.namespace().to_owned(), bare.unwrap_or(digest))
 }

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::log::LiveLog;
 use crate::{
-    builder::{BuildError, ImageName},
+    builder::{BuildError, Image, ImageName, ImageReference},
     function::{FunctionKey, crd::LastBuild, status::Reason},
     plan::{Failure, ImageState},
     retry::{BACKOFF, Retry},
@@ -25,6 +25,8 @@ pub struct Images(Mutex<HashMap<ImageName, Entry>>);
 #[derive(Debug)]
 struct Entry {
     state: ImageState,
+    /// What instances of it are started by, once somebody said so.
+    reference: Option<ImageReference>,
     wanted_by: HashSet<FunctionKey>,
     /// Failed builds in a row.
     attempts: u32,
@@ -43,19 +45,30 @@ struct Build {
 
 impl Images {
     /// These of ours exist in the engine; others that were there are not any more.
-    pub fn observed(&self, present: &HashSet<ImageName>, ours: impl Fn(&str) -> bool) {
+    pub fn observed(&self, present: &[Image], ours: impl Fn(&str) -> bool) {
         let mut images = self.lock();
+        let names: HashSet<_> = present.iter().map(|image| image.name.as_str()).collect();
         for (name, entry) in images.iter_mut() {
-            if entry.state == ImageState::Ready && ours(name) && !present.contains(name) {
+            if entry.state == ImageState::Ready && ours(name) && !names.contains(name.as_str()) {
                 entry.state = ImageState::Missing;
             }
         }
-        for name in present {
-            let entry = images.entry(name.clone()).or_insert_with(Entry::missing);
-            if entry.state == ImageState::Missing {
+        for image in present {
+            let entry = images
+                .entry(image.name.clone())
+                .or_insert_with(Entry::missing);
+            if matches!(entry.state, ImageState::Missing | ImageState::Ready) {
                 entry.state = ImageState::Ready;
+                entry.reference = Some(image.reference.clone());
             }
         }
+    }
+
+    /// What instances of an image are started by.
+    pub fn reference(&self, name: &ImageName) -> ImageReference {
+        let images = self.lock();
+        let reference = images.get(name).and_then(|entry| entry.reference.clone());
+        reference.unwrap_or_else(|| name.clone())
     }
 
     /// Says that this Function wants these images and no others, and how they stand. A build that nobody wants any more is
@@ -132,7 +145,7 @@ impl Images {
     pub fn end(
         &self,
         name: &ImageName,
-        outcome: Result<(), &BuildError>,
+        outcome: Result<ImageReference, &BuildError>,
         now: Instant,
         wall: Timestamp,
     ) -> Vec<FunctionKey> {
@@ -151,7 +164,10 @@ impl Images {
             entry.attempts + 1
         };
         entry.state = match outcome {
-            Ok(()) => ImageState::Ready,
+            Ok(reference) => {
+                entry.reference = Some(reference);
+                ImageState::Ready
+            }
             Err(error) => ImageState::Failed(failure(error, entry.attempts, now)),
         };
         entry.wanted_by.iter().cloned().collect()
@@ -232,6 +248,7 @@ impl Entry {
     fn missing() -> Self {
         Self {
             state: ImageState::Missing,
+            reference: None,
             wanted_by: HashSet::new(),
             attempts: 0,
             build: None,
@@ -275,6 +292,8 @@ fn judge(error: &BuildError) -> (Reason, Retry) {
         BuildError::Source(_) => (Reason::SourceUnavailable, BACKOFF),
         BuildError::NoSpace(_) => (Reason::NoSpace, BACKOFF),
         BuildError::Engine(_) | BuildError::EngineFailed(_) => (Reason::EngineUnavailable, BACKOFF),
+        BuildError::RegistryAway(_) => (Reason::RegistryUnavailable, BACKOFF),
+        BuildError::RegistryRefused(_) => (Reason::RegistryRefused, BACKOFF),
         BuildError::Interrupted(_) => (Reason::BuildInterrupted, BACKOFF),
     }
 }

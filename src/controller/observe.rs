@@ -51,7 +51,7 @@ impl Controller {
     /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
     async fn restore(&self, key: &FunctionKey, uid: &str) -> Option<Desired> {
         let served = self.served(key, uid).await?;
-        self.resolver.restore(key.namespace(), &served).await
+        self.resolver.restore(key, &served).await
     }
 
     /// What the serving revision was made from.

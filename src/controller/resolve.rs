@@ -13,10 +13,13 @@ use crate::{
     builder::{
         BaseImages, BuildJob,
         archive::{Context, Limits},
+        archives::Archives,
         recipe::{BuildSpec, Language, Recipe, image_prefix},
         sources::Sources,
     },
-    function::{Function, FunctionSpec, SOURCE_DIGEST, SOURCE_ERROR, crd, status::Reason},
+    function::{
+        Function, FunctionKey, FunctionSpec, SOURCE_DIGEST, SOURCE_ERROR, crd, status::Reason,
+    },
     plan::{
         Blocked,
         image::{Desired, desired},
@@ -27,7 +30,9 @@ use crate::{
 /// Reads what objects point to.
 #[derive(Clone)]
 pub struct Resolver {
+    /// What directories hold.
     pub sources: Sources,
+    pub archives: Arc<dyn Archives>,
     pub bases: BaseImages,
     /// Identity of this installation, a part of every image's name.
     pub owner: String,
@@ -47,7 +52,7 @@ pub struct Served {
 impl Resolver {
     /// From what this generation would be resolved now. Cheap, but for the reading of secrets.
     pub async fn stamp(&self, function: &Function) -> Stamp {
-        let secrets = match self.secrets(&namespace(function), &function.spec).await {
+        let secrets = match self.secrets(namespace(function), &function.spec).await {
             Ok(files) => Ok(self.digest(&files)),
             Err(blocked) => Err(blocked.message),
         };
@@ -68,8 +73,9 @@ impl Resolver {
         if let Some(message) = annotation(function, SOURCE_ERROR) {
             return Err(blocked(Reason::SourceInvalid, message));
         }
-        let source = annotation(function, SOURCE_DIGEST);
-        self.desired(&namespace(function), &function.spec, source)
+        let key = FunctionKey::try_from(function)
+            .map_err(|error| blocked(Reason::InvalidSpec, error.to_string()))?;
+        self.desired(&key, &function.spec, annotation(function, SOURCE_DIGEST))
             .await
     }
 
@@ -77,8 +83,9 @@ impl Resolver {
     ///
     /// # Errors
     /// As [`Self::resolve`]: the source may have gone meanwhile.
-    pub async fn job(&self, made_from: &Served) -> Result<BuildJob, Blocked> {
-        self.job_of(&made_from.spec, made_from.source.clone()).await
+    pub async fn job(&self, key: &FunctionKey, made_from: &Served) -> Result<BuildJob, Blocked> {
+        self.job_of(key, &made_from.spec, made_from.source.clone())
+            .await
     }
 
     /// What the newest generation is made from, to be kept when it begins to serve.
@@ -90,18 +97,19 @@ impl Resolver {
     }
 
     /// The revision that served, if it can still be made.
-    pub async fn restore(&self, namespace: &str, served: &Served) -> Option<Desired> {
-        let source = served.source.clone();
-        self.desired(namespace, &served.spec, source).await.ok()
+    pub async fn restore(&self, key: &FunctionKey, served: &Served) -> Option<Desired> {
+        self.desired(key, &served.spec, served.source.clone())
+            .await
+            .ok()
     }
 
     async fn desired(
         &self,
-        namespace: &str,
+        key: &FunctionKey,
         spec: &FunctionSpec,
         source: Option<String>,
     ) -> Result<Desired, Blocked> {
-        let secrets = self.secrets(namespace, spec).await?;
+        let secrets = self.secrets(key.namespace(), spec).await?;
         let digest = self.digest(&secrets);
         let image = match &spec.source.image {
             Some(image) if image.starts_with(&image_prefix(&self.owner)) => {
@@ -109,25 +117,36 @@ impl Resolver {
                 return Err(blocked(Reason::SourceInvalid, message));
             }
             Some(image) => image.clone(),
-            None => self.job_of(spec, source).await?.image,
+            None => self.job_of(key, spec, source).await?.image,
         };
         Ok(desired(spec, image, secrets, &digest))
     }
 
     async fn job_of(
         &self,
+        key: &FunctionKey,
         spec: &FunctionSpec,
         source: Option<String>,
     ) -> Result<BuildJob, Blocked> {
-        let (this, spec) = (self.clone(), spec.clone());
-        spawn_blocking(move || this.read_job(&spec, source))
-            .await
-            .unwrap_or_else(|error| Err(blocked(Reason::SourceUnavailable, error.to_string())))
+        let upload = match &spec.source.archive {
+            Some(archive) => Some(self.upload(key, archive).await?),
+            None => None,
+        };
+        let (this, key, spec) = (self.clone(), key.clone(), spec.clone());
+        spawn_blocking(move || {
+            let context = upload.map_or_else(|| this.context(&spec, source), Ok)?;
+            this.read_job(key, &spec, context)
+        })
+        .await
+        .unwrap_or_else(|error| Err(blocked(Reason::SourceUnavailable, error.to_string())))
     }
 
-    /// Blocks: reads the source from the disk.
-    fn read_job(&self, spec: &FunctionSpec, source: Option<String>) -> Result<BuildJob, Blocked> {
-        let mut context = self.context(spec, source)?;
+    fn read_job(
+        &self,
+        function: FunctionKey,
+        spec: &FunctionSpec,
+        mut context: Context,
+    ) -> Result<BuildJob, Blocked> {
         let build = spec.build.clone().unwrap_or_default();
         let language = match spec.language {
             Some(crd::Language::Dockerfile) => Language::Dockerfile,
@@ -149,6 +168,7 @@ impl Resolver {
         let recipe = Recipe::new(language, &context, &wishes, &self.bases)
             .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()))?;
         Ok(BuildJob {
+            function,
             image: recipe.image_name(&self.owner, &context),
             context: Arc::new(context),
             recipe,
@@ -156,6 +176,16 @@ impl Resolver {
         })
     }
 
+    async fn upload(&self, key: &FunctionKey, archive: &str) -> Result<Context, Blocked> {
+        let digest = archive.trim_start_matches("sha256:");
+        match self.archives.get(key.namespace(), digest).await {
+            Ok(Some(context)) => Ok(context),
+            Ok(None) => Err(missing(digest)),
+            Err(error) => Err(blocked(Reason::SourceUnavailable, error.to_string())),
+        }
+    }
+
+    /// Blocks: reads what is inline or in a directory.
     fn context(&self, spec: &FunctionSpec, directory: Option<String>) -> Result<Context, Blocked> {
         if let Some(inline) = &spec.source.inline {
             let files = inline
@@ -164,22 +194,15 @@ impl Resolver {
             return Context::from_files(files, &Limits::default())
                 .map_err(|error| blocked(Reason::SourceInvalid, error.to_string()));
         }
-        let digest = match (&spec.source.archive, directory) {
-            (Some(archive), _) => archive.trim_start_matches("sha256:").to_owned(),
-            (None, Some(digest)) => digest.trim_start_matches("sha256:").to_owned(),
-            (None, None) => {
-                let message = "source.directory works in a manifest below a directory that `faas start --dir` watches; \
-                               use `faas build` or source.inline elsewhere";
-                return Err(blocked(Reason::SourceNotFound, message));
-            }
+        let Some(digest) = directory else {
+            let message = "source.directory works in a manifest below a directory that `faas start --dir` watches; \
+                           use `faas build` or source.inline elsewhere";
+            return Err(blocked(Reason::SourceNotFound, message));
         };
-        match self.sources.get(&digest) {
+        let digest = digest.trim_start_matches("sha256:");
+        match self.sources.get(digest) {
             Ok(Some(context)) => Ok(context),
-            Ok(None) => {
-                let message =
-                    format!("no upload sha256:{digest} is stored here; upload the archive again");
-                Err(blocked(Reason::SourceNotFound, message))
-            }
+            Ok(None) => Err(missing(digest)),
             Err(error) => Err(blocked(Reason::SourceUnavailable, error.to_string())),
         }
     }
@@ -237,8 +260,13 @@ pub fn source_of(function: &Function) -> Option<String> {
         .or_else(|| annotation(function, SOURCE_DIGEST))
 }
 
-fn namespace(function: &Function) -> String {
-    function.metadata.namespace.clone().unwrap_or_default()
+fn namespace(function: &Function) -> &str {
+    function.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+fn missing(digest: &str) -> Blocked {
+    let message = format!("no upload sha256:{digest} is stored here; upload the archive again");
+    blocked(Reason::SourceNotFound, message)
 }
 
 fn annotation(function: &Function, name: &str) -> Option<String> {

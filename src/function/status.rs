@@ -96,6 +96,8 @@ pub enum Reason {
     // May pass by itself.
     BuildInterrupted,
     PullFailed,
+    RegistryUnavailable,
+    RegistryRefused,
     NoSpace,
     NoCapacity,
     EngineUnavailable,

@@ -18,6 +18,8 @@ use super::StoreError;
 pub const STORE: &str = "store.db";
 /// Uploaded sources in the state directory, each in a file.
 pub const SOURCES: &str = "sources";
+/// Copies of uploads that a registry keeps, in the state directory.
+pub const UPLOADS: &str = "uploads";
 
 /// What a cluster's controllers have in common, as it was last told.
 const CLUSTER: &str = "cluster";

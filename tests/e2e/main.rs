@@ -27,6 +27,7 @@ mod limits;
 mod lossless;
 mod operate;
 mod overload;
+mod registry;
 mod restart;
 mod rollout;
 mod scale;

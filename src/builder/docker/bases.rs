@@ -58,7 +58,7 @@ impl DockerBuilder {
         let inspect = || self.client.inspect_image(image);
         let found = match inspect().await {
             Err(error) if is_missing(&error) => {
-                pull::pull(&self.client, image, Arc::clone(log)).await?;
+                pull::pull(&self.client, image, log).await?;
                 inspect().await
             }
             found => found,

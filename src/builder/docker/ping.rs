@@ -1,15 +1,18 @@
 //! Asks an engine which builder it prefers: the header of `/_ping` that says so is not in reach of the client library.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Flavour;
+use super::{EngineHost, Flavour};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -17,12 +20,21 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When nobody answers there in time.
-pub async fn flavour(socket: &Path) -> io::Result<Flavour> {
-    tokio::time::timeout(LIMIT, ask(socket)).await?
+pub async fn flavour(host: &EngineHost) -> io::Result<Flavour> {
+    let asked = async {
+        match host {
+            EngineHost::Unix(path) => ask(UnixStream::connect(path).await?).await,
+            EngineHost::Tcp(address) => ask(TcpStream::connect(address).await?).await,
+        }
+    };
+    tokio::time::timeout(LIMIT, asked).await?
 }
 
-async fn ask(socket: &Path) -> io::Result<Flavour> {
-    let stream = TokioIo::new(UnixStream::connect(socket).await?);
+async fn ask<S>(stream: S) -> io::Result<Flavour>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = TokioIo::new(stream);
     let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
     let request = Request::get("/_ping")
         .header("Host", "docker")

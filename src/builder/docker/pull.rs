@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use bollard::{Docker, errors::Error, query_parameters::CreateImageOptionsBuilder};
-use futures::StreamExt;
+use bollard::{
+    Docker, errors::Error, models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder,
+};
+use futures::{Stream, StreamExt};
 
 use super::{
     super::{BuildError, BuildLog},
@@ -13,13 +15,22 @@ use super::{
 pub(super) async fn pull(
     client: &Docker,
     image: &str,
-    log: Arc<dyn BuildLog>,
+    log: &Arc<dyn BuildLog>,
 ) -> Result<(), BuildError> {
     let options = CreateImageOptionsBuilder::new()
         .from_image(&with_tag(image))
         .build();
+    follow(image, client.create_image(Some(options), None, None), log).await
+}
+
+/// Reads an engine's records of a pull to their end.
+pub(super) async fn follow(
+    image: &str,
+    stream: impl Stream<Item = Result<CreateImageInfo, Error>>,
+    log: &Arc<dyn BuildLog>,
+) -> Result<(), BuildError> {
     log.write(format!("==> pull {image}\n").as_bytes());
-    let mut stream = Box::pin(client.create_image(Some(options), None, None));
+    let mut stream = std::pin::pin!(stream);
     while let Some(record) = stream.next().await {
         let info = record.map_err(|error| failure(image, error))?;
         // Bars of progress are for terminals.

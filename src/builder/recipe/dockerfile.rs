@@ -43,6 +43,7 @@ pub(super) fn recipe(
     Ok(Recipe {
         language: Language::Dockerfile,
         npm: None,
+        append: None,
         dockerfile: with_bases(&text, bases),
         place: "",
         files: BTreeMap::new(),

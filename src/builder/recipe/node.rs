@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     super::{BaseImages, archive::Context, archive::File},
-    BuildSpec, Language, Recipe, RecipeError,
+    Append, BuildSpec, Language, Recipe, RecipeError,
 };
 
 /// Calls the handler; embedded, so that a binary alone can build.
@@ -16,6 +16,9 @@ pub const SHIM: &str = include_str!("../../../languages/node/shim.js");
 
 /// What functions are based on unless the server or the Function says otherwise.
 pub const DEFAULT_BASE: &str = "node:22-slim";
+
+/// What calls the handler.
+const COMMAND: [&str; 3] = ["node", "--max-http-header-size=131072", "/faas/shim.js"];
 
 /// Scripts of a package that `npm` runs when it installs: they may need all of the code.
 const INSTALL_SCRIPTS: [&str; 6] = [
@@ -80,13 +83,21 @@ pub(super) fn recipe(
     let package = Package::read(context)?;
     check_main(context, &package)?;
     let npm = npm(context, &package);
+    let base = base(spec, bases)?;
+    let append = Append {
+        base: base.to_owned(),
+        directory: "/function",
+        command: COMMAND.to_vec(),
+        place: "faas/",
+    };
     let shim = File {
         executable: false,
         content: Bytes::from_static(SHIM.as_bytes()),
     };
     Ok(Recipe {
         language: Language::Node,
-        dockerfile: dockerfile(context, &package, npm.as_deref(), base(spec, bases)?),
+        dockerfile: dockerfile(context, &package, npm.as_deref(), base),
+        append: npm.is_none().then_some(append),
         npm,
         place: "function/",
         files: BTreeMap::from([("shim.js".into(), shim)]),
@@ -152,7 +163,10 @@ fn dockerfile(context: &Context, package: &Package, npm: Option<&[&str]>, base: 
     }
     lines.extend([
         "COPY shim.js /faas/shim.js".into(),
-        r#"CMD ["node", "--max-http-header-size=131072", "/faas/shim.js"]"#.into(),
+        format!(
+            "CMD [{}]",
+            COMMAND.map(|word| format!("{word:?}")).join(", ")
+        ),
         String::new(),
     ]);
     lines.join("\n")

@@ -13,8 +13,13 @@ fn name(name: &str) -> ImageName {
     name.to_owned()
 }
 
-fn set(names: &[&str]) -> HashSet<ImageName> {
-    names.iter().map(|n| name(n)).collect()
+/// Images as a builder lists them, each to be had at a place of its own.
+fn listed(names: &[&str]) -> Vec<Image> {
+    let image = |n: &&str| Image {
+        name: name(n),
+        reference: format!("at/{n}"),
+    };
+    names.iter().map(image).collect()
 }
 
 fn wall(second: i64) -> Timestamp {
@@ -28,6 +33,7 @@ fn want(images: &Images, image: &str, function: &str) -> ImageState {
 }
 
 fn end(images: &Images, outcome: Result<(), &BuildError>, now: Instant) -> HashSet<FunctionKey> {
+    let outcome = outcome.map(|()| "at/i".to_owned());
     images
         .end(&name("i"), outcome, now, wall(9))
         .into_iter()
@@ -58,6 +64,8 @@ fn an_image_that_many_want_is_built_once() {
     let waiting = end(&images, Ok(()), Instant::now());
     assert_eq!(waiting, HashSet::from([key("a"), key("b"), key("c")]));
     assert_eq!(want(&images, "i", "a"), ImageState::Ready);
+    assert_eq!(images.reference(&name("i")), "at/i");
+    assert_eq!(images.reference(&name("other")), "other");
     assert!(images.enqueue(&name("i")).is_none(), "it is there");
     assert!(
         images.enqueue(&name("unknown")).is_none(),
@@ -154,14 +162,14 @@ fn only_the_sources_own_faults_are_final() {
 fn the_engine_tells_what_is_there() {
     let images = Images::default();
     let ours = |name: &str| !name.starts_with("theirs");
-    images.observed(&set(&["i", "j", "theirs"]), ours);
+    images.observed(&listed(&["i", "j", "theirs"]), ours);
     for (image, function) in [("i", "a"), ("j", "b"), ("theirs", "c")] {
         assert_eq!(want(&images, image, function), ImageState::Ready, "{image}");
     }
     want(&images, "k", "d");
     images.enqueue(&name("k"));
     images.begin(&name("k"), wall(1));
-    images.observed(&set(&["j"]), ours);
+    images.observed(&listed(&["j"]), ours);
     for (image, function, expected) in [
         ("i", "a", ImageState::Missing),
         ("j", "b", ImageState::Ready),
@@ -175,14 +183,14 @@ fn the_engine_tells_what_is_there() {
 #[test]
 fn a_lost_image_is_missing_but_a_build_goes_on() {
     let images = Images::default();
-    images.observed(&set(&["i"]), |_| true);
+    images.observed(&listed(&["i"]), |_| true);
     want(&images, "i", "a");
     images.lost(&name("i"));
     assert_eq!(want(&images, "i", "a"), ImageState::Missing);
     images.enqueue(&name("i")).unwrap();
     images.lost(&name("i"));
     assert_eq!(want(&images, "i", "a"), ImageState::Queued);
-    images.observed(&set(&["unwanted"]), |_| true);
+    images.observed(&listed(&["unwanted"]), |_| true);
     images.lost(&name("unwanted"));
     assert_eq!(images.lock().len(), 1, "what nobody wants is forgotten");
 }

@@ -99,7 +99,7 @@ async fn icc(engine: &Engine) -> String {
 
 /// The builder that the engine prefers.
 async fn builder(engine: &Engine) -> &'static str {
-    match flavour(engine.socket()).await {
+    match flavour(&engine.socket().into()).await {
         Ok(Flavour::BuildKit) => "BuildKit",
         Ok(Flavour::Classic) => "classic",
         Err(_) => "unknown",

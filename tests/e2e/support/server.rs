@@ -92,7 +92,6 @@ fn command(mut command: Command, home: &Home, args: &[OsString]) -> Command {
     command
         .args(["start", "--state-dir"])
         .arg(home.state())
-        .args(args)
         // A directory without `functions`, which would be watched.
         .current_dir(home.secrets())
         .stdin(Stdio::null());
@@ -106,6 +105,8 @@ fn command(mut command: Command, home: &Home, args: &[OsString]) -> Command {
     ] {
         command.args(["--base-image", base]);
     }
+    // A test's own base image counts more.
+    command.args(args);
     if has_own_authorities() {
         command.args(["--build-ca", CERTIFICATES]);
     }
