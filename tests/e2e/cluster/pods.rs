@@ -375,3 +375,44 @@ async fn of_two_controllers_one_waits_and_takes_over() {
     assert_eq!(lease["spec"]["holderIdentity"], Value::Null);
     assert_eq!(cluster.pod_names("kept").len(), 1);
 }
+
+/// What is declared inline and what is uploaded is put together in the registry, by no engine, and runs by digest.
+#[tokio::test]
+async fn code_without_dependencies_runs_without_a_build_engine() {
+    let Some((cluster, home, server)) = served().await else {
+        return;
+    };
+    drop(server);
+    let registry = Cluster::registry("e2e pods").unwrap();
+    let base = format!("{registry}/bases/node:22");
+    for words in [
+        ["tag", "faas.local/node:22", &base].as_slice(),
+        &["push", &base],
+    ] {
+        let output = Command::new("docker").args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let place = format!("{registry}/{}", cluster.namespace);
+    let server = start(&cluster)
+        .with("--registry", &place)
+        .with("--base-image", format!("node={base}"))
+        .at(&home)
+        .await;
+    let key = cluster.key("inline");
+    for word in ["first", "second"] {
+        cluster.apply(&super::saying("inline", word));
+        wait_until("it says so", SOON, async || {
+            let answer = server.call(&key, json!({})).await;
+            (answer.status == StatusCode::OK && answer.response() == word).then_some(())
+        })
+        .await;
+    }
+    let image = cluster.pods("inline")[0]["spec"]["containers"][0]["image"].clone();
+    let image = image.as_str().unwrap();
+    assert!(
+        image.starts_with(&place) && image.contains("@sha256:"),
+        "{image}"
+    );
+    let built = cluster.get("fn", "inline").unwrap()["status"]["lastBuild"].clone();
+    assert!(built["completionTime"].is_string(), "{built}");
+}
