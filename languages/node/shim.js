@@ -31,7 +31,10 @@ function text (of) {
 }
 
 function describe (error) {
-  return text(() => error instanceof Error ? error.message : error)
+  return text(() => {
+    if (error instanceof Error) return error.message
+    return typeof error === 'object' ? JSON.stringify(error) : error
+  })
 }
 
 function trace (error) {

@@ -102,6 +102,14 @@ impl<'a> Row<'a> {
             state: instance.phase.into(),
             in_flight: instance.in_flight,
         });
+        // Of the turn itself, of what it looked at, or of what it began.
+        let blocked = seen.blocked.as_ref();
+        let mut failed = seen.failures.iter().map(|(_, failure)| failure);
+        let attempts = failed.clone().map(|failure| failure.attempts);
+        let attempts = attempts.chain(blocked.map(|(_, attempts)| *attempts));
+        let error = turn.last_error.as_deref();
+        let error = error.or_else(|| blocked.map(|(message, _)| message.as_str()));
+        let error = error.or_else(|| failed.next_back().map(|failure| failure.message.as_str()));
         Self {
             name: metadata.name.as_deref().unwrap_or_default(),
             namespace: metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE),
@@ -111,8 +119,8 @@ impl<'a> Row<'a> {
             serving_revision: status.and_then(|s| s.serving_revision.as_deref()),
             conditions: status.map(|s| &*s.conditions).unwrap_or_default(),
             turns: turn.count,
-            attempts: turn.attempts,
-            last_error: turn.last_error.as_deref(),
+            attempts: attempts.fold(turn.attempts, u32::max),
+            last_error: error,
             last_turn: turn.last,
             next_turn: turn.next,
             failures: seen.failures.iter().map(FailureRow::of).collect(),

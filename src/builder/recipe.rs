@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-pub use self::{error::RecipeError, node::SHIM};
+pub use self::{dockerfile::CA_VARIABLES, error::RecipeError, node::SHIM};
 use super::{
     BaseImages, BuildEnvironment, ImageName,
     archive::{Context, File, hex, write_tar},

@@ -70,7 +70,7 @@ impl Controller {
     /// Calls go to the newest revision from now on.
     async fn switch(&self, key: &FunctionKey, function: &Function, revision: &Revision) {
         crash::point(Point::BeforeSwitch);
-        let uid = {
+        let (uid, image) = {
             let mut entries = self.entries();
             let Some(entry) = entries.get_mut(key) else {
                 return;
@@ -82,6 +82,7 @@ impl Controller {
             else {
                 return;
             };
+            let image = desired.target.image.clone();
             let before = entry.serving.replace(desired);
             entry.previous_image = before
                 .map(|b| b.target.image.clone())
@@ -93,10 +94,11 @@ impl Controller {
                 })
                 .or_else(|| entry.previous_image.take());
             self.route(entry);
-            entry.uid.clone()
+            (entry.uid.clone(), image)
         };
         tracing::info!(function = %key, %revision, "Revision serves");
-        self.keep_served(key, &uid, revision, function).await;
+        let served = self.resolver.served(function).by(&image);
+        self.keep_served(key, &uid, revision, &served).await;
         crash::point(Point::Draining);
         self.collect.notify_one();
     }
@@ -108,10 +110,9 @@ impl Controller {
         key: &FunctionKey,
         uid: &str,
         revision: &Revision,
-        function: &Function,
+        served: &Served,
     ) {
-        let served = self.resolver.served(function);
-        let record = serde_json::to_string(&served).expect("a spec is JSON");
+        let record = serde_json::to_string(served).expect("a spec is JSON");
         let kept = self.ports.store.keep_served(key, uid, revision, record);
         if let Err(error) = kept.await {
             tracing::error!(function = %key, %error, "The serving revision could not be stored");
@@ -238,6 +239,12 @@ impl Controller {
                         message: blocked.message,
                     },
                 })?;
+        if job.image != *image {
+            return Err(BuildError::Refused(
+                "what served was made by another recipe than this server's, and its image is gone"
+                    .to_owned(),
+            ));
+        }
         self.ports.builder.build(&job, log).await
     }
 
@@ -325,7 +332,7 @@ impl Controller {
         let moving = entry.moving.remove(&spec.id);
         if let (RuntimeError::ImageMissing(_), Some(moving)) = (error, moving) {
             // The next turn builds it again.
-            self.images.lost(&moving.image);
+            drop(self.images.lost(&moving.image));
             return;
         }
         let now = Instant::now();

@@ -147,8 +147,10 @@ impl Controller {
         let images = self.stock().await?;
         if let Some(images) = &images {
             let prefix = image_prefix(&self.resolver.owner);
-            self.images
+            let missed = self
+                .images
                 .observed(images, |name| name.starts_with(&prefix));
+            self.look_again(missed);
         }
         self.collect(images.unwrap_or_default()).await
     }
@@ -240,9 +242,15 @@ impl Controller {
         };
         let unneeded = |image: &Image| !needed.images.contains(&image.name);
         for image in images.into_iter().filter(unneeded) {
+            // A Function may have come since that was asked: removing takes its time.
+            if !self.images.is_unwanted(&image.name) {
+                continue;
+            }
             tracing::info!(image = %image.name, "Removing an image that nobody needs");
-            self.images.lost(&image.name);
             let removed = self.ports.builder.remove(&image.name).await;
+            // One may have come meanwhile, too, and taken it for there.
+            let missed = self.images.lost(&image.name);
+            self.look_again(missed);
             if unless_a_registry(removed)?.is_none() {
                 break;
             }
@@ -324,6 +332,12 @@ impl Controller {
             entry
                 .failures
                 .retain(|_, failure| !failure.is_the_engines());
+        }
+    }
+
+    fn look_again(&self, keys: impl IntoIterator<Item = FunctionKey>) {
+        for key in keys {
+            self.turns.request(&key);
         }
     }
 

@@ -44,13 +44,15 @@ struct Build {
 }
 
 impl Images {
-    /// These of ours exist in the engine; others that were there are not any more.
-    pub fn observed(&self, present: &[Image], ours: impl Fn(&str) -> bool) {
+    /// These of ours exist in the engine; others that were there are not any more. Answers who misses one of those.
+    pub fn observed(&self, present: &[Image], ours: impl Fn(&str) -> bool) -> HashSet<FunctionKey> {
         let mut images = self.lock();
+        let mut missed = HashSet::new();
         let names: HashSet<_> = present.iter().map(|image| image.name.as_str()).collect();
         for (name, entry) in images.iter_mut() {
             if entry.state == ImageState::Ready && ours(name) && !names.contains(name.as_str()) {
                 entry.state = ImageState::Missing;
+                missed.extend(entry.wanted_by.iter().cloned());
             }
         }
         for image in present {
@@ -62,6 +64,31 @@ impl Images {
                 entry.reference = Some(image.reference.clone());
             }
         }
+        missed
+    }
+
+    /// Whether it is there, as far as is known.
+    pub fn is_ready(&self, name: &ImageName) -> bool {
+        let images = self.lock();
+        images
+            .get(name)
+            .is_some_and(|entry| entry.state == ImageState::Ready)
+    }
+
+    /// Why it is not there, if making it failed.
+    pub fn failure(&self, name: &ImageName) -> Option<Failure> {
+        match &self.lock().get(name)?.state {
+            ImageState::Failed(failure) => Some(failure.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether no Function wants it at this moment.
+    pub fn is_unwanted(&self, name: &ImageName) -> bool {
+        let images = self.lock();
+        images
+            .get(name)
+            .is_none_or(|entry| entry.wanted_by.is_empty())
     }
 
     /// What instances of an image are started by.
@@ -173,19 +200,21 @@ impl Images {
         entry.wanted_by.iter().cloned().collect()
     }
 
-    /// The image is not there, though it was believed to be.
-    pub fn lost(&self, name: &ImageName) {
+    /// The image is not there, though it was believed to be. Answers who misses it.
+    pub fn lost(&self, name: &ImageName) -> Vec<FunctionKey> {
         let mut images = self.lock();
         let Some(entry) = images
             .get_mut(name)
             .filter(|e| e.state == ImageState::Ready)
         else {
-            return;
+            return Vec::new();
         };
         entry.state = ImageState::Missing;
-        if entry.wanted_by.is_empty() {
+        let missed: Vec<_> = entry.wanted_by.iter().cloned().collect();
+        if missed.is_empty() {
             images.remove(name);
         }
+        missed
     }
 
     /// Somebody asks for another try of a failed build.

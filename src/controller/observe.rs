@@ -7,6 +7,7 @@ use std::{
 
 use super::{Controller, View, entry::Resolved, resolve::Served};
 use crate::{
+    builder::ImageName,
     function::{Function, FunctionKey, Revision},
     plan::{Blocked, ImageState, Manners, Target, World, image::Desired},
     store::Fact,
@@ -51,7 +52,8 @@ impl Controller {
     /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
     async fn restore(&self, key: &FunctionKey, uid: &str) -> Option<Desired> {
         let served = self.served(key, uid).await?;
-        self.resolver.restore(key, &served).await
+        let is_there = |image: &ImageName| self.images.is_ready(image);
+        self.resolver.restore(key, &served, is_there).await
     }
 
     /// What the serving revision was made from.

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::{entry::Stamp, secrets::Secrets};
 use crate::{
     builder::{
-        BaseImages, BuildJob,
+        BaseImages, BuildJob, ImageName,
         archive::{Context, Limits},
         archives::Archives,
         recipe::{BuildSpec, Language, Recipe, image_prefix},
@@ -47,6 +47,9 @@ pub struct Served {
     spec: FunctionSpec,
     /// Digest of the content of a directory source.
     source: Option<String>,
+    /// The image that served, by name: another recipe may make another one of the same source.
+    #[serde(default)]
+    image: Option<ImageName>,
 }
 
 impl Resolver {
@@ -93,14 +96,24 @@ impl Resolver {
         Served {
             spec: function.spec.clone(),
             source: annotation(function, SOURCE_DIGEST),
+            image: None,
         }
     }
 
-    /// The revision that served, if it can still be made.
-    pub async fn restore(&self, key: &FunctionKey, served: &Served) -> Option<Desired> {
-        self.desired(key, &served.spec, served.source.clone())
-            .await
-            .ok()
+    /// The revision that served, if it can still be made, or its image `is_there`.
+    pub async fn restore(
+        &self,
+        key: &FunctionKey,
+        served: &Served,
+        is_there: impl FnOnce(&ImageName) -> bool,
+    ) -> Option<Desired> {
+        let spec = &served.spec;
+        if let Some(image) = served.image.as_ref().filter(|image| is_there(image)) {
+            let secrets = self.secrets(key.namespace(), spec).await.ok()?;
+            let digest = self.digest(&secrets);
+            return Some(desired(spec, image.clone(), secrets, &digest));
+        }
+        self.desired(key, spec, served.source.clone()).await.ok()
     }
 
     async fn desired(
@@ -235,6 +248,15 @@ impl Resolver {
 }
 
 impl Served {
+    /// With the image that serves.
+    #[must_use]
+    pub fn by(self, image: &ImageName) -> Self {
+        Self {
+            image: Some(image.clone()),
+            ..self
+        }
+    }
+
     /// Whether its image is the user's own, to be pulled and not built.
     pub fn is_ready_made(&self) -> bool {
         self.spec.source.image.is_some()

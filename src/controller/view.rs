@@ -35,7 +35,10 @@ pub struct Status {
 pub struct Seen {
     pub function: Arc<Function>,
     pub turn: Turn,
+    /// Of builds and of starts.
     pub failures: Vec<(Revision, Failure)>,
+    /// Why the newest generation cannot be made out, and how often that was tried.
+    pub blocked: Option<(String, u32)>,
     pub instances: Vec<Instance>,
 }
 
@@ -102,7 +105,7 @@ impl Controller {
             let entries = self.entries();
             let seen = |function: Arc<Function>| {
                 let key = FunctionKey::try_from(&*function).ok()?;
-                Some(Seen::new(function, entries.get(&key).map(|entry| &**entry)))
+                Some(self.seen(function, entries.get(&key).map(|entry| &**entry)))
             };
             self.ports
                 .store
@@ -152,16 +155,20 @@ impl Controller {
             engine_up: self.engine().away().is_none(),
         }
     }
-}
 
-impl Seen {
-    /// `entry` is what the controller remembers of it, if its first turn has come.
-    fn new(function: Arc<Function>, entry: Option<&Entry>) -> Self {
+    /// `entry` is what is remembered of it, if its first turn has come.
+    fn seen(&self, function: Arc<Function>, entry: Option<&Entry>) -> Seen {
         let failures = entry.map(|e| e.failures.clone()).unwrap_or_default();
-        Self {
+        let of_build = entry.and_then(Entry::desired).and_then(|desired| {
+            let failure = self.images.failure(&desired.target.image)?;
+            Some((desired.target.revision.clone(), failure))
+        });
+        let blocked = entry.and_then(|entry| entry.resolved.as_ref()?.1.as_ref().err());
+        Seen {
             function,
             turn: entry.map(|e| e.turn.clone()).unwrap_or_default(),
-            failures: failures.into_iter().collect(),
+            failures: failures.into_iter().chain(of_build).collect(),
+            blocked: blocked.map(|blocked| (blocked.message.clone(), blocked.attempts)),
             instances: entry.map(|e| e.instances().0).unwrap_or_default(),
         }
     }

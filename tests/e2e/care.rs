@@ -10,8 +10,8 @@ use faas::{
 use serde_json::json;
 
 use crate::support::{
-    Home, Server, Shared, Start, Streaming, client, docker, fresh, function, has_docker, inline,
-    node,
+    Home, SOON, Server, Shared, Start, Streaming, client, docker, fresh, function, has_docker,
+    inline, node, wait_until,
 };
 
 static SERVER: Shared = Shared::new();
@@ -127,6 +127,54 @@ async fn an_image_that_somebody_removed_is_built_again_for_what_serves() {
     assert_eq!(again, answer);
     server.fails("hurt", "StartFailed").await;
     server.delete("/functions/hurt").await.expect(202);
+}
+
+/// As a checkout of another branch and back does it: what nobody needs is removed, and needed again before that is done.
+#[tokio::test]
+async fn functions_that_go_and_come_back_at_once_have_their_images() {
+    if !has_docker("e2e images that are needed again") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().watching(&home).at(&home).await;
+    let manifests: Vec<_> = (0..12)
+        .map(|number| {
+            let code = format!("module.exports = () => '{}'", fresh());
+            let name = format!("back-{number}");
+            let text = function(&name, node(&code, json!({}))).to_string();
+            (name, text)
+        })
+        .collect();
+    let write_all = || {
+        for (name, text) in &manifests {
+            home.write(&format!("{name}.yaml"), text);
+        }
+    };
+    write_all();
+    let mut images = Vec::new();
+    for (name, _) in &manifests {
+        wait_until("it is known", SOON, async || server.object(name).await).await;
+        server.ready(name).await;
+        let status = server.object(name).await.unwrap()["status"].clone();
+        images.push(status["image"].as_str().unwrap().to_owned());
+    }
+    let is_there = |image: &String| !docker(&["images", "--quiet", image]).is_empty();
+    for (name, _) in &manifests {
+        home.remove(&format!("{name}.yaml"));
+    }
+    wait_until("the first image goes", SOON * 2, async || {
+        (!images.iter().all(is_there)).then_some(())
+    })
+    .await;
+    write_all();
+    for (name, _) in &manifests {
+        wait_until("it is known", SOON, async || server.object(name).await).await;
+        server.ready(name).await;
+    }
+    wait_until("all images are there again", SOON * 2, async || {
+        images.iter().all(is_there).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -394,3 +394,37 @@ async fn containers_of_another_installation_are_left_alone() {
     assert_eq!(second.call("same", json!({})).await.response(), who);
     assert!(!crate::support::images(&homes[1].owner().unwrap()).is_empty());
 }
+
+/// Another base image, or another version of the program, has another recipe, and what served was made by the one before.
+#[tokio::test]
+async fn a_recipe_that_cannot_be_had_does_not_take_down_what_served() {
+    if !has_docker("e2e another recipe") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().at(&home).await;
+    server.deploy("warm", warm()).await;
+    let idle = json!({"scale": {"min": 0, "idleAfterSeconds": 1}});
+    server.deploy("idle", node(WHO, idle)).await;
+    wait_until("it goes to zero", SOON, async || {
+        let there = containers(&home);
+        (!there.iter().any(|name| name.starts_with("faas-idle-"))).then_some(())
+    })
+    .await;
+    let before = containers(&home);
+    server.signal(Signal::KILL);
+    server.end().await;
+    drop(server);
+
+    let nowhere = "127.0.0.1:1/nowhere/node:22";
+    let start = Start::default().with("--base-image", format!("node={nowhere}"));
+    let server = start.at(&home).await;
+    for name in ["warm", "idle"] {
+        let message = server.fails(name, "PullFailed").await;
+        assert!(message.contains(nowhere), "{message}");
+        server.call(name, json!({})).await.response();
+        let serves = |condition: &Value| condition["status"] == "True";
+        server.condition(name, "Serving", serves).await;
+    }
+    assert!(containers(&home).contains(&before[0]), "it was adopted");
+}

@@ -8,7 +8,10 @@ use std::{collections::HashMap, sync::Arc};
 use bollard::models::ImageConfig;
 
 use super::{
-    super::{BuildError, BuildJob, BuildLog, ImageName, recipe::check_trigger},
+    super::{
+        BuildError, BuildJob, BuildLog, ImageName,
+        recipe::{CA_VARIABLES, check_trigger},
+    },
     DockerBuilder, errors,
     errors::is_missing,
     pull,
@@ -28,6 +31,7 @@ impl DockerBuilder {
         for image in images.map_err(|error| BuildError::Refused(error.to_string()))? {
             let config = self.base(&image, log).await?;
             is_for_all(&image, config.labels.as_ref())?;
+            self.warn_of_own_trust(&image, &config, log);
             for trigger in config.on_build.iter().flatten() {
                 check_trigger(trigger).map_err(|error| {
                     BuildError::Refused(format!(
@@ -37,6 +41,27 @@ impl DockerBuilder {
             }
         }
         Ok(())
+    }
+
+    /// An image's own variables count more than those that a build is given.
+    fn warn_of_own_trust(&self, image: &str, config: &ImageConfig, log: &Arc<dyn BuildLog>) {
+        let set = |name: &&str| {
+            let prefix = format!("{name}=");
+            let mut variables = config.env.iter().flatten();
+            variables.any(|variable| variable.starts_with(&prefix))
+        };
+        if self.environment.ca.is_none() {
+            return;
+        }
+        for name in CA_VARIABLES.iter().copied().filter(|name| set(name)) {
+            log.write(
+                format!(
+                    "==> {image} sets {name}: what reads that does not see the authorities of --build-ca; unset it there, or \
+                     put them into the image\n"
+                )
+                .as_bytes(),
+            );
+        }
     }
 
     /// A ready image, if it is for all.

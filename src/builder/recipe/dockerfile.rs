@@ -179,6 +179,9 @@ fn with_bases(text: &str, bases: &BaseImages) -> String {
     result
 }
 
+/// What names more authorities to programs.
+pub const CA_VARIABLES: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"];
+
 /// With the site's certificates and variables in every stage, as arguments: commands see them, the image's own
 /// environment does not get them.
 ///
@@ -191,7 +194,7 @@ pub(super) fn with_environment(text: &str, environment: &BuildEnvironment) -> St
     let mut lines: Vec<String> = environment.label.iter().map(label).collect();
     if environment.ca.is_some() {
         lines.push(format!("COPY {CA_FILE} /{CA_FILE}"));
-        for name in ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"] {
+        for name in CA_VARIABLES {
             lines.push(format!("ARG {name}=/{CA_FILE}"));
         }
     }

@@ -169,7 +169,8 @@ fn the_engine_tells_what_is_there() {
     want(&images, "k", "d");
     images.enqueue(&name("k"));
     images.begin(&name("k"), wall(1));
-    images.observed(&listed(&["j"]), ours);
+    let missed = images.observed(&listed(&["j"]), ours);
+    assert_eq!(missed, HashSet::from([key("a")]));
     for (image, function, expected) in [
         ("i", "a", ImageState::Missing),
         ("j", "b", ImageState::Ready),
@@ -184,8 +185,10 @@ fn the_engine_tells_what_is_there() {
 fn a_lost_image_is_missing_but_a_build_goes_on() {
     let images = Images::default();
     images.observed(&listed(&["i"]), |_| true);
+    assert!(images.is_unwanted(&name("i")));
     want(&images, "i", "a");
-    images.lost(&name("i"));
+    assert!(!images.is_unwanted(&name("i")), "it stays");
+    assert_eq!(images.lost(&name("i")), [key("a")], "who misses it");
     assert_eq!(want(&images, "i", "a"), ImageState::Missing);
     images.enqueue(&name("i")).unwrap();
     images.lost(&name("i"));
