@@ -303,6 +303,7 @@ async fn a_failing_step_is_named_with_its_last_words() {
 async fn what_cannot_be_built_says_why() {
     let cases = [
         (&["FRUM busybox:1"][..], "unknown instruction: FRUM"),
+        (&["FROM busybox:1", "", "RUM x"], "line 3: unknown"),
         (
             &["FROM busybox:1", "COPY absent /"],
             "step \"COPY absent /\" failed",

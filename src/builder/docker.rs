@@ -138,7 +138,9 @@ impl DockerBuilder {
         let options = options::build(self, job);
         let mut sweep = Sweep::new(&self.client, &self.sweeps);
         let stream = client.build_image(options, None, Some(bollard::body_full(tar)));
-        follow(self.flavour, stream, log, |image| sweep.add(image)).await
+        let followed = follow(self.flavour, stream, log, |image| sweep.add(image)).await;
+        let own = |line| job.recipe.own_line(&environment, line);
+        followed.map_err(|error| errors::by_own_lines(error, own))
     }
 
     /// The classic builder labels what comes of a build, but nothing on the way to it: the Dockerfile has to.

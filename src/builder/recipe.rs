@@ -150,6 +150,12 @@ impl Recipe {
         dockerfile::images(&self.dockerfile, &given)
     }
 
+    /// The user's line, where an engine counts those of the Dockerfile that it gets.
+    #[must_use]
+    pub fn own_line(&self, environment: &BuildEnvironment, line: usize) -> usize {
+        dockerfile::own_line(&self.dockerfile, environment, line)
+    }
+
     /// The Dockerfile as an engine gets it, with the site's environment in every stage.
     #[must_use]
     pub fn dockerfile(&self, environment: &BuildEnvironment) -> String {

@@ -73,6 +73,23 @@ pub(super) fn build(error: Error, report: &Report) -> BuildError {
     }
 }
 
+/// What an engine cannot read it names by a line of the Dockerfile that it got; `own` tells the user's.
+pub(super) fn by_own_lines(mut error: BuildError, own: impl FnOnce(usize) -> usize) -> BuildError {
+    const MARK: &str = "line ";
+    if let BuildError::Failed { message, .. } = &mut error
+        && message.starts_with("dockerfile parse error")
+        && let Some(at) = message.find(MARK)
+    {
+        let begin = at + MARK.len();
+        let digits = message[begin..].bytes().take_while(u8::is_ascii_digit);
+        let end = begin + digits.count();
+        if let Ok(line) = message[begin..end].parse() {
+            message.replace_range(begin..end, &own(line).to_string());
+        }
+    }
+    error
+}
+
 pub(super) fn is_missing(error: &Error) -> bool {
     status(error) == Some(404)
 }

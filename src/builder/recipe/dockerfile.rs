@@ -190,19 +190,7 @@ pub const CA_VARIABLES: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"];
 /// The variables of pip, requests and curl only replace; a site that needs one sets it by `--build-env`. A variable that
 /// the base image itself sets stays as it is.
 pub(super) fn with_environment(text: &str, environment: &BuildEnvironment) -> String {
-    let label = |label: &String| format!("LABEL {label}");
-    let mut lines: Vec<String> = environment.label.iter().map(label).collect();
-    if environment.ca.is_some() {
-        lines.push(format!("COPY {CA_FILE} /{CA_FILE}"));
-        for name in CA_VARIABLES {
-            lines.push(format!("ARG {name}=/{CA_FILE}"));
-        }
-    }
-    for (name, _) in &environment.variables {
-        if !is_the_sites(name) {
-            lines.push(format!("ARG {name}"));
-        }
-    }
+    let lines = additions(environment);
     if lines.is_empty() {
         return text.to_owned();
     }
@@ -218,6 +206,45 @@ pub(super) fn with_environment(text: &str, environment: &BuildEnvironment) -> St
         }
     }
     result
+}
+
+/// The line of `text` that an engine means, which counts those of [`with_environment`] too.
+pub(super) fn own_line(text: &str, environment: &BuildEnvironment, line: usize) -> usize {
+    let added = additions(environment).len();
+    let (mut own, mut given) = (0, 0);
+    for instruction in instructions(text) {
+        let count = instruction.raw.lines().count();
+        if line <= given + count {
+            break;
+        }
+        own += count;
+        given += count;
+        if instruction.is("FROM") {
+            if line <= given + added {
+                return own;
+            }
+            given += added;
+        }
+    }
+    own + line.saturating_sub(given)
+}
+
+/// What every stage begins with.
+fn additions(environment: &BuildEnvironment) -> Vec<String> {
+    let label = |label: &String| format!("LABEL {label}");
+    let mut lines: Vec<String> = environment.label.iter().map(label).collect();
+    if environment.ca.is_some() {
+        lines.push(format!("COPY {CA_FILE} /{CA_FILE}"));
+        for name in CA_VARIABLES {
+            lines.push(format!("ARG {name}=/{CA_FILE}"));
+        }
+    }
+    for (name, _) in &environment.variables {
+        if !is_the_sites(name) {
+            lines.push(format!("ARG {name}"));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -425,6 +425,9 @@ fn the_sites_environment_reaches_every_stage_and_no_digest() {
         recipe.dockerfile(&environment),
         format!("ARG A\nFROM site/node:12 AS a\n{lines}RUN x\nFROM scratch\n{lines}")
     );
+    let own = |line| recipe.own_line(&environment, line);
+    let told = [1, 2, 5, 8, 9, 12].map(own);
+    assert_eq!(told, [1, 2, 2, 3, 4, 4], "lines as the user counts them");
     let context = context(&files);
     let built = recipe.build_context(&context, &environment);
     let built = Context::from_tar(&built, &Limits::default()).unwrap();
