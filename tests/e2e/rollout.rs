@@ -31,8 +31,10 @@ async fn server() -> Arc<Server> {
 }
 
 /// A manifest whose code is in the directory of the same name.
+/// Its callers have patience: on a machine that other tests keep busy, a queue may grow for a while.
 fn manifest(name: &str, more: Value) -> String {
-    let mut spec = json!({"language": "node", "source": {"directory": format!("./{name}")}});
+    let source = json!({"directory": format!("./{name}")});
+    let mut spec = json!({"language": "node", "source": source, "startupTimeoutSeconds": 120});
     spec.as_object_mut()
         .unwrap()
         .extend(more.as_object().unwrap().clone());
