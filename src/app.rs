@@ -150,7 +150,10 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     }
     doors.follow(&mut tasks);
     let listeners = doors.serve(&ingress, &tasks.stop);
-    tasks.until_signal(listeners, &controller, tenure).await
+    let signals = state.opened.signals.unwrap_or_else(Signals::listen);
+    tasks
+        .until_signal(signals, listeners, &controller, tenure)
+        .await
 }
 
 /// Bytes that instances may claim in all. A cluster's scheduler knows better than we what its nodes have.
@@ -238,11 +241,11 @@ impl Tasks {
     /// The first signal drains, the second leaves at once. Whoever is replaced by another drains too.
     async fn until_signal(
         mut self,
+        mut signals: Signals,
         mut listeners: Self,
         controller: &Controller,
         mut tenure: Tenure,
     ) -> Result<(), AppError> {
-        let mut signals = Signals::listen();
         let mut outcome = Ok(());
         tokio::select! {
             () = signals.next() => {}

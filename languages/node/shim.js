@@ -33,7 +33,8 @@ function text (of) {
 function describe (error) {
   return text(() => {
     if (error instanceof Error) return error.message
-    return typeof error === 'object' ? JSON.stringify(error) : error
+    const fields = typeof error === 'object' ? JSON.stringify(error) : '{}'
+    return fields === '{}' ? error : fields
   })
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Opened {
     pub name: String,
     /// What keeps it as its server says, if it has one.
     pub follow: Option<BoxFuture<'static, ()>>,
+    /// Heard since the wait for others began.
+    pub signals: Option<Signals>,
     /// Who its controllers are, if there may be several.
     pub identity: Option<Identity>,
     /// Held: nobody else controls what is declared there.
@@ -52,6 +54,7 @@ pub(super) async fn open(config: &Config, own: &Identity) -> Result<Opened, AppE
             store: Arc::new(EmbeddedStore::open(&config.state_dir)?),
             name: config.state_dir.join(state::STORE).display().to_string(),
             follow: None,
+            signals: None,
             identity: None,
             lease: None,
             secrets: None,
@@ -88,6 +91,7 @@ async fn follow_cluster(
         store,
         name,
         follow: Some(follow.map(drop).boxed()),
+        signals: Some(signals),
         identity: Some(identity),
         lease: Some(lease),
         secrets: Some(secrets),
