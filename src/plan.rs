@@ -114,6 +114,11 @@ impl Failure {
         matches!(self.reason, Reason::EngineUnavailable | Reason::NoSpace)
     }
 
+    /// Whether callers had better wait, as an engine that is away is back soon.
+    pub fn is_worth_waiting(&self) -> bool {
+        self.reason == Reason::EngineUnavailable
+    }
+
     /// Whether calls made instances crash.
     fn is_of_calls(&self) -> bool {
         self.crash == Some(Crash::InCall)
@@ -316,7 +321,8 @@ pub fn plan(
     plan.refuse = plan
         .refuse
         .take()
-        .or_else(|| plan.hopeless(newest, active, world));
+        .or_else(|| plan.hopeless(newest, active, world))
+        .filter(|failure| !failure.is_worth_waiting());
     if let Some(at) = newest.err().and_then(|blocked| blocked.retry_at) {
         sooner(&mut plan.wake, at);
     }

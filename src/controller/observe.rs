@@ -73,7 +73,13 @@ impl Controller {
         let engine = self.engine.borrow().away().map(str::to_owned);
         let entries = self.entries();
         let entry = entries.get(key)?;
-        entry.pool.set_hindrance(engine.clone());
+        let hindrance = || {
+            let mut failures = entry.failures.values();
+            failures
+                .find(|f| f.is_worth_waiting())
+                .map(|f| f.message.clone())
+        };
+        entry.pool.set_hindrance(engine.clone().or_else(hindrance));
         let (_, outcome) = entry.resolved.as_ref()?;
         let desired = outcome
             .as_ref()

@@ -2,6 +2,7 @@
 
 mod full;
 mod hung;
+mod restarted;
 mod slow;
 
 use std::{sync::Arc, time::Duration};

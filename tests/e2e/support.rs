@@ -8,6 +8,7 @@ pub mod fault;
 mod home;
 mod http;
 pub mod load;
+pub mod own_engine;
 pub mod prober;
 mod server;
 #[path = "../support/skip.rs"]

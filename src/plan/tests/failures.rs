@@ -148,6 +148,10 @@ fn refusals() {
     let no = blocked();
     let soon = failure(1, Some(from_now(2)));
     let hopeless = failure(1, None);
+    let away = Failure {
+        reason: Reason::EngineUnavailable,
+        ..soon.clone()
+    };
     let calls = |waiting| World {
         waiting,
         ..proven()
@@ -181,6 +185,14 @@ fn refusals() {
             None,
         ),
         ("starts fail", Ok(&a), Some(&a), with(&soon), refuse(&soon)),
+        ("the engine is away", Ok(&a), Some(&a), with(&away), None),
+        (
+            "it is away in a build",
+            Ok(&a),
+            Some(&a),
+            image(&away),
+            None,
+        ),
         (
             "starts fail for good",
             Ok(&a),

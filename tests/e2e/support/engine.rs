@@ -23,6 +23,11 @@ pub fn docker(args: &[&str]) -> String {
 
 /// Names of all containers of an owner, exited ones too.
 pub fn containers(owner: &str) -> Vec<String> {
+    owned(owner, docker)
+}
+
+/// The same by this way to some engine.
+pub fn owned(owner: &str, docker: impl Fn(&[&str]) -> String) -> Vec<String> {
     let filter = format!("label=faas.dev/owner={owner}");
     words(&docker(&[
         "ps",
