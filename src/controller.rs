@@ -50,7 +50,7 @@ use crate::{
     builder::Builder,
     crash::{self, Point},
     function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
-    plan::{self, Blocked, Plan, Target, World},
+    plan::{self, Blocked, Plan, Target},
     pool::Pools,
     retry::BACKOFF,
     runtime::Runtime,
@@ -229,7 +229,7 @@ impl Controller {
         self.metrics.turns.inc();
         let uid = function.metadata.uid.clone().unwrap_or_default();
         if function.metadata.deletion_timestamp.is_some() {
-            return self.dismantle(&key, &uid).await;
+            return self.dismantle(&key, &uid, function).await;
         }
 
         self.ports.store.hold(&key, &uid).await?;
@@ -250,39 +250,11 @@ impl Controller {
 
         // 3. apply
         self.apply(&key, function, &plan, &mut view).await;
+        self.keep_served(&key, &uid).await?;
 
         // 4. report
         self.report(&key, function, &plan, &view).await?;
         Ok(self.next_turn(&key, function, plan.wake, now))
-    }
-
-    /// A Function that is being deleted: its calls end, its instances go, then the object.
-    async fn dismantle(
-        self: &Arc<Self>,
-        key: &FunctionKey,
-        uid: &str,
-    ) -> Result<Action, TurnError> {
-        self.images.forget(key);
-        self.starve(key, false);
-        let instances = {
-            let mut entries = self.entries();
-            let entry = self.entry(&mut entries, key, uid);
-            entry.pool.serve(None);
-            entry.instances().0
-        };
-        self.pools.remove(key);
-        if instances.is_empty() {
-            crash::point(Point::Deleting);
-            self.ports.store.finalize(key, uid).await?;
-            return Ok(Action::await_change());
-        }
-        crash::point(Point::Draining);
-        let world = World {
-            instances,
-            ..World::empty()
-        };
-        self.stop_all(key, &plan::dismantle(&world).stop);
-        Ok(Action::await_change())
     }
 
     /// The object is gone for good; one of the same name may have come meanwhile.

@@ -14,6 +14,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use hyper::{Method, Request, Response};
 use kube::{Client, Config, client::ClientBuilder};
+use tokio::time::timeout;
 use tower::{BoxError, Layer, Service};
 
 use self::lease::Fence;
@@ -22,6 +23,9 @@ use self::lease::Fence;
 pub const WATCH: Duration = Duration::from_secs(45);
 /// A watch of which nothing was heard for this long has failed: it should have ended, and begun anew, meanwhile.
 const STALE: Duration = Duration::from_secs(75);
+
+/// Longest wait for the head of an answer, also of a watch: a server that queues requests holds them for less.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// When each watch was last seen to live, by the path that it asks for.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +93,8 @@ pub async fn connect() -> Result<Cluster, NoCluster> {
     })
 }
 
-/// Notes when the server begins to answer a watch, and lets nothing be written while the fence is closed.
+/// Notes when the server begins to answer a watch, waits for no answer for ever, and lets nothing be written while the fence
+/// is closed.
 #[derive(Clone)]
 struct Watched(Pulse, Fence);
 
@@ -138,7 +143,7 @@ where
         let watched = is_watch.then(|| (request.uri().path().to_owned(), self.pulse.clone()));
         let answer = self.inner.call(request);
         async move {
-            let response = answer.await?;
+            let response = timeout(ANSWER, answer).await??;
             if let Some((path, pulse)) = watched
                 && response.status().is_success()
             {

@@ -20,7 +20,7 @@ use crate::{
     pool::{LeaseError, Route},
     retry::BACKOFF,
     runtime::{InstanceId, InstanceSpec, Observed, RuntimeError},
-    store::Fact,
+    store::{Fact, StoreError},
 };
 
 impl Controller {
@@ -34,7 +34,7 @@ impl Controller {
     ) {
         self.settle(key, &plan.settle).await;
         if let Some(revision) = &plan.serve {
-            self.switch(key, function, revision).await;
+            self.switch(key, function, revision);
             view.serving = view.desired.as_ref().ok().cloned();
         }
         self.stop_all(key, &plan.stop);
@@ -68,55 +68,47 @@ impl Controller {
     }
 
     /// Calls go to the newest revision from now on.
-    async fn switch(&self, key: &FunctionKey, function: &Function, revision: &Revision) {
+    fn switch(&self, key: &FunctionKey, function: &Function, revision: &Revision) {
         crash::point(Point::BeforeSwitch);
-        let (uid, image) = {
-            let mut entries = self.entries();
-            let Some(entry) = entries.get_mut(key) else {
-                return;
-            };
-            let Some(desired) = entry
-                .desired()
-                .filter(|d| d.target.revision == *revision)
-                .cloned()
-            else {
-                return;
-            };
-            let image = desired.target.image.clone();
-            let before = entry.serving.replace(desired);
-            entry.previous_image = before
-                .map(|b| b.target.image.clone())
-                .filter(|image| {
-                    entry
-                        .serving
-                        .as_ref()
-                        .is_some_and(|s| s.target.image != *image)
-                })
-                .or_else(|| entry.previous_image.take());
-            self.route(entry);
-            (entry.uid.clone(), image)
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(key) else {
+            return;
         };
-        tracing::info!(function = %key, %revision, "Revision serves");
+        let Some(desired) = entry
+            .desired()
+            .filter(|d| d.target.revision == *revision)
+            .cloned()
+        else {
+            return;
+        };
+        let image = desired.target.image.clone();
+        let before = entry.serving.replace(desired);
+        entry.previous_image = before
+            .map(|b| b.target.image.clone())
+            .filter(|before| *before != image)
+            .or_else(|| entry.previous_image.take());
         let served = self.resolver.served(function).by(&image);
-        self.keep_served(key, &uid, revision, &served).await;
-        crash::point(Point::Draining);
-        self.collect.notify_one();
+        let record = serde_json::to_string(&served).expect("a spec is JSON");
+        entry.unkept = Some((revision.clone(), record));
+        self.route(entry);
+        tracing::info!(function = %key, %revision, "Revision serves");
     }
 
-    /// Stores what serves, for the time after a restart. Without it an older revision would not come back, so a failure is
-    /// loud, but no reason not to serve.
-    async fn keep_served(
-        &self,
-        key: &FunctionKey,
-        uid: &str,
-        revision: &Revision,
-        served: &Served,
-    ) {
-        let record = serde_json::to_string(served).expect("a spec is JSON");
-        let kept = self.ports.store.keep_served(key, uid, revision, record);
-        if let Err(error) = kept.await {
-            tracing::error!(function = %key, %error, "The serving revision could not be stored");
+    /// Stores what serves, for the time after a restart, when that has changed. Until it is stored, each turn tries again:
+    /// without it an older revision would not come back.
+    pub(super) async fn keep_served(&self, key: &FunctionKey, uid: &str) -> Result<(), StoreError> {
+        let unkept = self.entries().get(key).and_then(|e| e.unkept.clone());
+        let Some((revision, record)) = unkept else {
+            return Ok(());
+        };
+        let store = &self.ports.store;
+        store.keep_served(key, uid, &revision, record).await?;
+        if let Some(entry) = self.entries().get_mut(key) {
+            entry.unkept = None;
         }
+        crash::point(Point::Draining);
+        self.collect.notify_one();
+        Ok(())
     }
 
     /// Tells the pool where calls go and under which terms.

@@ -26,6 +26,8 @@ pub struct Entry {
     pub resolved: Option<Resolved>,
     /// What calls go to.
     pub serving: Option<Arc<Desired>>,
+    /// The same as a record, as long as that is not stored.
+    pub unkept: Option<(Revision, String)>,
     /// The image that served before: kept for going back.
     pub previous_image: Option<ImageName>,
     /// Instances that are being started or stopped.
@@ -84,6 +86,7 @@ impl Entry {
             pool,
             resolved: None,
             serving: None,
+            unkept: None,
             previous_image: None,
             moving: HashMap::new(),
             failures: HashMap::new(),

@@ -58,6 +58,21 @@ impl Controller {
         Ok(())
     }
 
+    /// Says of a Function that is being deleted what it waits for.
+    pub(super) async fn report_end(
+        &self,
+        key: &FunctionKey,
+        function: &Function,
+    ) -> Result<(), TurnError> {
+        let uid = function.metadata.uid.as_deref().unwrap_or_default();
+        let previous = self.ports.store.get(key).and_then(|f| f.status.clone());
+        let previous = previous.unwrap_or_default();
+        let generation = function.metadata.generation.unwrap_or_default();
+        let status = report::end(&previous, generation, Timestamp::now());
+        self.ports.store.write_status(key, uid, status).await?;
+        Ok(())
+    }
+
     fn shortage(&self, key: &FunctionKey) -> report::Shortage {
         let entries = self.entries();
         let desired = entries.get(key).and_then(|entry| entry.desired());

@@ -12,6 +12,10 @@ use crate::function::{
 /// What is said of an image whose build has not begun.
 const QUEUED: &str = "The build is queued: only so many run at a time.";
 
+/// What is said of a Function that is being deleted and has instances. Its owner may take it for a new one.
+const ENDING: &str = "The Function is being deleted and goes when its last instance has ended. What is applied to it until \
+                      then goes with it: apply it again after that.";
+
 /// What a status is made of beside the world.
 #[derive(Debug)]
 pub struct Report<'a> {
@@ -160,6 +164,16 @@ fn no_capacity(
         Reason::NoCapacity,
         message + &until.unwrap_or_default(),
     )
+}
+
+/// The status of a Function that is being deleted and has instances.
+pub fn end(previous: &FunctionStatus, generation: i64, now: Timestamp) -> FunctionStatus {
+    let conditions = Overall::Working.conditions(Reason::Draining, ENDING);
+    FunctionStatus {
+        observed_generation: Some(generation),
+        conditions: merge(&previous.conditions, conditions, generation, now),
+        ..previous.clone()
+    }
 }
 
 /// The newest revision's failure, unless the revision serves, has been seen to work, and does what is asked of it in spite

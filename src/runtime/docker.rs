@@ -208,7 +208,10 @@ impl Inner {
             summary.state,
             Some(RUNNING | PAUSED | RESTARTING | STOPPING)
         );
-        let labels = summary.labels.as_ref()?;
+        let labels = summary
+            .labels
+            .as_ref()
+            .filter(|labels| container::is_instance(labels))?;
         let observed = container::observed(labels, running, &self.settings.run_root);
         if observed.is_none() {
             // One unreadable container must not hide the others.

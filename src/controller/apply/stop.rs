@@ -1,4 +1,4 @@
-//! The ends of instances: as a plan says, and all of them when the server ends.
+//! The ends of instances: as a plan says, all of a Function's when it is deleted, and all of them when the server ends.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -8,13 +8,14 @@ use std::{
 use bytes::Bytes;
 use futures::future::join_all;
 use jiff::Timestamp;
+use kube::runtime::controller::Action;
 use tokio::task::AbortHandle;
 
 use crate::{
-    controller::{Controller, entry::Moving},
+    controller::{Controller, TurnError, entry::Moving},
     crash::{self, Point},
-    function::{FunctionKey, status::Reason},
-    plan::{Phase, Stop},
+    function::{Function, FunctionKey, status::Reason},
+    plan::{self, Phase, Stop, World},
     retry::BACKOFF,
     runtime::InstanceId,
 };
@@ -25,6 +26,37 @@ const GRACE: Duration = Duration::from_secs(2);
 const LEAVE: Duration = Duration::from_secs(10);
 
 impl Controller {
+    /// A Function that is being deleted: its calls end, its instances go, then the object.
+    pub(in crate::controller) async fn dismantle(
+        self: &Arc<Self>,
+        key: &FunctionKey,
+        uid: &str,
+        function: &Function,
+    ) -> Result<Action, TurnError> {
+        self.images.forget(key);
+        self.starve(key, false);
+        let instances = {
+            let mut entries = self.entries();
+            let entry = self.entry(&mut entries, key, uid);
+            entry.pool.serve(None);
+            entry.instances().0
+        };
+        self.pools.remove(key);
+        if instances.is_empty() {
+            crash::point(Point::Deleting);
+            self.ports.store.finalize(key, uid).await?;
+            return Ok(Action::await_change());
+        }
+        crash::point(Point::Draining);
+        let world = World {
+            instances,
+            ..World::empty()
+        };
+        self.stop_all(key, &plan::dismantle(&world).stop);
+        self.report_end(key, function).await?;
+        Ok(Action::await_change())
+    }
+
     /// Ends instances as the plan says.
     pub(in crate::controller) fn stop_all(self: &Arc<Self>, key: &FunctionKey, stops: &[Stop]) {
         for stop in stops {

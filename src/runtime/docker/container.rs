@@ -252,5 +252,10 @@ pub fn observed(
     })
 }
 
+/// Whether labels are those of an instance at all: what a build runs its steps in has its image's.
+pub fn is_instance(labels: &HashMap<String, String>) -> bool {
+    labels.contains_key(INSTANCE)
+}
+
 #[cfg(test)]
 mod tests;

@@ -43,7 +43,7 @@ async fn settled(server: &Server, engine: &OwnEngine) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_is_away_for_a_minute_and_keeps_its_containers_costs_no_call() {
-    let Some(mut engine) = OwnEngine::with(&["--live-restore"], "e2e engine restarted, live")
+    let Some(mut engine) = OwnEngine::with(&["--live-restore"], "e2e engine restarted, live").await
     else {
         return;
     };
@@ -55,7 +55,7 @@ async fn an_engine_that_is_away_for_a_minute_and_keeps_its_containers_costs_no_c
     is_told(&server).await;
     // A minute of calls.
     more(&prober, 2400).await;
-    engine.begin();
+    engine.begin().await;
     server.ready("warm").await;
     more(&prober, 40).await;
     assert_eq!(settled(&server, &engine).await, before);
@@ -65,7 +65,7 @@ async fn an_engine_that_is_away_for_a_minute_and_keeps_its_containers_costs_no_c
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_stops_its_containers_gets_new_ones_when_it_is_back() {
-    let Some(mut engine) = OwnEngine::with(&[], "e2e engine restarted") else {
+    let Some(mut engine) = OwnEngine::with(&[], "e2e engine restarted").await else {
         return;
     };
     let server = engine.server().await;
@@ -75,7 +75,7 @@ async fn an_engine_that_stops_its_containers_gets_new_ones_when_it_is_back() {
     engine.stop();
     is_told(&server).await;
     more(&prober, 40).await;
-    engine.begin();
+    engine.begin().await;
     server.ready("warm").await;
     let after = settled(&server, &engine).await;
     assert!(after.iter().all(|id| !before.contains(id)), "{after:?}");

@@ -5,13 +5,13 @@ use std::{
     fs,
     io::Write,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::OnceLock,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Start, skip::skip};
+use super::{SOON, Start, fault::Faulty, skip::skip, wait_until};
 
 const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/function.yaml");
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
@@ -149,6 +149,40 @@ impl Cluster {
         (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
     }
 
+    /// Its API server behind what a test puts before it.
+    pub async fn faulty(&self) -> FaultyApi {
+        let socket = self.dir.path().join("api.sock");
+        let mut proxy = Command::new("kubectl");
+        proxy.args(["proxy", "--reject-paths=^$", "--unix-socket"]);
+        let proxy = proxy
+            .arg(&socket)
+            .env("KUBECONFIG", self.kubeconfig())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let proxy = Proxy(proxy);
+        wait_until("the proxy listens", SOON, async || {
+            socket.exists().then_some(())
+        })
+        .await;
+        let before = Faulty::by_tcp(&socket);
+        let kubeconfig = self.dir.path().join("faulty");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "it",
+            "clusters": [{"name": "it", "cluster": {"server": before.address()}}],
+            "users": [{"name": "it", "user": {}}],
+            "contexts": [{
+                "name": "it", "context": {"cluster": "it", "user": "it", "namespace": self.namespace},
+            }],
+        });
+        fs::write(&kubeconfig, config.to_string()).unwrap();
+        FaultyApi {
+            before,
+            kubeconfig,
+            _proxy: proxy,
+        }
+    }
+
     /// All objects of a kind.
     pub fn list(&self, kind: &str) -> Vec<Value> {
         let list: Value =
@@ -186,6 +220,23 @@ impl Cluster {
             );
         }
         dir.map(Plane)
+    }
+}
+
+/// The API server, with bad days. Whoever asks there may do what its cluster's kubeconfig lets them.
+pub struct FaultyApi {
+    pub before: Faulty,
+    pub kubeconfig: PathBuf,
+    _proxy: Proxy,
+}
+
+/// A process that ends with this.
+struct Proxy(Child);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,26 +1,24 @@
-//! A Docker engine with bad days: a socket that passes everything on to the real engine, but for the faults that a test asks
-//! for.
+//! A Docker engine, or an API server, with bad days: a socket that passes everything on to the real one, but for the faults
+//! that a test asks for.
 
 use std::{
     io,
-    path::PathBuf,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        UnixListener, UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
+    net::{TcpListener, UnixListener, UnixStream},
     runtime::Runtime,
     sync::watch,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
-/// What becomes of an answer of the engine.
+/// What becomes of an answer.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// It comes this much later.
@@ -33,14 +31,20 @@ pub enum Fault {
     CutAfter(&'static str),
     /// It is no JSON.
     Garble,
+    /// It never comes, and the connection stays.
+    Silence,
 }
 
 /// A number of times that never comes.
 pub const ALWAYS: usize = usize::MAX;
 
-/// The engine behind a socket of its own.
+/// What a test puts before the real one.
 pub struct Faulty {
     dir: tempfile::TempDir,
+    /// The real one's socket.
+    real: PathBuf,
+    /// Where this one listens, if not on a socket in its directory.
+    address: Option<SocketAddr>,
     state: Arc<Mutex<State>>,
     listening: Mutex<Option<JoinHandle<()>>>,
     /// It hangs: connections are accepted, and nothing is said or done on any of them.
@@ -67,29 +71,48 @@ struct Rule {
 impl Faulty {
     /// A good engine, for now.
     pub fn new() -> Self {
+        let engine = Self::before(&faas::config::surroundings().unwrap().docker_socket);
+        engine.begin();
+        engine
+    }
+
+    /// The same for whoever has this socket and is reached by TCP.
+    pub fn by_tcp(real: &Path) -> Self {
+        let mut faulty = Self::before(real);
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        faulty.address = Some(free.local_addr().unwrap());
+        drop(free);
+        faulty.begin();
+        faulty
+    }
+
+    fn before(real: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let engine = Self {
+        Self {
             dir: tempfile::tempdir().unwrap(),
+            real: real.to_owned(),
+            address: None,
             state: Arc::default(),
             listening: Mutex::default(),
             hangs: watch::Sender::new(false),
             runtime: Some(runtime),
-        };
-        engine.begin();
-        engine
+        }
     }
 
     fn socket(&self) -> PathBuf {
         self.dir.path().join("engine.sock")
     }
 
-    /// For `DOCKER_HOST`.
+    /// For `DOCKER_HOST`, or a kubeconfig.
     pub fn address(&self) -> String {
-        format!("unix://{}", self.socket().display())
+        match self.address {
+            Some(address) => format!("http://{address}"),
+            None => format!("unix://{}", self.socket().display()),
+        }
     }
 
     /// From now on nobody listens, and open connections are cut.
@@ -104,16 +127,30 @@ impl Faulty {
     /// Listens, again.
     pub fn begin(&self) {
         let runtime = self.runtime.as_ref().unwrap();
+        let carrier = Carrier {
+            real: self.real.clone(),
+            state: Arc::clone(&self.state),
+            hangs: self.hangs.subscribe(),
+        };
         let _entered = runtime.enter();
-        let listener = UnixListener::bind(self.socket()).unwrap();
-        let state = Arc::clone(&self.state);
-        let hangs = self.hangs.subscribe();
-        let listening = runtime.spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                // Connections break in many ways here; the test looks at what faas makes of it.
-                tokio::spawn(carry(client, Arc::clone(&state), hangs.clone()));
-            }
-        });
+        // Connections break in many ways here; the test looks at what faas makes of it.
+        let listening = if let Some(address) = self.address {
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
+            runtime.spawn(async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    tokio::spawn(carrier.clone().carry(client));
+                }
+            })
+        } else {
+            let listener = UnixListener::bind(self.socket()).unwrap();
+            runtime.spawn(async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    tokio::spawn(carrier.clone().carry(client));
+                }
+            })
+        };
         *self.listening.lock().unwrap() = Some(listening);
     }
 
@@ -173,27 +210,52 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap()
 }
 
-/// Carries one request and its answer.
-async fn carry(
-    mut client: UnixStream,
+/// Carries requests and their answers.
+#[derive(Clone)]
+struct Carrier {
+    real: PathBuf,
     state: Arc<Mutex<State>>,
     hangs: watch::Receiver<bool>,
-) -> io::Result<()> {
-    awake(&hangs).await;
-    let head = head(&mut client).await?;
-    let line = String::from_utf8_lossy(&head);
-    let line = line.lines().next().unwrap_or_default().to_owned();
-    let cut = CancellationToken::new();
-    let fault = {
-        let mut state = lock(&state);
-        state.open.retain(|(_, cut)| !cut.is_cancelled());
-        state.open.push((line.clone(), cut.clone()));
-        state.fault(&line)
-    };
-    let _closed = cut.clone().drop_guard();
-    cut.run_until_cancelled(pass(client, head, fault, hangs))
-        .await
-        .unwrap_or(Ok(()))
+}
+
+impl Carrier {
+    /// One of each.
+    async fn carry(self, mut client: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+        awake(&self.hangs).await;
+        let head = head(&mut client).await?;
+        let line = String::from_utf8_lossy(&head);
+        let line = line.lines().next().unwrap_or_default().to_owned();
+        let cut = CancellationToken::new();
+        let fault = {
+            let mut state = lock(&self.state);
+            state.open.retain(|(_, cut)| !cut.is_cancelled());
+            state.open.push((line.clone(), cut.clone()));
+            state.fault(&line)
+        };
+        let _closed = cut.clone().drop_guard();
+        cut.run_until_cancelled(self.pass(client, head, fault))
+            .await
+            .unwrap_or(Ok(()))
+    }
+
+    async fn pass(
+        &self,
+        mut client: impl AsyncRead + AsyncWrite + Unpin,
+        head: Vec<u8>,
+        fault: Option<Fault>,
+    ) -> io::Result<()> {
+        if let Some(Fault::Answer(status, body)) = fault {
+            return refuse(&mut client, status, &body).await;
+        }
+        let mut real = UnixStream::connect(&self.real).await?;
+        real.write_all(&head).await?;
+        let (mut from_client, to_client) = split(client);
+        let (from_real, mut to_real) = real.into_split();
+        tokio::select! {
+            left = tokio::io::copy(&mut from_client, &mut to_real) => left.map(drop),
+            answered = answer(from_real, to_client, fault, &self.hangs) => answered,
+        }
+    }
 }
 
 impl State {
@@ -208,7 +270,7 @@ impl State {
 }
 
 /// The head of a request, with what came along, and changed so that none follows on the connection.
-async fn head(client: &mut UnixStream) -> io::Result<Vec<u8>> {
+async fn head(client: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     const END: &[u8] = b"\r\n\r\n";
     let mut head = Vec::new();
     loop {
@@ -232,47 +294,36 @@ async fn awake(hangs: &watch::Receiver<bool>) {
     let _ = hangs.clone().wait_for(|hangs| !hangs).await;
 }
 
-async fn pass(
-    mut client: UnixStream,
-    head: Vec<u8>,
-    fault: Option<Fault>,
-    hangs: watch::Receiver<bool>,
+async fn refuse(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    status: u16,
+    body: &str,
 ) -> io::Result<()> {
-    if let Some(Fault::Answer(status, body)) = fault {
-        let length = body.len();
-        let answer = format!(
-            "HTTP/1.1 {status} Fault\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
-             Connection: close\r\n\r\n{body}"
-        );
-        client.write_all(answer.as_bytes()).await?;
-        client.shutdown().await?;
-        // What the request has more is taken, so that the answer is read.
-        return tokio::io::copy(&mut client, &mut tokio::io::sink())
-            .await
-            .map(drop);
-    }
-    let socket = faas::config::surroundings().unwrap().docker_socket;
-    let mut engine = UnixStream::connect(socket).await?;
-    engine.write_all(&head).await?;
-    let (mut from_client, to_client) = client.into_split();
-    let (from_engine, mut to_engine) = engine.into_split();
-    tokio::select! {
-        left = tokio::io::copy(&mut from_client, &mut to_engine) => left.map(drop),
-        answered = answer(from_engine, to_client, fault, hangs) => answered,
-    }
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status} Fault\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    );
+    client.write_all(answer.as_bytes()).await?;
+    client.shutdown().await?;
+    // What the request has more is taken, so that the answer is read.
+    tokio::io::copy(client, &mut tokio::io::sink())
+        .await
+        .map(drop)
 }
 
 async fn answer(
-    mut engine: OwnedReadHalf,
-    mut client: OwnedWriteHalf,
+    mut real: impl AsyncRead + Unpin,
+    mut client: impl AsyncWrite + Unpin,
     fault: Option<Fault>,
-    hangs: watch::Receiver<bool>,
+    hangs: &watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut said = Vec::new();
     let mut piece = Vec::new();
-    while engine.read_buf(&mut piece).await? > 0 {
+    while real.read_buf(&mut piece).await? > 0 {
         match &fault {
             Some(Fault::LoseAnswer) => return Ok(()),
+            Some(Fault::Silence) => std::future::pending().await,
             Some(Fault::Delay(time)) if said.is_empty() => tokio::time::sleep(*time).await,
             // Lengths and chunks stay as they are.
             Some(Fault::Garble) => piece
@@ -281,7 +332,7 @@ async fn answer(
                 .for_each(|b| *b = b'#'),
             _ => {}
         }
-        awake(&hangs).await;
+        awake(hangs).await;
         client.write_all(&piece).await?;
         said.append(&mut piece);
         if let Some(Fault::CutAfter(word)) = &fault

@@ -5,20 +5,19 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-use super::{Home, Server, Start, engine::owned, has_docker, skip::skip};
+use super::{Home, Server, Start, engine::owned, has_docker, skip::skip, wait_until};
 
 const PROGRAM: &str = "/usr/sbin/dockerd";
 const BASE: &str = "faas.local/node:22";
 /// Longest time for its begin, and for its end: containers that do not listen to it are given ten seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// It has no network and the one base image, and goes with all that it has when this is dropped.
+/// It sees no network and has the one base image, and goes with all that it has when this is dropped.
 pub struct OwnEngine {
     daemon: Option<Child>,
     flags: Vec<&'static str>,
@@ -28,7 +27,7 @@ pub struct OwnEngine {
 
 impl OwnEngine {
     /// Where none can be, `test` is skipped.
-    pub fn with(flags: &[&'static str], test: &str) -> Option<Self> {
+    pub async fn with(flags: &[&'static str], test: &str) -> Option<Self> {
         if !has_docker(test) {
             return None;
         }
@@ -48,7 +47,7 @@ impl OwnEngine {
                 .tempdir()
                 .unwrap(),
         };
-        engine.begin();
+        engine.begin().await;
         engine.take_base();
         Some(engine)
     }
@@ -59,22 +58,16 @@ impl OwnEngine {
     }
 
     /// Starts it, and waits until it answers.
-    pub fn begin(&mut self) {
+    pub async fn begin(&mut self) {
         let log = File::create(self.path("log")).unwrap();
         let mut daemon = self.command().stderr(log).spawn().unwrap();
-        let began = Instant::now();
-        while self
-            .docker(&["version", "--format", "{{.Server.Version}}"])
-            .is_empty()
-        {
-            let ended = daemon.try_wait().unwrap().is_some();
-            assert!(
-                !ended && began.elapsed() < PATIENCE,
-                "the engine does not start: {}",
-                fs::read_to_string(self.path("log")).unwrap()
-            );
-            thread::sleep(Duration::from_millis(100));
-        }
+        wait_until("the engine answers", PATIENCE, async || {
+            let log = || fs::read_to_string(self.path("log")).unwrap();
+            assert!(daemon.try_wait().unwrap().is_none(), "{}", log());
+            let version = self.docker(&["version", "--format", "{{.Server.Version}}"]);
+            (!version.is_empty()).then_some(())
+        })
+        .await;
         self.daemon = Some(daemon);
     }
 
@@ -82,8 +75,10 @@ impl OwnEngine {
         // None of the machine's own settings.
         fs::write(self.path("daemon.json"), "{}").unwrap();
         let name = self.dir.path().file_name().unwrap();
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new("unshare");
+        // An engine that is to have no bridge removes the machine's, if it sees it.
         command
+            .args(["--net", PROGRAM])
             .args(["--host", &self.address()])
             .args(["--bridge", "none", "--iptables=false"])
             .args(["--log-level", "warn"]);
