@@ -48,11 +48,7 @@ pub enum CallError {
     #[error("this address answers calls and nothing else; there is no call at {0}")]
     CallsOnly(String),
     #[error("{message}")]
-    Lease {
-        message: String,
-        error: LeaseError,
-        waited: Duration,
-    },
+    Lease { message: String, error: LeaseError },
     #[error("the function did not answer within {}s (spec.timeoutSeconds); {:.1}s have passed", limit.as_secs(), elapsed.as_secs_f64())]
     Timeout {
         limit: Duration,
@@ -99,14 +95,17 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Why there was no lease, with the time that the caller waited.
+    /// Why there was no lease; and how long the caller waited, where that is why.
     pub fn lease(error: LeaseError, waited: Duration) -> Self {
-        let message = format!("{error}; {:.1}s have passed", waited.as_secs_f64());
-        Self::Lease {
-            message,
-            error,
-            waited,
-        }
+        let message = match &error {
+            LeaseError::NoInstance { .. } | LeaseError::NoCapacity { .. } => {
+                format!("{error}; {:.1}s have passed", waited.as_secs_f64())
+            }
+            LeaseError::QueueFull(_) | LeaseError::Failing(_) | LeaseError::Deleted => {
+                error.to_string()
+            }
+        };
+        Self::Lease { message, error }
     }
 
     /// The word for programs.
@@ -315,7 +314,7 @@ pub fn failure_message(body: &[u8], status: StatusCode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::QueueFull;
+    use crate::{function::status::Reason, plan::Failure, pool::QueueFull};
 
     #[rustfmt::skip]
     /// Every error with its status in the envelope and raw, its code, and whether trying again may help.
@@ -366,6 +365,28 @@ mod tests {
                     "{error:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_time_is_told_where_a_time_was_up() {
+        let limit = Duration::from_secs(2);
+        let failure = Failure {
+            reason: Reason::CrashLoop,
+            message: "it exited with code 7".to_owned(),
+            attempts: 2,
+            retry_at: None,
+            crash: None,
+        };
+        for (error, told) in [
+            (
+                LeaseError::NoInstance { limit, cause: None },
+                "no instance became free within 2s (spec.startupTimeoutSeconds); 2.0s have passed",
+            ),
+            (LeaseError::Failing(failure), "it exited with code 7"),
+            (LeaseError::Deleted, "the function is being deleted"),
+        ] {
+            assert_eq!(CallError::lease(error, limit).to_string(), told);
         }
     }
 
