@@ -187,10 +187,9 @@ async fn a_failing_build_tells_its_step_and_last_words() {
         .expect(200)
         .text;
     assert!(log.contains("the last words"), "{log}");
-    server
-        .call("unbuildable", json!({}))
-        .await
-        .refused(503, "BuildFailed");
+    let reply = server.call("unbuildable", json!({})).await;
+    let reply = reply.refused(503, "BuildFailed");
+    assert_eq!(reply.header("retry-after"), "", "only an edit helps");
 }
 
 /// The controller goes on trying, but whoever uploads learns at once what is wrong.
