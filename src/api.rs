@@ -195,7 +195,9 @@ async fn apply(
         let message = format!("the body defines another Function than the path names ({key})");
         return Err(ApiError::BadRequest(message));
     }
-    let function = document.verdict.map_err(invalid)?;
+    let function = document
+        .verdict
+        .map_err(|error| invalid(error.as_written(&body, "")))?;
     if function.spec.source.directory.is_some() {
         let message = "spec.source.directory: Forbidden: works only in manifests below a watched directory \
                        (`faas start --dir`); use `faas build`, source.inline or source.archive";

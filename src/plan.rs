@@ -3,6 +3,7 @@
 //! Cold start, scale-up, roll-over, scale-down and clean-up are this one function. It is level-triggered: it looks at the
 //! whole world of one Function each time and remembers nothing, so a lost event costs at most one turn.
 
+mod failure;
 mod forgive;
 pub mod image;
 pub mod report;
@@ -12,13 +13,9 @@ use std::time::{Duration, Instant};
 
 use strum::IntoStaticStr;
 
+pub use self::failure::{ATTEMPTS, Blocked, Crash, Failure};
 use self::scale::Scaler;
-use crate::{
-    builder::ImageName,
-    function::{Revision, status::Reason},
-    retry::BACKOFF,
-    runtime::InstanceId,
-};
+use crate::{builder::ImageName, function::Revision, runtime::InstanceId};
 
 /// How long a program that is not ours may take to exit after an answer: by then it counts as one that stays, or, where it is
 /// known to exit, it is ended.
@@ -27,8 +24,6 @@ pub const PROBATION: Duration = Duration::from_secs(1);
 pub const CRASHING: Duration = Duration::from_secs(5);
 /// An instance that has lived this long clears the memory of failures before it.
 pub const STABLE: Duration = Duration::from_secs(30);
-/// Failed starts in a row after which only a caller or an edit tries again.
-pub const ATTEMPTS: u32 = 3;
 
 /// The numbers by which one revision is scaled and called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,73 +51,6 @@ pub enum Manners {
     Single,
     /// Not known yet: the program is not ours, and its first call will tell.
     Unknown,
-}
-
-/// Why nothing can be planned for the newest generation, for example an unreadable source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocked {
-    pub reason: Reason,
-    pub message: String,
-    /// How often in a row, where it was tried again.
-    pub attempts: u32,
-    /// When to try again; never where only an edit helps.
-    pub retry_at: Option<Instant>,
-}
-
-impl Blocked {
-    /// Time helps only against what was there and could not be read.
-    #[must_use]
-    pub fn after(mut self, before: Option<&Self>, now: Instant) -> Self {
-        if self.reason == Reason::SourceUnavailable {
-            self.attempts = before.map_or(0, |b| b.attempts) + 1;
-            self.retry_at = BACKOFF.next(self.attempts, now);
-        }
-        self
-    }
-}
-
-/// A failure that is not over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    pub reason: Reason,
-    pub message: String,
-    /// How often in a row.
-    pub attempts: u32,
-    /// When to try again; never where only an edit helps.
-    pub retry_at: Option<Instant>,
-    /// What an instance that had started was at when it crashed, if that is the failure.
-    pub crash: Option<Crash>,
-}
-
-/// When an instance crashed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crash {
-    Idle,
-    /// Other calls may do better, so callers are a reason to start another at once.
-    InCall,
-}
-
-impl Failure {
-    /// Whether only a caller or an edit makes the controller try again. What an engine does is no fault of the revision, and
-    /// passes; what a call does is none of the next one's.
-    fn is_given_up(&self) -> bool {
-        self.attempts >= ATTEMPTS && !self.is_the_engines() && !self.is_of_calls()
-    }
-
-    /// Whether it says nothing about the revision: the engine has a bad day, or a full disk.
-    pub fn is_the_engines(&self) -> bool {
-        matches!(self.reason, Reason::EngineUnavailable | Reason::NoSpace)
-    }
-
-    /// Whether callers had better wait, as an engine that is away is back soon.
-    pub fn is_worth_waiting(&self) -> bool {
-        self.reason == Reason::EngineUnavailable
-    }
-
-    /// Whether calls made instances crash.
-    fn is_of_calls(&self) -> bool {
-        self.crash == Some(Crash::InCall)
-    }
 }
 
 /// What is known of an image.

@@ -418,7 +418,7 @@ fn errors_read_as_kubectl_writes_them() {
         (
             &["spec", "env"],
             json!([{"name": "A", "value": 8080}]),
-            "spec.env[0].value: Invalid value: 8080: must be of type string: write it in quotes, \"8080\"",
+            "spec.env[0].value: Invalid value: 8080: must be of type string: write it in quotes",
         ),
         (
             &["spec", "timeoutSecond"],
@@ -451,6 +451,60 @@ fn errors_read_as_kubectl_writes_them() {
             errors.iter().any(|error| error.to_string() == expected),
             "expected {expected}, got {errors:#?}"
         );
+    }
+}
+
+#[test]
+fn wrong_values_are_told_as_they_are_written() {
+    let string = "must be of type string: write it in quotes";
+    for (text, expected) in [
+        (
+            "metadata: {name: on}",
+            format!("metadata.name: Invalid value: on: {string}"),
+        ),
+        (
+            "metadata:\n  name: No\n",
+            format!("metadata.name: Invalid value: No: {string}"),
+        ),
+        (
+            "metadata: {name: 0o17}",
+            format!("metadata.name: Invalid value: 0o17: {string}"),
+        ),
+        (
+            "metadata: {labels: {a/b: 1.50}}",
+            format!("metadata.labels[a/b]: Invalid value: 1.50: {string}"),
+        ),
+        (
+            "x: &x yes\nmetadata: {name: *x}",
+            format!("metadata.name: Invalid value: yes: {string}"),
+        ),
+        (
+            "spec: {scale: {min: 0xFFFFFF}}",
+            "spec.scale.min: Invalid value: 0xFFFFFF: must be at most 1000".to_owned(),
+        ),
+        (
+            "spec: {scale: off}",
+            "spec.scale: Invalid value: off: must be of type object, not boolean".to_owned(),
+        ),
+        (
+            "metadata: {name: \"on\"}\nspec: {env: on}",
+            "spec.env: Invalid value: on: must be of type array, not boolean".to_owned(),
+        ),
+    ] {
+        let head = "apiVersion: faas.dev/v1alpha1\nkind: Function\n";
+        let listed = text.replace('\n', "\n  ");
+        let list = format!(
+            "kind: List\nitems:\n- apiVersion: faas.dev/v1alpha1\n  kind: Function\n  {listed}"
+        );
+        for (text, prefix) in [(format!("{head}{text}"), ""), (list, "items[0].")] {
+            let parsed = parse(text.as_bytes()).remove(0);
+            let told = parsed.verdict.unwrap_err().to_string();
+            let expected = format!("{prefix}{expected}");
+            assert!(
+                told.lines().any(|line| line == expected),
+                "{text}\nexpected {expected}, got\n{told}"
+            );
+        }
     }
 }
 

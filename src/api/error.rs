@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::rejection::BytesRejection,
-    http::StatusCode,
+    http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -13,6 +13,9 @@ use crate::{
     ingress::reply::ERROR_HEADER,
     store::StoreError,
 };
+
+/// When to try again what a server that has just begun, or the API server, could not do.
+const RETRY_SECONDS: u64 = 1;
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +95,30 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let code = self.code();
         let body = json!({"message": self.to_string(), "code": code});
-        (self.status(), [(ERROR_HEADER, code)], Json(body)).into_response()
+        let status = self.status();
+        let mut response = (status, [(ERROR_HEADER, code)], Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, RETRY_SECONDS.into());
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_passes_is_to_be_tried_again() {
+        for (error, status, again) in [
+            (ApiError::Unavailable(String::new()), 503, true),
+            (ApiError::Invalid(String::new()), 400, false),
+            (ApiError::NotFound(String::new()), 404, false),
+        ] {
+            let response = error.into_response();
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), again);
+        }
     }
 }

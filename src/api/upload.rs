@@ -15,6 +15,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
+use kube::api::ObjectMeta;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -78,6 +79,16 @@ impl Failure {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             ..Self::bad(code, info)
+        }
+    }
+
+    fn superseded() -> Self {
+        Self {
+            status: StatusCode::CONFLICT,
+            ..Self::bad(
+                "Superseded",
+                "another deployment of this function came after this one, and counts",
+            )
         }
     }
 
@@ -152,37 +163,38 @@ async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<Funct
         error => Failure::bad(error.reason(), error.to_string()),
     })?;
     crash::point(Point::ObjectStored);
-    let before = api.controller.retry(&key);
-    outcome(api, &key, before).await?;
-    // The verdict is that of the newest generation.
-    let newest = api.store.get(&key).and_then(|f| f.metadata.generation);
-    if newest == applied.metadata.generation {
-        return Ok(key);
-    }
-    Err(Failure {
-        status: StatusCode::CONFLICT,
-        code: "Superseded".to_owned(),
-        info: "another deployment of this function came after this one, and counts".to_owned(),
-    })
+    let sent = Sent {
+        turns: api.controller.retry(&key),
+        key,
+        metadata: applied.metadata.clone(),
+    };
+    outcome(api, &sent).await?;
+    Ok(sent.key)
+}
+
+/// What was uploaded, as an object.
+struct Sent {
+    key: FunctionKey,
+    metadata: ObjectMeta,
+    /// The Function's turns that may not have seen it.
+    turns: u64,
 }
 
 /// Waits until the Function is ready, or until what stands in its way is known. What failed may be tried again after that:
 /// the Function stays, and whoever sent it need not.
-async fn outcome(api: &Api, key: &FunctionKey, before: u64) -> Result<(), Failure> {
+async fn outcome(api: &Api, sent: &Sent) -> Result<(), Failure> {
     let decided = async {
-        let first = reached(api, key, before, |verdict| verdict).await?;
+        let first = reached(api, sent, |verdict| verdict).await?;
         let Verdict::Hindered(_) = first else {
             return first.into_result();
         };
         // An engine may come back, and others may leave.
         let settled = |verdict| Some(verdict).filter(|v| !matches!(v, Verdict::Hindered(_)));
-        let settled = reached(api, key, before, |verdict| verdict.and_then(settled));
+        let settled = reached(api, sent, |verdict| verdict.and_then(settled));
         if let Ok(verdict) = tokio::time::timeout(PASSES, settled).await {
             return verdict?.into_result();
         }
-        reached(api, key, before, |verdict| verdict)
-            .await?
-            .into_result()
+        reached(api, sent, |verdict| verdict).await?.into_result()
     };
     tokio::time::timeout(PATIENCE, decided)
         .await
@@ -197,13 +209,12 @@ async fn outcome(api: &Api, key: &FunctionKey, before: u64) -> Result<(), Failur
 /// Waits for a verdict that `counts`, of a turn that has seen the upload.
 async fn reached(
     api: &Api,
-    key: &FunctionKey,
-    before: u64,
+    sent: &Sent,
     counts: impl Fn(Option<Verdict>) -> Option<Verdict>,
 ) -> Result<Verdict, Failure> {
-    let decided = api.controller.until(key, |function, turns| {
-        (turns > before)
-            .then(|| counts(verdict(function)))
+    let decided = api.controller.until(&sent.key, |function, turns| {
+        (turns > sent.turns)
+            .then(|| counts(verdict(function, &sent.metadata)))
             .flatten()
     });
     decided
@@ -229,10 +240,14 @@ impl Verdict {
     }
 }
 
-/// What has become of the newest generation, if that is decided.
-fn verdict(function: &Function) -> Option<Verdict> {
+/// What has become of the generation that was sent, if that is decided.
+fn verdict(function: &Function, sent: &ObjectMeta) -> Option<Verdict> {
+    let newest = &function.metadata;
+    if newest.uid != sent.uid || newest.generation > sent.generation {
+        return Some(Verdict::Failed(Failure::superseded()));
+    }
     let status = function.status.as_ref()?;
-    if status.observed_generation != function.metadata.generation {
+    if status.observed_generation != sent.generation {
         return None;
     }
     let find = |condition| status::find(&status.conditions, condition);
@@ -332,14 +347,8 @@ mod tests {
 
     /// The status that a word leads to, for the uploader; 200 is ready, and nothing is a longer wait.
     fn answer(overall: Overall, reason: Reason) -> Option<(u16, bool)> {
-        let conditions = overall.conditions(reason, "why");
-        let conditions = status::merge(&[], conditions, 1, Timestamp::UNIX_EPOCH);
-        let object = json!({
-            "apiVersion": "faas.dev/v1alpha1", "kind": "Function", "metadata": {"name": "a", "generation": 1},
-            "spec": {"language": "node", "source": {"inline": {"index.js": ""}}},
-            "status": {"observedGeneration": 1, "conditions": conditions},
-        });
-        let verdict = verdict(&serde_json::from_value(object).unwrap())?;
+        let function = function(2, overall, reason);
+        let verdict = verdict(&function, &function.metadata)?;
         let waits = matches!(verdict, Verdict::Hindered(_));
         let status = verdict.into_result().map_or_else(
             |failure| {
@@ -353,6 +362,62 @@ mod tests {
             |()| 200,
         );
         Some((status, waits))
+    }
+
+    /// The second generation of an object, of which this one was observed to be so.
+    fn function(observed: i64, overall: Overall, reason: Reason) -> Function {
+        let conditions = overall.conditions(reason, "why");
+        let conditions = status::merge(&[], conditions, observed, Timestamp::UNIX_EPOCH);
+        let object = json!({
+            "apiVersion": "faas.dev/v1alpha1", "kind": "Function", "metadata": {"name": "a", "uid": "a", "generation": 2},
+            "spec": {"language": "node", "source": {"inline": {"index.js": ""}}},
+            "status": {"observedGeneration": observed, "conditions": conditions},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn the_verdict_is_of_what_was_sent() {
+        let second = || function(2, Overall::Current, Reason::Ready);
+        let meta = |uid: &str, generation| ObjectMeta {
+            uid: Some(uid.to_owned()),
+            generation: Some(generation),
+            ..ObjectMeta::default()
+        };
+        for (what, function, sent, expected) in [
+            ("it was observed", second(), meta("a", 2), Some("Ready")),
+            (
+                "another came after it",
+                second(),
+                meta("a", 1),
+                Some("Superseded"),
+            ),
+            (
+                "another came after it, and is built",
+                function(1, Overall::Working, Reason::Building),
+                meta("a", 1),
+                Some("Superseded"),
+            ),
+            (
+                "it was not observed yet",
+                function(1, Overall::Current, Reason::Ready),
+                meta("a", 2),
+                None,
+            ),
+            ("it has not arrived here yet", second(), meta("a", 3), None),
+            (
+                "another object has its name",
+                second(),
+                meta("b", 2),
+                Some("Superseded"),
+            ),
+        ] {
+            let verdict = verdict(&function, &sent).map(|verdict| {
+                let failure = verdict.into_result().err();
+                failure.map_or("Ready".to_owned(), |failure| failure.code)
+            });
+            assert_eq!(verdict.as_deref(), expected, "{what}");
+        }
     }
 
     #[test]

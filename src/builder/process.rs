@@ -25,7 +25,7 @@ use super::{
     BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, ImageReference,
     recipe::{self, Language, SHIM},
 };
-use crate::text;
+use crate::text::{self, Plain};
 
 /// How much of what `npm` said an error repeats, in bytes.
 const TAIL: usize = 2048;
@@ -170,9 +170,11 @@ impl Drop for Part {
 async fn copy(from: Option<impl AsyncRead + Unpin>, log: &dyn BuildLog, tail: &mut Vec<u8>) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; 8192];
+    let mut plain = Plain::default();
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        log.write(&buffer[..read]);
-        tail.extend_from_slice(&buffer[..read]);
+        let words = plain.read(&buffer[..read]);
+        log.write(words.as_bytes());
+        tail.extend_from_slice(words.as_bytes());
         let excess = tail.len().saturating_sub(2 * TAIL);
         tail.drain(..excess);
     }

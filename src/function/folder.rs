@@ -23,7 +23,8 @@ pub fn function(
     has_dockerfile: bool,
     archive: &str,
 ) -> Result<Function, ManifestError> {
-    let mut spec = fn_yaml.map_or_else(|| Ok(json!({})), settings)?;
+    let text = fn_yaml.unwrap_or_default();
+    let (at, mut spec) = settings(text)?;
     if has_dockerfile {
         spec["language"] = Language::Dockerfile.to_string().into();
     } else if spec.get("language").is_none() {
@@ -36,7 +37,7 @@ pub fn function(
         "metadata": {"name": key.name(), "namespace": key.namespace()},
         "spec": spec,
     });
-    validate(object).map_err(ManifestError::Invalid)
+    validate(object).map_err(|errors| ManifestError::Invalid(errors).as_written(text, at))
 }
 
 /// Whether a text may be a manifest: only a manifest names its kind.
@@ -50,17 +51,18 @@ pub fn is_manifest(text: &[u8]) -> bool {
     }
 }
 
-/// What a `fn.yaml` says of the spec: one line `language: node`, more fields of a spec, or a whole manifest.
-fn settings(text: &[u8]) -> Result<Value, ManifestError> {
-    let spec = match manifest::value(text)? {
+/// What a `fn.yaml` says of the spec: one line `language: node`, more fields of a spec, or a whole manifest. With the place
+/// that its text has in a manifest.
+fn settings(text: &[u8]) -> Result<(&'static str, Value), ManifestError> {
+    let (at, spec) = match manifest::value(text)? {
         Value::Object(mut map) if map.contains_key("kind") => {
-            map.remove("spec").unwrap_or_default()
+            ("", map.remove("spec").unwrap_or_default())
         }
-        value => value,
+        value => ("spec", value),
     };
     match spec {
-        Value::Object(map) => Ok(Value::Object(map)),
-        Value::Null => Ok(json!({})),
+        Value::Object(map) => Ok((at, Value::Object(map))),
+        Value::Null => Ok((at, json!({}))),
         _ => Err(ManifestError::Syntax {
             line: 1,
             column: 1,
@@ -107,6 +109,14 @@ mod tests {
             ("language: cobol", "spec.language: Unsupported value"),
             ("kind: Function\nspec: []", "must be a mapping"),
             ("lenguage: node", "spec.lenguage: Unknown field"),
+            (
+                "env: [{name: A, value: off}]",
+                "spec.env[0].value: Invalid value: off",
+            ),
+            (
+                "kind: Function\nspec: {env: [{name: A, value: off}]}",
+                "spec.env[0].value: Invalid value: off",
+            ),
             ("- node", "must be a mapping"),
             ("a: [", "line 1"),
         ] {

@@ -39,6 +39,25 @@ pub enum ManifestError {
     Invalid(Vec<FieldError>),
 }
 
+impl ManifestError {
+    /// The same error, showing wrong values as they are written in the text: `on` is true to YAML, and nobody wrote that.
+    /// `at` is the path that the text's value has in what was judged.
+    #[must_use]
+    pub fn as_written(mut self, text: &[u8], at: &str) -> Self {
+        if let Self::Invalid(errors) = &mut self
+            && let Ok(text) = text_of(text)
+        {
+            let written = yaml::written(text, at);
+            for error in errors {
+                if let Some(text) = written.get(&error.path) {
+                    error.written(text);
+                }
+            }
+        }
+        self
+    }
+}
+
 struct Lines<'a>(&'a [FieldError]);
 
 impl fmt::Display for Lines<'_> {
@@ -164,7 +183,15 @@ fn parse_document(line: usize, document: &str, judge: Judge) -> Vec<Parsed> {
             verdict: Err(error),
         }],
         Ok(Value::Null) => Vec::new(),
-        Ok(value) => expand(line, value, judge),
+        Ok(value) => expand(line, value, judge)
+            .into_iter()
+            .map(|parsed| Parsed {
+                verdict: parsed
+                    .verdict
+                    .map_err(|error| error.as_written(document.as_bytes(), "")),
+                ..parsed
+            })
+            .collect(),
     }
 }
 

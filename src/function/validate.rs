@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{API_VERSION, Function, KIND, crd};
 
 pub use error::{ErrorKind, FieldError};
+pub(super) use error::{element, field};
 
 /// Most errors of one object that are told.
 const MAX_ERRORS: usize = 100;

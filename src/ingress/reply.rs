@@ -48,11 +48,7 @@ pub enum CallError {
     #[error("this address answers calls and nothing else; there is no call at {0}")]
     CallsOnly(String),
     #[error("{message}")]
-    Lease {
-        message: String,
-        error: LeaseError,
-        waited: Duration,
-    },
+    Lease { message: String, error: LeaseError },
     #[error("the function did not answer within {}s (spec.timeoutSeconds); {:.1}s have passed", limit.as_secs(), elapsed.as_secs_f64())]
     Timeout {
         limit: Duration,
@@ -99,14 +95,17 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Why there was no lease, with the time that the caller waited.
+    /// Why there was no lease; and how long the caller waited, where that is why.
     pub fn lease(error: LeaseError, waited: Duration) -> Self {
-        let message = format!("{error}; {:.1}s have passed", waited.as_secs_f64());
-        Self::Lease {
-            message,
-            error,
-            waited,
-        }
+        let message = match &error {
+            LeaseError::NoInstance { .. } | LeaseError::NoCapacity { .. } => {
+                format!("{error}; {:.1}s have passed", waited.as_secs_f64())
+            }
+            LeaseError::QueueFull(_) | LeaseError::Failing(_) | LeaseError::Deleted => {
+                error.to_string()
+            }
+        };
+        Self::Lease { message, error }
     }
 
     /// The word for programs.
@@ -195,22 +194,20 @@ impl CallError {
         }
     }
 
-    /// After how many seconds trying again may help.
+    /// After how many seconds trying again may help; nothing where only an edit of the function, or of the call, does.
     fn retry_after(&self, now: Instant) -> Option<u64> {
         match self {
             Self::Lease {
                 error: LeaseError::Failing(failure),
                 ..
             } => {
-                let wait = failure
-                    .retry_at
-                    .map(|at| at.saturating_duration_since(now).as_secs());
-                Some(wait.unwrap_or(0).max(1))
+                let next_try = failure.retry_at?;
+                Some(seconds(next_try.saturating_duration_since(now)))
             }
             Self::Lease {
                 error: LeaseError::QueueFull(queue),
                 ..
-            } => Some(queue.takes.map_or(1, |takes| takes.as_secs().max(1))),
+            } => Some(seconds(queue.takes.unwrap_or_default())),
             Self::Lease {
                 error: LeaseError::Deleted,
                 ..
@@ -245,6 +242,11 @@ impl CallError {
         }
         response
     }
+}
+
+/// Whole seconds after which so much time is over.
+fn seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 /// Takes out the fields that belong to one connection and not to the message: those that HTTP names, and those that the
@@ -315,7 +317,7 @@ pub fn failure_message(body: &[u8], status: StatusCode) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::QueueFull;
+    use crate::{function::status::Reason, plan::Failure, pool::QueueFull};
 
     #[rustfmt::skip]
     /// Every error with its status in the envelope and raw, its code, and whether trying again may help.
@@ -338,6 +340,8 @@ mod tests {
             (lease(LeaseError::QueueFull(full)), 429, 429, "QueueFull", true),
             (lease(LeaseError::NoInstance { limit, cause: None }), 503, 503, "NoInstance", true),
             (lease(LeaseError::NoCapacity { limit }), 503, 503, "NoCapacity", true),
+            (lease(LeaseError::Failing(failure(None))), 503, 503, "BuildFailed", false),
+            (lease(LeaseError::Deleted), 400, 404, "NotFound", false),
             (timeout(true), 504, 504, "Timeout", false),
             (timeout(false), 504, 504, "InstanceNotStopped", false),
             (CallError::BodyTooLarge { limit: 1 }, 413, 413, "BodyTooLarge", false),
@@ -366,6 +370,61 @@ mod tests {
                     "{error:?}"
                 );
             }
+        }
+    }
+
+    fn failure(retry_at: Option<Instant>) -> Failure {
+        Failure {
+            reason: Reason::BuildFailed,
+            message: "the build failed with code 7".to_owned(),
+            attempts: 2,
+            retry_at,
+            crash: None,
+        }
+    }
+
+    #[test]
+    fn who_is_to_come_again_is_told_when() {
+        let now = Instant::now();
+        let milliseconds = Duration::from_millis;
+        let full = |takes| {
+            LeaseError::QueueFull(QueueFull {
+                waiting: 9,
+                takes: Option::map(takes, milliseconds),
+            })
+        };
+        let failing =
+            |wait| LeaseError::Failing(failure(Option::map(wait, |ms| now + milliseconds(ms))));
+        for (error, expected) in [
+            (failing(None), None),
+            (failing(Some(0)), Some("1")),
+            (failing(Some(3000)), Some("3")),
+            (failing(Some(3001)), Some("4")),
+            (full(None), Some("1")),
+            (full(Some(4500)), Some("5")),
+            (LeaseError::Deleted, None),
+        ] {
+            let response = CallError::lease(error, Duration::ZERO).response(Style::Raw, now);
+            let told = response.headers().get(RETRY_AFTER);
+            assert_eq!(told.map(|value| value.to_str().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn the_time_is_told_where_a_time_was_up() {
+        let limit = Duration::from_secs(2);
+        for (error, told) in [
+            (
+                LeaseError::NoInstance { limit, cause: None },
+                "no instance became free within 2s (spec.startupTimeoutSeconds); 2.0s have passed",
+            ),
+            (
+                LeaseError::Failing(failure(None)),
+                "the build failed with code 7",
+            ),
+            (LeaseError::Deleted, "the function is being deleted"),
+        ] {
+            assert_eq!(CallError::lease(error, limit).to_string(), told);
         }
     }
 

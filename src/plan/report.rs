@@ -176,19 +176,19 @@ pub fn end(previous: &FunctionStatus, generation: i64, now: Timestamp) -> Functi
     }
 }
 
-/// The newest revision's failure, unless the revision serves, has been seen to work, and does what is asked of it in spite
-/// of one crash or of calls that crash, or nobody asks anything of it until it is tried again. A revision that goes on to
-/// crash in calls and has nothing to show for itself is told of all the same.
+/// The newest revision's failure, unless the revision serves, has been seen to work, and callers hear nothing of the failure:
+/// what is ready answers them, or it is the first crash, after which another instance is started at once. Any other failure
+/// is what callers were told when nothing was ready, and stands until it is forgiven.
 fn standing_failure<'a>(report: &Report<'_>, world: &'a World) -> Option<&'a Failure> {
     let failure = world.failure.as_ref()?;
     let desired = report.desired.ok()?;
     let ready = ready(desired, world);
-    let asked = desired.min > 0 || world.waiting > 0;
-    let does_its_work = if ready > 0 {
-        (failure.attempts == 1 || failure.is_of_calls()) && ready >= desired.min
-    } else {
-        !asked && (failure.attempts == 1 || !failure.is_of_calls())
+    let is_first = failure.attempts == 1;
+    let is_answered = match ready {
+        0 => is_first && failure.crash.is_some(),
+        _ => is_first || failure.is_of_calls(),
     };
+    let does_its_work = is_answered && ready >= desired.min;
     let passes = is_served(report, desired) && world.proven && !is_final(failure) && does_its_work;
     (!passes).then_some(failure)
 }

@@ -16,6 +16,7 @@ mod scale;
 use std::sync::LazyLock;
 
 use super::*;
+use crate::function::status::Reason;
 
 /// A moment with time before it.
 static NOW: LazyLock<Instant> = LazyLock::new(|| Instant::now() + Duration::from_secs(10_000));

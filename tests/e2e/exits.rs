@@ -1,4 +1,4 @@
-//! Instances that crash while they have calls: their users are told how, and what they wrote last.
+//! Instances that crash, in calls and between them: their users are told how, and what they wrote last.
 
 use std::sync::Arc;
 
@@ -23,6 +23,15 @@ module.exports = (context, cb) => {
   if (context.how === 'memory') for (const all = []; ;) all.push(Buffer.alloc(1 << 20, 1))
   cb(context.how)
 }";
+
+/// The spec of a program that is a server itself.
+fn program(code: &str) -> Value {
+    let files = json!({
+        "main.js": code,
+        "Dockerfile": "FROM faas.local/node:22\nCOPY main.js /\nCMD [\"node\", \"/main.js\"]\n",
+    });
+    inline("dockerfile", files, json!({}))
+}
 
 async fn event(server: &Server, name: &str, reason: &str, words: &str) -> Value {
     wait_until(words, SOON, async || {
@@ -115,6 +124,40 @@ async fn a_warm_instance_that_crashed_in_a_call_comes_back() {
     server.ready("phoenix").await;
 }
 
+/// Answers, and crashes once it has.
+const BRITTLE: &str = "
+const http = require('http')
+const server = http.createServer((request, response) => {
+  response.end('1', () => server.close(() => process.exit(7)))
+})
+server.listen(process.env.PORT)";
+
+#[tokio::test]
+async fn who_is_refused_for_crashes_between_calls_reads_the_same_in_the_status() {
+    if !has_docker("e2e crashes between calls") {
+        return;
+    }
+    let server = server().await;
+    server.deploy("brittle", program(BRITTLE)).await;
+    let mut answered = 0;
+    let refused = loop {
+        let reply = server.call("brittle", json!({})).await;
+        if reply.status != 200 {
+            break reply.refused(503, "CrashLoop");
+        }
+        answered += 1;
+        wait_until("the crash is noted", SOON, async || {
+            let failures = server.status("brittle").await["failures"].clone();
+            (failures[0]["attempts"] == answered).then_some(())
+        })
+        .await;
+    };
+    assert!(answered > 1, "one crash hinders nobody");
+    let told = server.fails("brittle", "CrashLoop").await;
+    assert!(told.contains("exited with code 7"), "{told}");
+    assert_eq!(refused.json()["message"], told);
+}
+
 /// Breaks the call off and lives on.
 const RUDE: &str = "
 const http = require('http')
@@ -130,13 +173,7 @@ async fn an_instance_that_only_breaks_a_call_off_is_ended_and_is_no_crash() {
         return;
     }
     let server = server().await;
-    let files = json!({
-        "main.js": RUDE,
-        "Dockerfile": "FROM faas.local/node:22\nCOPY main.js /\nCMD [\"node\", \"/main.js\"]\n",
-    });
-    server
-        .deploy("rude", inline("dockerfile", files, json!({})))
-        .await;
+    server.deploy("rude", program(RUDE)).await;
     let reply = server.call("rude", json!({})).await;
     reply.refused(502, "InstanceLost");
     wait_until("it is ended", SOON, async || {
@@ -163,13 +200,7 @@ async fn the_log_of_an_instance_that_had_its_only_call_can_be_read() {
         return;
     }
     let server = server().await;
-    let files = json!({
-        "main.js": ONCE,
-        "Dockerfile": "FROM faas.local/node:22\nCOPY main.js /\nCMD [\"node\", \"/main.js\"]\n",
-    });
-    server
-        .deploy("once", inline("dockerfile", files, json!({})))
-        .await;
+    server.deploy("once", program(ONCE)).await;
     server.call("once", json!({})).await.expect(200);
     logged(
         &server,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
+use tokio::task::JoinHandle;
 
 use crate::support::{
     self, Home, Reply, SOON, Server, Shared, Start,
@@ -186,10 +187,9 @@ async fn a_failing_build_tells_its_step_and_last_words() {
         .expect(200)
         .text;
     assert!(log.contains("the last words"), "{log}");
-    server
-        .call("unbuildable", json!({}))
-        .await
-        .refused(503, "BuildFailed");
+    let reply = server.call("unbuildable", json!({})).await;
+    let reply = reply.refused(503, "BuildFailed");
+    assert_eq!(reply.header("retry-after"), "", "only an edit helps");
 }
 
 /// The controller goes on trying, but whoever uploads learns at once what is wrong.
@@ -262,27 +262,37 @@ async fn an_upload_over_the_limit_is_413() {
 }
 
 #[tokio::test]
-async fn an_upload_that_another_one_overtakes_is_told() {
+async fn an_upload_that_another_one_overtakes_is_told_at_once() {
     if !has_docker("e2e overtaken upload") {
         return;
     }
     let server = server().await;
+    let first = endless(&server).await;
+    let second = endless(&server).await;
+    first.await.unwrap().refused(409, "Superseded");
+    assert!(!second.is_finished(), "that one is built still");
+    let tar = tar_of(&[("index.js", "module.exports = () => 'third'")]);
+    upload(&server, "raced", &tar).await.expect(200);
+    second.await.unwrap().refused(409, "Superseded");
+    let answer = server.call("raced", json!({})).await.response();
+    assert_eq!(answer, "third");
+}
+
+/// An upload whose build has begun, and does not end.
+async fn endless(server: &Arc<Server>) -> JoinHandle<Reply> {
     let marker = support::fresh();
-    let slow = format!("FROM busybox:1\nRUN echo {marker}\nRUN exec sleep 1000\n");
-    let first = tokio::spawn({
-        let (server, tar) = (Arc::clone(&server), tar_of(&[("Dockerfile", &slow)]));
+    let dockerfile = format!("FROM busybox:1\nRUN echo {marker}\nRUN exec sleep 1000\n");
+    let task = tokio::spawn({
+        let (server, tar) = (Arc::clone(server), tar_of(&[("Dockerfile", &dockerfile)]));
         async move { upload(&server, "raced", &tar).await }
     });
     wait_until("its last step runs", SOON, async || {
         let log = server.get("/functions/raced/build-log").await.text;
-        log.contains("RUN exec sleep 1000").then_some(())
+        let runs = log.contains(&marker) && log.contains("RUN exec sleep 1000");
+        runs.then_some(())
     })
     .await;
-    let tar = tar_of(&[("index.js", "module.exports = () => 'second'")]);
-    upload(&server, "raced", &tar).await.expect(200);
-    first.await.unwrap().refused(409, "Superseded");
-    let answer = server.call("raced", json!({})).await.response();
-    assert_eq!(answer, "second");
+    task
 }
 
 async fn upload(server: &Server, name: &str, tar: &[u8]) -> Reply {

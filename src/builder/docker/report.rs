@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::{builder::BuildLog, text};
+use crate::{
+    builder::BuildLog,
+    text::{self, Plain},
+};
 
 /// How much of a step's last words an error repeats, in bytes.
 const TAIL: usize = 2048;
@@ -24,8 +27,16 @@ pub(super) struct Report {
     current: String,
     /// The step that is known to have failed.
     failed: Option<String>,
-    /// The last words of steps, the latest at the end.
-    tails: VecDeque<(String, Vec<u8>)>,
+    /// What steps wrote last, the latest at the end.
+    spoken: VecDeque<Spoken>,
+}
+
+/// What a step wrote. Its words are made plain as they come, and not with those of others that come between.
+#[derive(Default)]
+struct Spoken {
+    step: String,
+    plain: Plain,
+    tail: Vec<u8>,
 }
 
 impl Report {
@@ -34,7 +45,7 @@ impl Report {
             log,
             current: String::new(),
             failed: None,
-            tails: VecDeque::new(),
+            spoken: VecDeque::new(),
         }
     }
 
@@ -53,18 +64,23 @@ impl Report {
 
     /// The current step wrote something.
     pub(super) fn output(&mut self, bytes: &[u8]) {
-        self.log.write(bytes);
-        let known = self.tails.iter().position(|(s, _)| *s == self.current);
-        let (step, mut tail) = known
-            .and_then(|at| self.tails.remove(at))
-            .unwrap_or_else(|| (self.current.clone(), Vec::new()));
-        tail.extend_from_slice(bytes);
+        let known = self.spoken.iter().position(|s| s.step == self.current);
+        let mut spoken = known
+            .and_then(|at| self.spoken.remove(at))
+            .unwrap_or_else(|| Spoken {
+                step: self.current.clone(),
+                ..Spoken::default()
+            });
+        let words = spoken.plain.read(bytes);
+        self.log.write(words.as_bytes());
+        let tail = &mut spoken.tail;
+        tail.extend_from_slice(words.as_bytes());
         if tail.len() > 4 * TAIL {
             tail.drain(..tail.len() - 2 * TAIL);
         }
-        self.tails.push_back((step, tail));
-        if self.tails.len() > STEPS {
-            self.tails.pop_front();
+        self.spoken.push_back(spoken);
+        if self.spoken.len() > STEPS {
+            self.spoken.pop_front();
         }
     }
 
@@ -84,11 +100,8 @@ impl Report {
     /// The last words of the step that failed.
     pub(super) fn last_words(&self) -> String {
         let culprit = self.culprit();
-        let tail = self
-            .tails
-            .iter()
-            .find(|(step, _)| step == culprit)
-            .map_or(&[][..], |(_, tail)| tail);
+        let spoken = self.spoken.iter().find(|s| s.step == culprit);
+        let tail = spoken.map_or(&[][..], |s| &s.tail);
         text::tail(tail, TAIL).trim().to_owned()
     }
 
@@ -96,5 +109,43 @@ impl Report {
     pub(super) fn fail(&self, message: &str) {
         self.log
             .write(format!("\n==> failed: {message}\n").as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Log(Mutex<Vec<u8>>);
+
+    impl BuildLog for Log {
+        fn write(&self, piece: &[u8]) {
+            self.0.lock().unwrap().extend_from_slice(piece);
+        }
+    }
+
+    #[test]
+    fn colours_are_gone_however_steps_take_turns() {
+        let log = Arc::new(Log::default());
+        let mut report = Report::new(log.clone());
+        for (step, words) in [
+            ("RUN a", "\u{1b}[9"),
+            ("RUN b", "\u{1b}[91mb fai"),
+            ("RUN a", "1ma goes on\n"),
+            ("RUN b", "led\u{1b}[0m\n"),
+        ] {
+            report.step(step);
+            report.output(words.as_bytes());
+        }
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            log,
+            "==> RUN a\n==> RUN b\nb fai==> RUN a\na goes on\n==> RUN b\nled\n"
+        );
+        report.failed("RUN b");
+        assert_eq!(report.last_words(), "b failed");
     }
 }

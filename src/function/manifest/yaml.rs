@@ -1,11 +1,17 @@
 //! YAML within budgets: a file into documents, a document into a plain value.
 
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use serde_saphyr::{Error, MessageFormatter, Options, UserMessageFormatter};
 
 use super::ManifestError;
+use crate::function::validate::{element, field};
 use crate::text;
 
 /// Deepest nesting; a Function needs 6, and an object of another kind should still be named.
@@ -62,6 +68,82 @@ pub(super) fn read_flow(
         .trim_start()
         .starts_with('"');
     read(document, first_line).map_err(|yaml| if looks_like_json { json } else { yaml })
+}
+
+/// How the numbers and booleans of a document are written, by their paths below `at`.
+pub(super) fn written(document: &str, at: &str) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    if let Ok(value) = serde_saphyr::from_str_with_options(document, options()) {
+        let reader = Written {
+            value: &value,
+            path: at.to_owned(),
+            found: &mut found,
+        };
+        // What cannot be had in this way, such as what has a tag, is not found.
+        let _ =
+            serde_saphyr::with_deserializer_from_str_with_options(document, options(), |yaml| {
+                reader.deserialize(yaml)
+            });
+    }
+    found
+}
+
+/// Reads a value that is known by now once more, for the parser tells either what a scalar means or how it is written.
+struct Written<'a> {
+    value: &'a Value,
+    path: String,
+    found: &'a mut HashMap<String, String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Written<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<(), D::Error> {
+        match self.value {
+            Value::Object(_) => yaml.deserialize_map(self),
+            Value::Array(_) => yaml.deserialize_seq(self),
+            Value::Number(_) | Value::Bool(_) => yaml.deserialize_str(self),
+            Value::String(_) | Value::Null => IgnoredAny::deserialize(yaml).map(drop),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Written<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("what was read before")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.found.insert(self.path, text.to_owned());
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        for index in 0.. {
+            let item = Written {
+                value: &self.value[index],
+                path: element(&self.path, index),
+                found: &mut *self.found,
+            };
+            if items.next_element_seed(item)?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while let Some(key) = entries.next_key::<String>()? {
+            entries.next_value_seed(Written {
+                value: &self.value[&key],
+                path: field(&self.path, &key),
+                found: &mut *self.found,
+            })?;
+        }
+        Ok(())
+    }
 }
 
 fn options() -> Options {

@@ -40,7 +40,7 @@ pub struct FieldError {
     pub path: String,
     /// What is wrong.
     pub kind: ErrorKind,
-    /// The wrong value as JSON, shortened; absent where it says nothing.
+    /// The wrong value as JSON, or as it is written where YAML has several ways, shortened; absent where it says nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// What would be right, and what to do.
@@ -76,6 +76,13 @@ impl FieldError {
     pub(super) fn showing(mut self, value: &Value) -> Self {
         self.value = Some(shown(value));
         self
+    }
+
+    /// The same error, showing its value as it is written in the text that it was read from.
+    pub(in crate::function) fn written(&mut self, text: &str) {
+        if self.value.is_some() {
+            self.value = Some(text::quote(text, MAX_SHOWN));
+        }
     }
 
     /// The same error inside a list or another object.
@@ -119,7 +126,7 @@ impl fmt::Display for FieldError {
 }
 
 /// The path of a field of an object; keys that are no plain names are written in brackets, on one line.
-pub(super) fn field(parent: &str, name: &str) -> String {
+pub(in crate::function) fn field(parent: &str, name: &str) -> String {
     let plain = !name.is_empty()
         && name
             .bytes()
@@ -133,6 +140,6 @@ pub(super) fn field(parent: &str, name: &str) -> String {
 }
 
 /// The path of an element of a list.
-pub(super) fn element(parent: &str, index: usize) -> String {
+pub(in crate::function) fn element(parent: &str, index: usize) -> String {
     format!("{parent}[{index}]")
 }

@@ -142,7 +142,7 @@ fn type_error(schema: &Value, value: &Value, path: &str) -> Option<FieldError> {
     };
     let message = match (expected, value) {
         ("string", Value::Number(_) | Value::Bool(_)) => {
-            format!("must be of type string: write it in quotes, \"{value}\"")
+            "must be of type string: write it in quotes".to_owned()
         }
         _ => format!("must be of type {expected}, not {}", type_name(value)),
     };

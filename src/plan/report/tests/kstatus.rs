@@ -1,7 +1,7 @@
 //! Readiness as kstatus computes it, by tables and whatever happens.
 
 use super::*;
-use crate::plan::ATTEMPTS;
+use crate::plan::{ATTEMPTS, plan};
 
 #[test]
 fn the_table_of_kstatus() {
@@ -162,106 +162,132 @@ fn the_table_of_kstatus() {
 }
 
 #[test]
-fn a_crash_counts_only_where_it_stands_in_the_way() {
-    let world = |min: u32, attempts, again, ready: bool| {
-        let instances = if ready {
-            vec![instance("a", Phase::Ready)]
-        } else {
-            Vec::new()
-        };
-        (
-            Known::served(min),
-            World {
-                failure: Some(failure(attempts, again)),
-                instances,
-                ..world()
-            },
-        )
+fn a_failure_counts_where_callers_hear_of_it() {
+    let idle = |attempts| Failure {
+        crash: Some(Crash::Idle),
+        ..failure(attempts, true)
     };
-    let (served, unproven) = world(0, 1, true, false);
-    for (what, (known, world), expected) in [
+    let served = Known::served;
+    let elsewhere = |min| Known {
+        serving: None,
+        ..served(min)
+    };
+    let (waited, unproven) = (
+        World {
+            waiting: 1,
+            ..world()
+        },
+        World {
+            proven: false,
+            ..world()
+        },
+    );
+    let answers = World {
+        instances: vec![instance("a", Phase::Ready)],
+        ..world()
+    };
+    for (what, known, failure, world, passes) in [
         (
             "one crash, another answers",
-            world(0, 1, true, true),
-            ("True", "Ready"),
+            served(0),
+            idle(1),
+            &answers,
+            true,
         ),
         (
             "one crash, min is there",
-            world(1, 1, true, true),
-            ("True", "Ready"),
+            served(1),
+            idle(1),
+            &answers,
+            true,
         ),
         (
             "one crash, none is needed",
-            world(0, 1, true, false),
-            ("True", "Idle"),
+            served(0),
+            idle(1),
+            &world(),
+            true,
         ),
         (
-            "two crashes, none is needed until then",
-            world(0, 2, true, false),
-            ("True", "Idle"),
-        ),
-        (
-            "two crashes, another answers",
-            world(0, 2, true, true),
-            ("False", "StartFailed"),
+            "one crash, another is started for a caller",
+            served(0),
+            idle(1),
+            &waited,
+            true,
         ),
         (
             "one crash, min is not there",
-            world(2, 1, true, true),
-            ("False", "StartFailed"),
+            served(2),
+            idle(1),
+            &answers,
+            false,
+        ),
+        (
+            "two crashes: callers are refused for a while",
+            served(0),
+            idle(2),
+            &world(),
+            false,
+        ),
+        (
+            "two crashes, and a caller who is refused",
+            served(0),
+            idle(2),
+            &waited,
+            false,
+        ),
+        (
+            "two crashes, another answers",
+            served(0),
+            idle(2),
+            &answers,
+            false,
         ),
         (
             "too many crashes",
-            world(0, ATTEMPTS, true, false),
-            ("False", "StartFailed"),
+            served(0),
+            idle(ATTEMPTS),
+            &world(),
+            false,
+        ),
+        ("not proven", served(0), idle(1), &unproven, false),
+        ("another serves", elsewhere(0), idle(1), &world(), false),
+        (
+            "one failed start: callers are refused for a while",
+            served(0),
+            failure(1, true),
+            &world(),
+            false,
+        ),
+        (
+            "one failed start beside what answers",
+            served(0),
+            failure(1, true),
+            &answers,
+            true,
         ),
         (
             "only an edit helps",
-            world(0, 1, false, true),
-            ("False", "StartFailed"),
-        ),
-        (
-            "not proven",
-            (
-                served.clone(),
-                World {
-                    proven: false,
-                    ..unproven.clone()
-                },
-            ),
-            ("False", "StartFailed"),
-        ),
-        (
-            "callers wait",
-            (
-                served.clone(),
-                World {
-                    waiting: 1,
-                    ..unproven.clone()
-                },
-            ),
-            ("False", "StartFailed"),
-        ),
-        (
-            "another serves",
-            (
-                Known {
-                    serving: None,
-                    ..served
-                },
-                unproven,
-            ),
-            ("False", "StartFailed"),
+            served(0),
+            failure(1, false),
+            &answers,
+            false,
         ),
     ] {
+        let world = World {
+            failure: Some(failure),
+            ..world.clone()
+        };
         let (ready, reason, _) = summary(&known, &world);
-        assert_eq!((ready.as_str(), reason.as_str()), expected, "{what}");
+        let expected = if passes { "True" } else { "False" };
+        assert_eq!(ready, expected, "{what}");
+        assert_eq!(reason != "StartFailed", passes, "{what}");
         let conditions = known
             .status(&world, &FunctionStatus::default(), at(1))
             .conditions;
         assert_eq!(
             is_true(&conditions, ConditionType::Deployed),
-            ready == "True",
+            passes,
             "{what}"
         );
     }
@@ -277,8 +303,19 @@ fn any_image() -> impl Strategy<Value = ImageState> {
     ]
 }
 
+/// As the controller notes them: another instance is started at once only after a first crash.
 fn any_failure() -> impl Strategy<Value = Failure> {
-    (1_u32..5, any::<bool>()).prop_map(|(attempts, again)| failure(attempts, again))
+    let crash = prop::sample::select(vec![None, Some(Crash::Idle), Some(Crash::InCall)]);
+    (1_u32..5, any::<bool>(), crash).prop_map(|(attempts, again, crash)| {
+        let failure = failure(attempts, again || crash.is_some());
+        let at_once = attempts == 1 && crash.is_some();
+        let wait = Duration::from_secs(if at_once { 0 } else { 9 });
+        Failure {
+            retry_at: failure.retry_at.map(|now| now + wait),
+            crash,
+            ..failure
+        }
+    })
 }
 
 fn any_instance() -> impl Strategy<Value = Instance> {
@@ -343,6 +380,25 @@ proptest! {
             prop_assert!(holds(ConditionType::Serving) || known.serving.is_none() || failed);
             prop_assert_eq!(known.status(&world, &status, at(second + 100)), status.clone(), "said twice");
             stored = status;
+        }
+    }
+
+    #[test]
+    fn nobody_is_refused_while_the_status_says_ready(
+        (min, other, world) in (0_u32..3, any::<bool>(), any_world()),
+    ) {
+        let mut known = Known::served(min);
+        if other {
+            known.serving = Some(target("b", 0));
+        }
+        let called = World { waiting: 1, room: 9, ..world };
+        let desired = known.desired.as_ref();
+        let refused = plan(desired, known.serving.as_ref(), &called, Instant::now()).refuse;
+        let (ready, reason, _) = summary(&known, &World { waiting: 0, ..called });
+        if let Some(refused) = refused {
+            prop_assert_ne!(ready, "True");
+            let refused: &str = refused.reason.into();
+            prop_assert!(other || reason == refused, "{reason}, and calls are told {refused}");
         }
     }
 }
