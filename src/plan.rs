@@ -10,6 +10,7 @@ pub mod scale;
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 use self::scale::Scaler;
@@ -48,7 +49,7 @@ pub struct Target {
 }
 
 /// How an instance behaves after a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manners {
     /// It stays and takes the next one.
     Stays,
