@@ -153,7 +153,11 @@ async fn a_roll_over_and_restarts_of_either_half_lose_no_call() {
         return;
     };
     let key = halves.cluster.key("moved");
-    let scale = json!({"scale": {"min": 1, "max": 2, "concurrency": 8}});
+    // Callers have patience: on a machine that other tests keep busy, a queue may grow for a while, and is not what is looked at.
+    let scale = json!({
+        "scale": {"min": 1, "max": 2, "concurrency": 8},
+        "startupTimeoutSeconds": 120,
+    });
     let images = [1, 2].map(|version| {
         let code = honest(&key, version);
         image(&halves.cluster, &format!("moved-{version}"), &code)
