@@ -2,6 +2,7 @@
 //! the rest.
 
 pub mod error;
+pub mod gateway;
 pub mod openapi;
 pub mod status;
 pub mod stream;

@@ -2,6 +2,9 @@
 
 mod adapters;
 mod doors;
+mod error;
+pub mod gateway;
+mod gateways;
 mod signals;
 mod stores;
 mod tenure;
@@ -9,7 +12,7 @@ mod tenure;
 use std::{
     future::Future,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -19,27 +22,23 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use self::adapters::run_base;
 use self::{
-    adapters::adapters,
-    doors::{DoorError, Doors},
-    signals::Signals,
-    stores::Opened,
+    adapters::adapters, doors::Doors, gateways::Gateways, signals::Signals, stores::Opened,
     tenure::Tenure,
 };
+pub use self::{adapters::run_base, error::AppError};
 use crate::{
     api::{self, Api},
-    builder::{archive::Limits, archives::Archives, docker::EngineHost, sources::Sources},
-    config::{self, Config, ConfigError, RuntimeKind, store::StoreConfig},
+    builder::{archive::Limits, archives::Archives, sources::Sources},
+    config::{self, Config, RuntimeKind, store::StoreConfig},
     controller::{Controller, Ports, Settings, Turns, resolve::Resolver, secrets::Secrets},
     crash,
     directory::{self, Directory},
     ingress::Ingress,
-    kubernetes::NoCluster,
     pool::Pools,
     runtime::Runtime,
     store::{
-        Store, StoreError,
+        Store,
         state::{self, Identity},
     },
     telemetry::Metrics,
@@ -49,41 +48,6 @@ use crate::{
 const MEMORY_PERCENT: i64 = 80;
 /// Longest wait for calls that run when the server ends: the longest `timeoutSeconds`.
 const DRAIN: Duration = Duration::from_secs(900);
-
-/// Why the server did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    NoCluster(#[from] NoCluster),
-    #[error(
-        "no Docker engine at {}: {message}\nInstall and start one (on Debian and Ubuntu: apt-get install docker.io), join \
-         the docker group, or run without isolation: faas start --runtime process", socket.display()
-    )]
-    NoEngine { socket: PathBuf, message: String },
-    #[error(
-        "no Docker engine at --build-host {host}: {message}\nStart one there, or leave --build-host out: what runs no commands \
-         needs none"
-    )]
-    NoBuildHost { host: EngineHost, message: String },
-    #[error(transparent)]
-    Door(#[from] DoorError),
-    #[error("cannot use {}: {error}", path.display())]
-    Path { path: PathBuf, error: io::Error },
-    #[error("cannot start threads: {0}")]
-    Threads(io::Error),
-    #[error("left before everything had ended: calls that ran were cut; {0}")]
-    Left(&'static str),
-    #[error("ended before it had anything to control")]
-    Waited,
-    #[error("{0} controls this cluster's functions now")]
-    Replaced(String),
-    #[error("task {0:?} ended unexpectedly; this is a bug")]
-    TaskEnded(&'static str),
-}
 
 /// Runs the server until a signal ends it.
 pub async fn run(config: Config) -> Result<(), AppError> {
@@ -99,7 +63,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
 async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     let tenure = Tenure::begin(state.opened.lease.take());
     let adapters = adapters(&config, &state).await?;
-    let doors = Doors::open(&config).await?;
+    let is_whole = config.gateways.is_none();
+    let doors = Doors::open(&config.doors, &config.state_dir, is_whole).await?;
     let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
     let problems = directory
@@ -115,7 +80,9 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
         metrics: Arc::clone(&metrics),
     };
     let (turns, keys) = Turns::new();
-    let pools = Arc::new(Pools::new(turns.clone()));
+    let pools = Pools::new(turns.clone());
+    let gateways = config.gateways.as_ref();
+    let (pools, gateways) = Gateways::open(gateways, pools, &state.opened).await?;
     let ports = Ports {
         store: state.store(),
         builder: adapters.builder,
@@ -131,29 +98,48 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
         metrics: Arc::clone(&metrics),
         roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
         problems,
-        calls: doors.invoke_url().map(|_| doors.calls()),
+        calls: doors.calls_elsewhere(),
         facts: Arc::new(facts),
         stop: tasks.stop.clone(),
     };
     let ingress = Ingress::new(pools, api::router(api), metrics).map_err(AppError::Threads)?;
 
-    let follows = [("store", state.opened.follow), ("runtime", adapters.follow)];
-    for (name, follow) in follows {
-        if let Some(follow) = follow {
-            tasks.spawn(name, follow);
-        }
-    }
+    tasks.spawn_some("store", state.opened.follow);
+    tasks.spawn_some("runtime", adapters.follow);
     tasks.spawn("controller", Arc::clone(&controller).run(keys));
     tasks.spawn("engine", Arc::clone(&controller).watch_engine());
-    if let Some(directory) = directory {
-        tasks.spawn("directory", directory.run(tasks.stop.clone()));
+    let stop = tasks.stop.clone();
+    tasks.spawn_some("directory", directory.map(|directory| directory.run(stop)));
+    if let Some(gateways) = gateways {
+        gateways.serve(&mut tasks, &controller);
     }
     doors.follow(&mut tasks);
     let listeners = doors.serve(&ingress, &tasks.stop);
     let signals = state.opened.signals.unwrap_or_else(Signals::listen);
-    tasks
-        .until_signal(signals, listeners, &controller, tenure)
-        .await
+    until_the_end(tasks, listeners, signals, &controller, tenure).await
+}
+
+/// Serves until a signal, or whoever controls now, ends it.
+async fn until_the_end(
+    tasks: Tasks,
+    listeners: Tasks,
+    signals: Signals,
+    controller: &Controller,
+    mut tenure: Tenure,
+) -> Result<(), AppError> {
+    let replaced = async { AppError::Replaced(tenure.lost().await) };
+    let ended = tasks
+        .until_signal(signals, listeners, replaced, controller.leave())
+        .await?;
+    tenure.end().await;
+    if ended.is_orderly {
+        return ended.outcome;
+    }
+    Err(AppError::Left(if controller.abandon().await {
+        "instances are adopted at the next start"
+    } else {
+        "instances ended with it"
+    }))
 }
 
 /// Bytes that instances may claim in all. A cluster's scheduler knows better than we what its nodes have.
@@ -234,22 +220,33 @@ struct Tasks {
 }
 
 impl Tasks {
+    fn spawn_some(
+        &mut self,
+        name: &'static str,
+        task: Option<impl Future<Output = ()> + Send + 'static>,
+    ) {
+        if let Some(task) = task {
+            self.spawn(name, task);
+        }
+    }
+
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.running.spawn(task.map(move |()| name));
     }
 
-    /// The first signal drains, the second leaves at once. Whoever is replaced by another drains too.
+    /// The first signal drains, the second leaves at once. So does `over`, and its reason is told in the end. When all calls have
+    /// ended we `leave`.
     async fn until_signal(
         mut self,
         mut signals: Signals,
         mut listeners: Self,
-        controller: &Controller,
-        mut tenure: Tenure,
-    ) -> Result<(), AppError> {
+        over: impl Future<Output = AppError>,
+        leave: impl Future<Output = ()>,
+    ) -> Result<Ended, AppError> {
         let mut outcome = Ok(());
         tokio::select! {
             () = signals.next() => {}
-            holder = tenure.lost() => outcome = Err(AppError::Replaced(holder)),
+            reason = over => outcome = Err(reason),
             ended = self.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
             ended = listeners.running.join_next() => return Err(AppError::TaskEnded(name(ended))),
         }
@@ -258,23 +255,26 @@ impl Tasks {
         let drained = async { while listeners.running.join_next().await.is_some() {} };
         let orderly = async {
             tokio::time::timeout(DRAIN, drained).await.ok()?;
-            controller.leave().await;
+            leave.await;
             Some(())
         };
         let ended = tokio::select! {
             () = signals.next() => None,
             ended = orderly => ended,
         };
-        tenure.end().await;
-        if ended.is_some() {
-            return outcome;
-        }
-        Err(AppError::Left(if controller.abandon().await {
-            "instances are adopted at the next start"
-        } else {
-            "instances ended with it"
-        }))
+        Ok(Ended {
+            is_orderly: ended.is_some(),
+            outcome,
+        })
     }
+}
+
+/// How a server ended.
+struct Ended {
+    /// Nothing was cut.
+    is_orderly: bool,
+    /// Why it had to, if nobody told it to.
+    outcome: Result<(), AppError>,
 }
 
 fn name(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> &'static str {

@@ -30,7 +30,11 @@ use std::{future::Future, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use self::error::CliError;
-use crate::{config::StartArgs, text};
+use crate::{
+    app,
+    config::roles::{ControllerArgs, GatewayArgs, StartArgs},
+    text,
+};
 
 /// Declarative functions that run the same on a laptop and in a cluster.
 #[derive(Debug, Parser)]
@@ -44,6 +48,10 @@ pub struct Cli {
 enum Command {
     /// Run the server
     Start(Box<StartArgs>),
+    /// Run the half of a server that controls the functions of a cluster; calls come to gateways
+    Controller(Box<ControllerArgs>),
+    /// Run the half that answers calls, with what a controller lends it
+    Gateway(GatewayArgs),
     /// Begin a function in this directory: fn.yaml and index.js
     Init(init::InitArgs),
     /// Deploy the function in this directory
@@ -109,7 +117,9 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn carry_out(command: Command) -> Result<(), CliError> {
     match command {
-        Command::Start(args) => start::run(*args),
+        Command::Start(args) => start::run(|| Ok(app::run(args.resolve()?))),
+        Command::Controller(args) => start::run(|| Ok(app::run(args.resolve()?))),
+        Command::Gateway(args) => start::run(|| Ok(app::gateway::run(args.resolve()?))),
         Command::Init(args) => init::run(&args),
         Command::Build(args) => wait(build::run(&args)),
         Command::Invoke(args) => wait(invoke::run(&args)),

@@ -2,96 +2,29 @@
 
 pub mod access;
 pub mod registry;
+pub mod roles;
 pub mod store;
 
 use std::{
-    collections::BTreeMap,
     env,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::{
-    access::{AccessArgs, AccessConfig},
-    registry::{RegistryArgs, RegistryConfig, RegistryFlags},
+    access::AccessConfig,
+    registry::{RegistryConfig, RegistryFlags},
+    roles::GatewaysConfig,
     store::{StoreConfig, StoreFlags},
 };
 use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
 
 /// Where the server listens, and clients look for it, unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:5555";
-
-/// What was typed after `faas start`.
-#[derive(Debug, Args)]
-pub struct StartArgs {
-    /// Directory of manifests to watch; may be given several times [default: ./functions, if it exists]
-    #[arg(long = "dir", value_name = "DIR")]
-    dirs: Vec<PathBuf>,
-
-    /// Where Functions are declared
-    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
-    store: StoreKind,
-
-    /// Namespaces to serve with --store kubernetes [default: that of the kubeconfig's context, or of the pod]
-    #[arg(
-        long,
-        value_name = "NAMES",
-        value_delimiter = ',',
-        conflicts_with = "all_namespaces"
-    )]
-    namespaces: Vec<String>,
-
-    /// Serve all namespaces, with --store kubernetes
-    #[arg(long)]
-    all_namespaces: bool,
-
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS, value_parser = address)]
-    listen: SocketAddr,
-
-    /// Address for calls alone; the other one then answers 404 to calls
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    invoke_listen: Option<SocketAddr>,
-
-    #[command(flatten)]
-    access: AccessArgs,
-
-    /// Where the server keeps what must survive it [default: `$XDG_STATE_HOME/faas`]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-
-    /// What runs functions
-    #[arg(long, value_enum, default_value_t = RuntimeKind::Auto)]
-    runtime: RuntimeKind,
-
-    /// Base image of a language (node=REF), or what stands for an image that Dockerfiles name (node:12=REF); may be given
-    /// several times
-    #[arg(long = "base-image", value_name = "NAME=REF", value_parser = pair)]
-    base_images: Vec<(String, String)>,
-
-    /// Directory of secrets: a directory a secret, a file a key
-    #[arg(long, value_name = "DIR")]
-    secrets_dir: Option<PathBuf>,
-
-    /// PEM file of authorities that builds trust beside their base image's, such as a company proxy's
-    #[arg(long, value_name = "FILE")]
-    build_ca: Option<PathBuf>,
-
-    /// Variable that the commands of builds get (`HTTPS_PROXY`, or `NAME=VALUE`); may be given several times
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    build_env: Vec<String>,
-
-    #[command(flatten)]
-    registry: RegistryArgs,
-
-    /// Offer `network: internet` also where this host cannot be shielded from functions
-    #[arg(long)]
-    allow_host_reach: bool,
-}
 
 /// What runs functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -115,14 +48,14 @@ pub enum StoreKind {
     Kubernetes,
 }
 
-/// What `faas start` is to do.
+/// What `faas start` or `faas controller` is to do.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub store: StoreConfig,
     pub dirs: Vec<PathBuf>,
-    pub listen: SocketAddr,
-    pub invoke_listen: Option<SocketAddr>,
-    pub access: AccessConfig,
+    pub doors: DoorsConfig,
+    /// Calls come to gateways, and this is where those come to.
+    pub gateways: Option<GatewaysConfig>,
     pub state_dir: PathBuf,
     pub runtime: RuntimeKind,
     pub bases: BaseImages,
@@ -136,6 +69,15 @@ pub struct Config {
     pub user_runtime_dir: Option<PathBuf>,
     /// `PATH` of children of the process runtime.
     pub path: String,
+}
+
+/// Where the server listens, and who may come in.
+#[derive(Clone, Debug)]
+pub struct DoorsConfig {
+    pub listen: SocketAddr,
+    /// For calls alone.
+    pub invoke: Option<SocketAddr>,
+    pub access: AccessConfig,
 }
 
 /// Why there is no configuration.
@@ -152,6 +94,14 @@ pub enum ConfigError {
     NoDirectory(PathBuf),
     #[error("{}: this path is not UTF-8, and could not be told in a status: rename it", .0.display())]
     NotText(PathBuf),
+    #[error(
+        "say with --public-url how callers come to the gateways, such as https://faas.example: it stands in the status of functions"
+    )]
+    NoPublicUrl,
+    #[error(
+        "--gateways-listen {0} is every address of this pod, and POD_IP does not say which one gateways can reach: set it, or name the address"
+    )]
+    NoPodIp(SocketAddr),
     #[error(transparent)]
     Store(#[from] StoreFlags),
     #[error(transparent)]
@@ -175,54 +125,6 @@ pub enum ConfigError {
         "DOCKER_HOST is {0}: faas speaks to a local engine only, through unix:///path/to/docker.sock"
     )]
     DockerHost(String),
-}
-
-impl StartArgs {
-    fn store_config(&self) -> Result<StoreConfig, StoreFlags> {
-        if self.runtime == RuntimeKind::Pods && self.store != StoreKind::Kubernetes {
-            return Err(StoreFlags::NoCluster("--runtime pods"));
-        }
-        let namespaces = self.namespaces.clone();
-        store::resolve(self.store, namespaces, self.all_namespaces, &self.dirs)
-    }
-
-    /// What was typed, checked and completed from the environment.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
-        let store = self.store_config()?;
-        let access = self.access.resolve(self.listen, self.invoke_listen)?;
-        if let Some(dir) = self.secrets_dir.iter().find(|dir| !dir.is_dir()) {
-            return Err(ConfigError::NoSecrets(dir.clone()));
-        }
-        let around = surroundings()?;
-        Ok(Config {
-            store,
-            dirs: match self.store {
-                StoreKind::Embedded => directories(self.dirs)?,
-                StoreKind::Kubernetes => Vec::new(),
-            },
-            listen: self.listen,
-            invoke_listen: self.invoke_listen,
-            access,
-            state_dir: state_dir(self.state_dir)?,
-            runtime: self.runtime,
-            bases: BaseImages(self.base_images.into_iter().collect::<BTreeMap<_, _>>()),
-            secrets_dir: self.secrets_dir,
-            build: BuildEnvironment {
-                ca: self.build_ca.as_deref().map(certificates).transpose()?,
-                variables: self
-                    .build_env
-                    .into_iter()
-                    .map(variable)
-                    .collect::<Result<_, _>>()?,
-                label: None,
-            },
-            registry: self.registry.resolve(self.runtime)?,
-            allow_host_reach: self.allow_host_reach,
-            docker_socket: around.docker_socket,
-            user_runtime_dir: around.user_runtime_dir,
-            path: around.path,
-        })
-    }
 }
 
 /// An address to listen on; `localhost` is IPv4's.

@@ -1,7 +1,9 @@
-//! The API server of a cluster: how it is reached, who may write there ([`lease`]), what is watched there ([`watch`]), and
+//! The API server of a cluster: how it is reached, who may write there ([`lease`]), what that one says to others
+//! ([`notice`]), what is watched there ([`watch`]), and
 //! how long ago each watch was seen to live.
 
 pub mod lease;
+pub mod notice;
 pub mod watch;
 
 use std::{

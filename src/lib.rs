@@ -11,13 +11,17 @@ pub mod controller;
 pub mod crash;
 pub mod directory;
 pub mod function;
+pub mod gateway;
+
 pub mod ingress;
 pub mod kubernetes;
+pub mod lender;
 pub mod plan;
 pub mod pool;
 pub mod retry;
 pub mod runtime;
 pub mod store;
+pub mod stream;
 pub mod telemetry;
 pub mod text;
 pub mod workers;

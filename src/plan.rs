@@ -11,6 +11,7 @@ pub mod scale;
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 pub use self::failure::{ATTEMPTS, Blocked, Crash, Failure};
@@ -43,7 +44,7 @@ pub struct Target {
 }
 
 /// How an instance behaves after a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Manners {
     /// It stays and takes the next one.
     Stays,

@@ -5,6 +5,7 @@
 
 pub mod connection;
 mod desk;
+mod lent;
 mod pace;
 pub mod slots;
 mod stream;
@@ -26,14 +27,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::desk::Lease;
-use self::{
-    connection::Connections,
-    desk::{Asked, Desk},
-    slots::Removed,
+use self::{connection::Connections, desk::Desk, slots::Removed};
+pub use self::{
+    desk::{Asked, Lease, Place},
+    lent::Terms,
 };
 use crate::{
     controller::Turns,
@@ -43,7 +44,7 @@ use crate::{
 };
 
 /// Where calls of a function go and under which terms.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     pub revision: Revision,
     /// `spec.scale.concurrency`.
@@ -54,6 +55,16 @@ pub struct Route {
 }
 
 impl Route {
+    /// For what is held of an instance of which no more is known.
+    pub fn unknown(revision: Revision) -> Self {
+        Self {
+            revision,
+            concurrency: 1,
+            manners: Manners::Unknown,
+            timeout: Duration::ZERO,
+        }
+    }
+
     /// Calls that one instance may have: what the user allows, but one where the instance may end with it.
     pub fn calls_at_a_time(&self) -> u32 {
         match self.manners {
@@ -72,6 +83,18 @@ pub struct Instance {
     pub connections: Connections,
     /// Cancelled once its runtime has confirmed that it is no more.
     pub gone: CancellationToken,
+}
+
+impl Instance {
+    fn new(id: InstanceId, revision: Revision, address: Address) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            revision,
+            address,
+            connections: Connections::default(),
+            gone: CancellationToken::new(),
+        })
+    }
 }
 
 /// The queue is full.
@@ -113,15 +136,24 @@ pub struct Pool {
     starved: AtomicBool,
     /// Why no instance can be started at present.
     hindrance: Mutex<Option<String>>,
+    /// Who lends its instances to others, and hears of every change.
+    lender: Option<Turns>,
 }
 
 impl Pool {
-    fn new(key: FunctionKey, turns: Turns) -> Arc<Self> {
+    fn new(key: FunctionKey, turns: Turns, lender: Option<Turns>) -> Arc<Self> {
         Arc::new(Self {
             desk: Desk::new(key, turns),
             starved: AtomicBool::new(false),
             hindrance: Mutex::default(),
+            lender,
         })
+    }
+
+    fn changed(&self) {
+        if let Some(lender) = &self.lender {
+            lender.request(self.key());
+        }
     }
 
     /// Whose instances these are.
@@ -152,20 +184,16 @@ impl Pool {
 
     /// An instance is ready. It gets calls once its revision serves.
     pub fn add(&self, id: InstanceId, revision: Revision, address: impl Into<Address>) {
-        let instance = Arc::new(Instance {
-            id: id.clone(),
-            revision: revision.clone(),
-            address: address.into(),
-            connections: Connections::default(),
-            gone: CancellationToken::new(),
-        });
+        let instance = Instance::new(id.clone(), revision.clone(), address.into());
         self.desk
             .change(|slots| slots.add(id, revision, instance, Instant::now()));
+        self.changed();
     }
 
     /// Calls go there from now on.
     pub fn serve(&self, route: Option<Route>) {
         self.desk.change(|slots| slots.serve(route.map(Arc::new)));
+        self.changed();
     }
 
     /// Where calls go.
@@ -176,16 +204,27 @@ impl Pool {
     /// How long callers wait for an instance: `spec.startupTimeoutSeconds` of the newest generation.
     pub fn set_patience(&self, patience: Duration) {
         self.desk.slots().set_patience(patience);
+        self.changed();
     }
 
     /// Whether an instance is needed for which there is no memory.
     pub fn set_starved(&self, starved: bool) {
-        self.starved.store(starved, Ordering::Relaxed);
+        if self.starved.swap(starved, Ordering::Relaxed) != starved {
+            self.changed();
+        }
     }
 
     /// Why no instance can be started at present, for callers whose patience ends.
     pub fn set_hindrance(&self, cause: Option<String>) {
-        *self.hindrance() = cause;
+        let is_news = {
+            let mut hindrance = self.hindrance();
+            let is_news = *hindrance != cause;
+            *hindrance = cause;
+            is_news
+        };
+        if is_news {
+            self.changed();
+        }
     }
 
     fn hindrance(&self) -> MutexGuard<'_, Option<String>> {
@@ -194,24 +233,31 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an instance out of service if it has no call at this moment. Says whether it is out of service now.
+    /// Takes an instance out of service if it has no call at this moment. Says whether it is out of service now, and nobody
+    /// may call it.
     pub fn retire(&self, id: &str) -> bool {
-        self.desk.slots().retire(id)
+        let is_free = self.desk.slots().retire(id);
+        self.changed();
+        is_free
     }
 
     /// Takes an instance out of service for good.
     pub fn condemn(&self, id: &str) {
         self.desk.condemn(id);
+        self.changed();
     }
 
     /// An instance has stayed after its first call.
     pub fn settle(&self, id: &str) {
         self.desk.change(|slots| slots.settle(id));
+        self.changed();
     }
 
     /// An instance is gone.
     pub fn remove(&self, id: &str) -> Option<Removed<Instance>> {
-        self.desk.slots().remove(id)
+        let removed = self.desk.slots().remove(id);
+        self.changed();
+        removed
     }
 
     /// Drops connections to its instances that have rested for too long. Calls do so too, but there may be none.
@@ -240,6 +286,7 @@ type ByName = HashMap<Arc<str>, Arc<Pool>>;
 pub struct Pools {
     by_namespace: ArcSwap<HashMap<Arc<str>, ByName>>,
     turns: Turns,
+    lender: Option<Turns>,
     /// Whether what is not here does not exist.
     complete: watch::Sender<bool>,
 }
@@ -250,13 +297,28 @@ impl Pools {
         Self {
             by_namespace: ArcSwap::default(),
             turns,
+            lender: None,
             complete: watch::Sender::new(false),
+        }
+    }
+
+    /// Their instances are lent to others; `lender` is asked for a turn whenever something changes.
+    #[must_use]
+    pub fn lent_by(self, lender: Turns) -> Self {
+        Self {
+            lender: Some(lender),
+            ..self
         }
     }
 
     /// Every Function that exists has its pool.
     pub fn completed(&self) {
         self.complete.send_replace(true);
+    }
+
+    /// Whether what is not here does not exist.
+    pub fn is_complete(&self) -> bool {
+        *self.complete.borrow()
     }
 
     /// Waits until what is not here does not exist.
@@ -279,7 +341,7 @@ impl Pools {
         if let Some(pool) = self.get(key.namespace(), key.name()) {
             return pool;
         }
-        let pool = Pool::new(key.clone(), self.turns.clone());
+        let pool = Pool::new(key.clone(), self.turns.clone(), self.lender.clone());
         self.by_namespace.rcu(|old| {
             let mut new = HashMap::clone(old);
             let (namespace, name) = key.shared();
@@ -289,7 +351,9 @@ impl Pools {
                 .or_insert_with(|| Arc::clone(&pool));
             new
         });
-        self.get(key.namespace(), key.name()).unwrap_or(pool)
+        let pool = self.get(key.namespace(), key.name()).unwrap_or(pool);
+        pool.changed();
+        pool
     }
 
     /// The function is no more; calls to it are unknown from now on, those that wait are told so.
@@ -305,6 +369,7 @@ impl Pools {
             new
         });
         pool.refuse(&LeaseError::Deleted);
+        pool.changed();
     }
 
     /// All of them.

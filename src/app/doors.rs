@@ -1,6 +1,11 @@
 //! Where the server listens, and who may come in there.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -13,7 +18,7 @@ use crate::{
         book::BookError,
         tls::{Tls, TlsError},
     },
-    config::{self, Config},
+    config::{self, DoorsConfig},
     ingress::{
         Ingress,
         door::{Door, Scope},
@@ -59,23 +64,26 @@ struct Bound {
 }
 
 impl Doors {
-    /// Before anything is served, so that what is missing, or a conflict, is found early.
-    pub async fn open(config: &Config) -> Result<Self, DoorError> {
-        let mut addresses = [Some(config.listen), config.invoke_listen]
-            .into_iter()
-            .flatten();
+    /// Before anything is served, so that what is missing, or a conflict, is found early. A server that `takes_calls` not has
+    /// gateways that do.
+    pub async fn open(
+        config: &DoorsConfig,
+        state: &Path,
+        takes_calls: bool,
+    ) -> Result<Self, DoorError> {
+        let mut addresses = [Some(config.listen), config.invoke].into_iter().flatten();
         let asks = addresses.find(|address| config.access.asks_for_tokens(*address));
         let mut doors = Self {
             main: Bound::at(config.listen, Scope::All).await?,
             invoke: None,
-            access: asks.map(|address| tokens(config, address)).transpose()?,
+            access: asks.map(|address| tokens(state, address)).transpose()?,
             tls: match &config.access.tls {
                 Some(files) => Some(Arc::new(Tls::open(files.clone())?)),
                 None => None,
             },
             public_url: config.access.public_url.clone(),
         };
-        if let Some(address) = config.invoke_listen {
+        if let Some(address) = config.invoke {
             doors.invoke = Some(Bound::at(address, Scope::Invoke).await?);
         }
         for bound in [Some(&mut doors.main), doors.invoke.as_mut()]
@@ -86,7 +94,7 @@ impl Doors {
             bound.door.access = access.filter(|_| config.access.asks_for_tokens(bound.address));
             bound.door.tls = tls.filter(|_| config.access.speaks_tls(bound.address));
         }
-        if doors.invoke.is_some() {
+        if doors.invoke.is_some() || !takes_calls {
             let calls = doors.calls();
             doors.main.door.scope = Scope::Manage { calls };
         }
@@ -101,6 +109,14 @@ impl Doors {
     /// The URL of the listener for calls alone, if there is one.
     pub fn invoke_url(&self) -> Option<String> {
         self.invoke.as_ref().map(Bound::url)
+    }
+
+    /// The URL of calls, where management has another.
+    pub fn calls_elsewhere(&self) -> Option<String> {
+        match &self.main.door.scope {
+            Scope::Manage { calls } => Some(calls.clone()),
+            Scope::All | Scope::Invoke => None,
+        }
     }
 
     /// Where calls go.
@@ -162,10 +178,10 @@ impl Bound {
 }
 
 /// The tokens, of which one at least must be good.
-fn tokens(config: &Config, address: SocketAddr) -> Result<Arc<Access>, DoorError> {
-    let access = Access::open(&config.state_dir)?;
+fn tokens(state: &Path, address: SocketAddr) -> Result<Arc<Access>, DoorError> {
+    let access = Access::open(state)?;
     if !access.has_valid(Timestamp::now()) {
-        let state = config.state_dir.clone();
+        let state = state.to_owned();
         return Err(DoorError::NoToken { address, state });
     }
     Ok(Arc::new(access))

@@ -16,7 +16,7 @@ use crate::{
         store::{Namespaces, StoreConfig},
     },
     controller::secrets::cluster::ClusterSecrets,
-    kubernetes::{self, Cluster, lease::Lease, watch::Scope},
+    kubernetes::{self, Cluster, lease::Lease, notice::Notice, watch::Scope},
     store::{
         Store,
         cluster::{ClusterStore, identity},
@@ -39,6 +39,8 @@ pub(super) struct Opened {
     pub signals: Option<Signals>,
     /// Who its controllers are, if there may be several.
     pub identity: Option<Identity>,
+    /// What stands in the lease while it is held.
+    pub notice: Option<Notice>,
     /// Held: nobody else controls what is declared there.
     pub lease: Option<Lease>,
     /// The cluster's own secrets.
@@ -56,6 +58,7 @@ pub(super) async fn open(config: &Config, own: &Identity) -> Result<Opened, AppE
             follow: None,
             signals: None,
             identity: None,
+            notice: None,
             lease: None,
             secrets: None,
             cluster: None,
@@ -93,10 +96,17 @@ async fn follow_cluster(
         follow: Some(follow.map(drop).boxed()),
         signals: Some(signals),
         identity: Some(identity),
+        notice: Some(lease.notice().clone()),
         lease: Some(lease),
         secrets: Some(secrets),
         cluster: Some((cluster, scope)),
     })
+}
+
+/// What we call ourselves: nobody else does, and after a crash we do again.
+pub(super) fn me(own: &Identity) -> String {
+    let host = rustix::system::uname();
+    format!("{}_{}", host.nodename().to_string_lossy(), own.owner)
 }
 
 /// Waits until nobody else controls what we shall, and learns who controllers are there. After a crash nobody waits for
@@ -106,8 +116,7 @@ async fn enter(
     state: &Path,
     own: &Identity,
 ) -> Result<(Lease, Identity), AppError> {
-    let host = rustix::system::uname();
-    let me = format!("{}_{}", host.nodename().to_string_lossy(), own.owner);
+    let me = me(own);
     let (client, fence) = (cluster.client.clone(), cluster.fence.clone());
     let mut lease = Lease::new(client, &cluster.namespace, me, fence);
     let waits = |holder: &str| {

@@ -162,8 +162,9 @@ impl Controller {
             for instance in pool.look().0 {
                 if instance.since < began
                     && !present.contains(&instance.id)
-                    && pool.remove(&instance.id).is_some()
+                    && let Some(removed) = pool.remove(&instance.id)
                 {
+                    removed.instance.gone.cancel();
                     tracing::warn!(instance = %instance.id, "Instance disappeared");
                     self.capacity.give_back(&instance.id);
                     self.turns.request(pool.key());
@@ -232,7 +233,7 @@ impl Controller {
         let entry = self.entry(&mut entries, &observed.function, &observed.uid);
         entry
             .pool
-            .add(observed.id, observed.revision, observed.address);
+            .adopt(observed.id, observed.revision, observed.address);
     }
 
     /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.

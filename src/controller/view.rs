@@ -7,6 +7,7 @@ use kube::runtime::watcher::Event;
 
 use super::{
     Controller,
+    engine::Engine,
     entry::{Entry, Turn},
     log::LiveLog,
 };
@@ -97,6 +98,14 @@ impl Controller {
     pub fn build_log(&self, key: &FunctionKey) -> Option<Arc<LiveLog>> {
         let image = self.entries().get(key)?.desired()?.target.image.clone();
         self.images.log(&image)
+    }
+
+    /// Waits until it is known which Functions there are and what runs.
+    pub async fn knows(&self) {
+        self.pools.complete().await;
+        let mut engine = self.engine.subscribe();
+        // Fails only if the sender is gone, and we hold it.
+        let _ = engine.wait_for(|engine| *engine == Engine::Here).await;
     }
 
     /// What `/status` says of the loop.

@@ -23,14 +23,16 @@ use kube::{
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, timeout};
 
+use super::notice::{Notice, Said};
+
 /// Its name, in the namespace that we are in.
-const NAME: &str = "faas-controller";
+pub(super) const NAME: &str = "faas-controller";
 /// How long others wait for a holder that renews no more.
 const DURATION: Duration = Duration::from_secs(15);
 /// How long the holder writes without having renewed. What it has sent by then must have arrived before others begin.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for an answer.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// Between two looks.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -42,6 +44,12 @@ impl Fence {
     /// Whether nothing may be written at this moment.
     pub fn is_closed(&self) -> bool {
         uptime() >= self.0.load(Ordering::Acquire)
+    }
+
+    /// For so long from now on.
+    #[cfg(test)]
+    pub(crate) fn open_for(&self, time: Duration) {
+        self.open(uptime() + millis(time));
     }
 
     fn open(&self, until: u64) {
@@ -61,6 +69,9 @@ pub struct Lease {
     leases: Api<Object>,
     me: String,
     fence: Fence,
+    notice: Notice,
+    /// Whether this process has held it.
+    held: bool,
     /// The version that was last seen, and since when.
     seen: Option<(String, u64)>,
 }
@@ -81,8 +92,15 @@ impl Lease {
             leases: Api::namespaced(client, namespace),
             me,
             fence,
+            notice: Notice::default(),
+            held: false,
             seen: None,
         }
+    }
+
+    /// What is said in it while it is held.
+    pub fn notice(&self) -> &Notice {
+        &self.notice
     }
 
     /// Waits while somebody else holds it; `waits` is told who.
@@ -103,8 +121,11 @@ impl Lease {
 
     /// Renews it for ever, or takes it as soon as the server answers. Ends when somebody else holds it, and tells who.
     pub async fn keep(&mut self) -> String {
+        let mut said = self.notice.said();
         loop {
-            sleep(AGAIN).await;
+            // What is new is said at once, but no more often than this goes on.
+            let _ = timeout(AGAIN, self.notice.differs(&said)).await;
+            said = self.notice.said();
             match self.try_once().await {
                 Ok(None) => {}
                 Ok(Some(holder)) => return holder,
@@ -156,7 +177,16 @@ impl Lease {
             self.seen = version.map(|version| (version, now));
         }
         let since = self.seen.as_ref().map_or(now, |(_, since)| *since);
-        let ours = self.object(current.as_ref());
+        if !self.held {
+            // Whom the one before knew.
+            let before = current
+                .as_ref()
+                .map(|lease| Said::read(lease.annotations()));
+            let gateways = before.unwrap_or_default().gateways;
+            self.notice.change(|said| said.gateways = gateways);
+        }
+        let said = self.notice.said();
+        let ours = self.object(current.as_ref(), &said);
         let written = match decide(current.as_ref(), &self.me, now.saturating_sub(since)) {
             Step::Wait(holder) => return Ok(Some(holder)),
             Step::Create => self.leases.create(&PostParams::default(), &ours).await,
@@ -167,7 +197,11 @@ impl Lease {
             }
         };
         match written {
-            Ok(_) => Ok(None),
+            Ok(_) => {
+                self.held = true;
+                self.notice.wrote(said);
+                Ok(None)
+            }
             // Somebody was quicker, and is seen the next time.
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 Ok(Some("another faas".to_owned()))
@@ -177,7 +211,7 @@ impl Lease {
     }
 
     /// What it is when we hold it.
-    fn object(&self, current: Option<&Object>) -> Object {
+    fn object(&self, current: Option<&Object>, said: &Said) -> Object {
         let now = MicroTime(Timestamp::now());
         let before = current
             .and_then(|lease| lease.spec.clone())
@@ -188,6 +222,7 @@ impl Lease {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),
                 resource_version: current.and_then(ResourceExt::resource_version),
+                annotations: Some(said.annotations()),
                 ..ObjectMeta::default()
             },
             spec: Some(LeaseSpec {

@@ -40,6 +40,8 @@ pub enum Asked {
 pub struct Lease {
     pub instance: Arc<Instance>,
     pub route: Arc<Route>,
+    /// Whoever holds it has no call for it at this moment.
+    resting: bool,
     desk: Arc<Desk>,
 }
 
@@ -99,6 +101,18 @@ impl Desk {
         Ok(Asked::Place(place))
     }
 
+    /// A lease if an instance has a free slot and nobody waits for one.
+    pub fn take(self: &Arc<Self>) -> Option<Lease> {
+        let taken = self.slots().take();
+        taken.map(|(instance, route)| self.lease(instance, route))
+    }
+
+    /// A lease that somebody has held since before we knew of it.
+    pub fn claim(self: &Arc<Self>, id: &str) -> Option<Lease> {
+        let claimed = self.slots().claim(id);
+        claimed.map(|(instance, route)| self.lease(instance, route))
+    }
+
     /// Changes what may open slots, and hands those out.
     pub fn change(
         self: &Arc<Self>,
@@ -151,12 +165,13 @@ impl Desk {
         Lease {
             instance,
             route,
+            resting: false,
             desk: Arc::clone(self),
         }
     }
 
     /// The controller has something to do.
-    fn look_here(&self) {
+    pub fn look_here(&self) {
         self.turns.request(&self.key);
     }
 }
@@ -180,9 +195,37 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Its holder keeps it, and has no call for it; the last one, if there was one, ended then.
+    pub fn rest(&mut self, since: Option<Instant>) {
+        let mut slots = self.desk.slots();
+        if self.resting {
+            slots.wake(&self.instance);
+        }
+        slots.rest(&self.instance, since);
+        self.resting = true;
+    }
+
+    /// Its holder has a call for it again.
+    pub fn wake(&mut self) {
+        if std::mem::take(&mut self.resting) {
+            self.desk.slots().wake(&self.instance);
+        }
+    }
+
+    /// Whether its holder has no call for it.
+    pub fn rests(&self) -> bool {
+        self.resting
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
-        let ended = self.desk.slots().end(&self.instance, Instant::now());
+        let ended = if self.resting {
+            self.desk.slots().give_back(&self.instance, Instant::now())
+        } else {
+            self.desk.slots().end(&self.instance, Instant::now())
+        };
         if ended.turn {
             self.desk.look_here();
         }

@@ -2,12 +2,16 @@
 //!
 //! `I` is what a call gets (the instance), `W` is what a waiting caller left behind (where to send it).
 
+pub mod lent;
+mod slot;
+
 use std::{
     collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use self::slot::Slot;
 use super::{QueueFull, Route, pace::Pace};
 use crate::{
     function::Revision,
@@ -37,19 +41,6 @@ pub struct Slots<I, W> {
 
 /// Names a waiting caller, so that it can leave.
 pub type Ticket = u64;
-
-#[derive(Debug)]
-struct Slot<I> {
-    id: InstanceId,
-    revision: Revision,
-    instance: Arc<I>,
-    phase: Phase,
-    in_flight: u32,
-    /// Answers begun, where that matters: see [`Slots::answered`].
-    answered: u64,
-    idle_since: Instant,
-    since: Instant,
-}
 
 /// A waiting caller's turn has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -143,16 +134,7 @@ impl<I, W> Slots<I, W> {
         instance: Arc<I>,
         now: Instant,
     ) -> Vec<Grant<I, W>> {
-        self.all.push(Slot {
-            id,
-            revision,
-            instance,
-            phase: Phase::Ready,
-            in_flight: 0,
-            answered: 0,
-            idle_since: now,
-            since: now,
-        });
+        self.all.push(Slot::new(id, revision, instance, now));
         let grants = self.grants();
         let route = self.route.as_ref();
         if route.is_some_and(|r| r.manners == Manners::Single) {
@@ -180,6 +162,9 @@ impl<I, W> Slots<I, W> {
             }
         }
         self.let_go();
+        for slot in &mut self.all {
+            slot.pay_back();
+        }
         self.pace.forget();
         self.grants()
     }
@@ -199,33 +184,48 @@ impl<I, W> Slots<I, W> {
 
     /// A call is over. One of an instance that has disappeared is no matter, though the instance was found again since.
     pub fn end(&mut self, instance: &Arc<I>, now: Instant) -> Ended<I, W> {
+        self.rest(instance, Some(now));
         self.last_call = Some(now);
+        self.give_back(instance, now)
+    }
+
+    /// Who holds a lease has no call for it; the last one, if there was one, ended then.
+    pub fn rest(&mut self, instance: &Arc<I>, since: Option<Instant>) {
+        self.last_call = self.last_call.max(since);
+        if let Some(slot) = self.of(instance) {
+            slot.resting += 1;
+            if slot.busy() == 0 {
+                slot.idle_since = since.map_or(slot.idle_since, |at| slot.idle_since.max(at));
+            }
+        }
+    }
+
+    /// A lease that rests comes back.
+    pub fn give_back(&mut self, instance: &Arc<I>, now: Instant) -> Ended<I, W> {
         let manners = self.route.as_ref().map_or(Manners::Stays, |r| r.manners);
         let mut turn = false;
-        let mut slots = self.all.iter_mut();
-        if let Some(slot) = slots.find(|s| Arc::ptr_eq(&s.instance, instance)) {
+        if let Some(slot) = self.of(instance) {
+            slot.resting = slot.resting.saturating_sub(1);
             slot.in_flight = slot.in_flight.saturating_sub(1);
-            if slot.in_flight == 0 {
-                slot.idle_since = now;
-            }
             if slot.phase == Phase::Ready && slot.answered > 0 {
                 slot.phase = after_answer(manners, now);
             }
             turn = slot.phase != Phase::Ready && slot.in_flight == 0;
+            turn |= slot.pay_back();
         }
         let grants = self.grants();
         self.pace.count(grants.len(), now);
         Ended { grants, turn }
     }
 
-    /// Takes an instance out of service if it has no call. Says whether it is out of service without one now.
+    /// Takes an instance out of service if it has no call. Says whether it is out of service now and nobody holds a lease.
     pub fn retire(&mut self, id: &str) -> bool {
         self.change(id, |slot| {
-            let idle = slot.in_flight == 0;
+            let idle = slot.busy() == 0;
             if idle && !matches!(slot.phase, Phase::Condemned | Phase::Broken(_)) {
                 slot.phase = Phase::Draining;
             }
-            idle
+            slot.in_flight == 0
         })
     }
 
@@ -233,6 +233,7 @@ impl<I, W> Slots<I, W> {
     pub fn condemn(&mut self, id: &str) -> bool {
         self.change(id, |slot| {
             slot.phase = Phase::Condemned;
+            slot.pay_back();
             true
         })
     }
@@ -243,6 +244,7 @@ impl<I, W> Slots<I, W> {
             if !matches!(slot.phase, Phase::Condemned | Phase::Broken(_)) {
                 slot.phase = Phase::Broken(now);
             }
+            slot.pay_back();
             true
         })
     }
@@ -263,10 +265,10 @@ impl<I, W> Slots<I, W> {
         let at = self.all.iter().position(|s| s.id == id)?;
         let slot = self.all.remove(at);
         Some(Removed {
+            busy: slot.busy() > 0,
             instance: slot.instance,
             phase: slot.phase,
             answered: slot.answered > 0,
-            busy: slot.in_flight > 0,
         })
     }
 
@@ -296,7 +298,11 @@ impl<I, W> Slots<I, W> {
             id: slot.id.clone(),
             revision: slot.revision.clone(),
             phase: slot.phase,
-            in_flight: slot.in_flight,
+            // What goes must be nobody's: it counts who may use it, also those who do not.
+            in_flight: match slot.phase {
+                Phase::Ready => slot.busy(),
+                _ => slot.in_flight,
+            },
             idle_since: slot.idle_since,
             since: slot.since,
         })
@@ -305,6 +311,11 @@ impl<I, W> Slots<I, W> {
     /// The instances themselves.
     pub fn handles(&self) -> impl Iterator<Item = &Arc<I>> {
         self.all.iter().map(|slot| &slot.instance)
+    }
+
+    fn of(&mut self, instance: &Arc<I>) -> Option<&mut Slot<I>> {
+        let mut slots = self.all.iter_mut();
+        slots.find(|s| Arc::ptr_eq(&s.instance, instance))
     }
 
     fn change(&mut self, id: &str, change: impl FnOnce(&mut Slot<I>) -> bool) -> bool {
@@ -326,9 +337,10 @@ impl<I, W> Slots<I, W> {
     fn lease(&mut self) -> Option<(Arc<I>, Arc<Route>)> {
         let route = self.route.as_ref()?;
         let most = route.calls_at_a_time();
-        let slot = self.all.iter_mut().find(|s| {
-            s.phase == Phase::Ready && s.in_flight < most && s.revision == route.revision
-        })?;
+        let slot = self
+            .all
+            .iter_mut()
+            .find(|s| s.revision == route.revision && s.has_room(most))?;
         slot.in_flight += 1;
         Some((Arc::clone(&slot.instance), Arc::clone(route)))
     }

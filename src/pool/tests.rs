@@ -1,6 +1,7 @@
 //! Leases as callers see them; the counts below them are in files of their own.
 
 mod any_order;
+mod lent;
 mod pace;
 mod slots;
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpStream, UnixStream},
     time::timeout,
@@ -19,7 +20,7 @@ use super::socket;
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// Where an instance listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Address {
     /// A unix socket in a directory of the instance's own.
     Socket(PathBuf),

@@ -2,6 +2,7 @@
 
 mod away;
 mod days;
+mod gateways;
 mod pods;
 mod verdicts;
 

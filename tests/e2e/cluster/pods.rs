@@ -39,7 +39,7 @@ fn start(cluster: &Cluster) -> Start {
 }
 
 /// Builds the image of a handler and pushes it where nodes pull it.
-fn image(cluster: &Cluster, name: &str, code: &str) -> String {
+pub(super) fn image(cluster: &Cluster, name: &str, code: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("shim.js"), SHIM).unwrap();
     fs::write(dir.path().join("index.js"), code).unwrap();
@@ -56,7 +56,7 @@ fn image(cluster: &Cluster, name: &str, code: &str) -> String {
     image
 }
 
-fn ready_made(name: &str, image: &str, more: Value) -> Value {
+pub(super) fn ready_made(name: &str, image: &str, more: Value) -> Value {
     let mut spec = json!({"source": {"image": image}});
     let fields = more.as_object().unwrap().clone();
     spec.as_object_mut().unwrap().extend(fields);
@@ -65,14 +65,14 @@ fn ready_made(name: &str, image: &str, more: Value) -> Value {
 
 impl Cluster {
     /// The pods of a Function, those that end among them.
-    fn pods(&self, name: &str) -> Vec<Value> {
+    pub(super) fn pods(&self, name: &str) -> Vec<Value> {
         let label = format!("faas.dev/function={name}");
         let ran = self.kubectl(["get", "pods", "-l", &label, "-o", "json"]);
         let list: Value = serde_json::from_str(&ran.good()).unwrap();
         list["items"].as_array().unwrap().clone()
     }
 
-    fn pod_names(&self, name: &str) -> Vec<String> {
+    pub(super) fn pod_names(&self, name: &str) -> Vec<String> {
         let pods = self.pods(name);
         let names = pods
             .iter()
@@ -80,7 +80,7 @@ impl Cluster {
         names.map(str::to_owned).collect()
     }
 
-    async fn has_no_pods(&self, name: &str) {
+    pub(super) async fn has_no_pods(&self, name: &str) {
         wait_until("all pods are gone", SOON, async || {
             self.pods(name).is_empty().then_some(())
         })

@@ -101,6 +101,40 @@ impl Cluster {
             .in_environment("KUBECONFIG", self.kubeconfig())
     }
 
+    /// The half of a server that controls this namespace, with the account that its gateways have.
+    pub fn controller(&self) -> Start {
+        if self.get("serviceaccount", "faas-gateway").is_none() {
+            self.kubectl(["create", "serviceaccount", "faas-gateway"])
+                .good();
+        }
+        Start::role("controller")
+            .in_environment("KUBECONFIG", self.kubeconfig())
+            .with("--gateways-listen", "127.0.0.1:0")
+            .with("--public-url", "http://faas.example")
+    }
+
+    /// The half that answers calls.
+    pub fn gateway(&self) -> Start {
+        let audience = "--audience=faas-controller";
+        let token = self.kubectl(["create", "token", "faas-gateway", audience]);
+        self.gateway_with(&token.good())
+    }
+
+    /// The same with this token.
+    pub fn gateway_with(&self, token: &str) -> Start {
+        let name = uuid::Uuid::new_v4().to_string();
+        Start::role("gateway")
+            .in_environment("KUBECONFIG", self.kubeconfig())
+            .with("--controller-token", self.file(&name, token))
+    }
+
+    /// A file of this test's own.
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
     pub fn kubectl(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
         self.kubectl_with(words, "")
     }

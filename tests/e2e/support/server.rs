@@ -19,11 +19,18 @@ use super::{Home, Reply, SOON, client, function, wait_until};
 
 /// Longest time from a signal to the end: calls of tests are short.
 const END: Duration = Duration::from_secs(40);
+const BASES: [&str; 3] = [
+    "node=faas.local/node:22",
+    "node:12=faas.local/node:12",
+    "busybox:1=faas.local/busybox:1",
+];
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// How a server is started.
 #[derive(Default)]
 pub struct Start {
+    /// `start` unless it is another.
+    role: Option<&'static str>,
     args: Vec<OsString>,
     /// The command that runs it, if it is run by one.
     runner: Vec<String>,
@@ -31,6 +38,14 @@ pub struct Start {
 }
 
 impl Start {
+    /// One half of a server: `controller` or `gateway`.
+    pub fn role(role: &'static str) -> Self {
+        Self {
+            role: Some(role),
+            ..Self::default()
+        }
+    }
+
     pub fn with(mut self, flag: &str, value: impl Into<OsString>) -> Self {
         self.args.extend([flag.into(), value.into()]);
         self
@@ -84,13 +99,23 @@ impl Start {
         let mut words = words.chain([env!("CARGO_BIN_EXE_faas")]);
         let mut run = Command::new(words.next().unwrap());
         run.args(words).env("FAAS_LOG", "info").envs(self.env);
-        command(run, home, &self.args)
+        run.arg(self.role.unwrap_or("start"));
+        command(&mut run, home, &self.args);
+        if self.role != Some("gateway") {
+            // A test's own base image counts more.
+            run.args(BASES.iter().flat_map(|base| ["--base-image", base]));
+            if has_own_authorities() {
+                run.args(["--build-ca", CERTIFICATES]);
+            }
+        }
+        run.args(self.args);
+        run
     }
 }
 
-fn command(mut command: Command, home: &Home, args: &[OsString]) -> Command {
+fn command(command: &mut Command, home: &Home, args: &[OsString]) {
     command
-        .args(["start", "--state-dir"])
+        .arg("--state-dir")
         .arg(home.state())
         // A directory without `functions`, which would be watched.
         .current_dir(home.secrets())
@@ -98,19 +123,6 @@ fn command(mut command: Command, home: &Home, args: &[OsString]) -> Command {
     if !args.iter().any(|arg| arg == "--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
-    for base in [
-        "node=faas.local/node:22",
-        "node:12=faas.local/node:12",
-        "busybox:1=faas.local/busybox:1",
-    ] {
-        command.args(["--base-image", base]);
-    }
-    // A test's own base image counts more.
-    command.args(args);
-    if has_own_authorities() {
-        command.args(["--build-ca", CERTIFICATES]);
-    }
-    command
 }
 
 /// Whether this machine trusts somebody that base images do not.
