@@ -56,6 +56,8 @@ pub struct Timed {
     seen: u64,
     /// A part of a head was read.
     partial: bool,
+    /// Something was read, ever.
+    heard: bool,
     framing: Framing,
     /// What came last was answered here, as it is no request.
     refused: bool,
@@ -96,6 +98,7 @@ impl Timed {
             answered: 0,
             seen: 0,
             partial: true,
+            heard: false,
             framing: Framing::default(),
             refused: false,
             sleep: None,
@@ -116,7 +119,10 @@ impl Timed {
         if sleep.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        self.refuse(cx, Headless::Late);
+        // Clients open connections ahead. On one that was never used they expect no word.
+        if self.heard {
+            self.refuse(cx, Headless::Late);
+        }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -267,6 +273,7 @@ impl AsyncRead for Timed {
             Poll::Ready(outcome) => {
                 let come = &mut buf.filled_mut()[before..];
                 self.partial |= !running && !come.is_empty();
+                self.heard |= !come.is_empty();
                 self.follow(come);
                 Poll::Ready(outcome)
             }

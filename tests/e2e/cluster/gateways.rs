@@ -11,7 +11,7 @@ use crate::support::{
     Home, SOON, Server,
     cluster::Cluster,
     has_docker,
-    prober::{Outcome, Prober, honest},
+    prober::{Prober, honest},
     wait_until,
 };
 
@@ -189,10 +189,7 @@ async fn a_roll_over_and_restarts_of_either_half_lose_no_call() {
         Halves::go_on(&prober, 200).await;
     }
     let ledger = prober.stop().await;
-    // A client opens connections ahead. One that was never used is told after ten seconds that no head came, and on a busy machine
-    // its first request may cross that: nothing of it was begun.
-    let crossed = Outcome::Refused(408, "HeadTimeout".to_owned());
-    ledger.check(|call| call.outcome == crossed);
+    ledger.check(|_| false);
     assert_eq!(ledger.versions(), [1, 2], "{}", ledger.summary());
     // Whoever controls now has all that there is: a pod more, and a new version.
     halves.cluster.apply(&first);
