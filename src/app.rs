@@ -99,7 +99,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
 async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     let tenure = Tenure::begin(state.opened.lease.take());
     let adapters = adapters(&config, &state).await?;
-    let doors = Doors::open(&config).await?;
+    let cluster = state.opened.cluster.as_ref().map(|(cluster, _)| cluster);
+    let doors = Doors::open(&config, cluster).await?;
     let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
     let problems = directory

@@ -189,7 +189,9 @@ impl StartArgs {
     /// What was typed, checked and completed from the environment.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let store = self.store_config()?;
-        let access = self.access.resolve(self.listen, self.invoke_listen)?;
+        let state_dir = state_dir(self.state_dir)?;
+        let addresses = [Some(self.listen), self.invoke_listen];
+        let access = self.access.resolve(addresses, self.store, &state_dir)?;
         if let Some(dir) = self.secrets_dir.iter().find(|dir| !dir.is_dir()) {
             return Err(ConfigError::NoSecrets(dir.clone()));
         }
@@ -203,7 +205,7 @@ impl StartArgs {
             listen: self.listen,
             invoke_listen: self.invoke_listen,
             access,
-            state_dir: state_dir(self.state_dir)?,
+            state_dir,
             runtime: self.runtime,
             bases: BaseImages(self.base_images.into_iter().collect::<BTreeMap<_, _>>()),
             secrets_dir: self.secrets_dir,

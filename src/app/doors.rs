@@ -11,6 +11,7 @@ use crate::{
     access::{
         Access,
         book::BookError,
+        secret::{Keeper, SecretError},
         tls::{Tls, TlsError},
     },
     config::{self, Config},
@@ -18,6 +19,7 @@ use crate::{
         Ingress,
         door::{Door, Scope},
     },
+    kubernetes::Cluster,
 };
 
 /// Most connections of a listener.
@@ -35,6 +37,8 @@ pub enum DoorError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Tokens(#[from] BookError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error(
         "{address} asks for tokens, and there is no valid one. Make the first, and start again:\n  \
          faas token create admin --scope admin --state-dir {}", state.display()
@@ -49,6 +53,8 @@ pub struct Doors {
     invoke: Option<Bound>,
     access: Option<Arc<Access>>,
     tls: Option<Arc<Tls>>,
+    /// What keeps tokens and certificate as a cluster says.
+    keeper: Option<Arc<Keeper>>,
     public_url: Option<String>,
 }
 
@@ -60,7 +66,8 @@ struct Bound {
 
 impl Doors {
     /// Before anything is served, so that what is missing, or a conflict, is found early.
-    pub async fn open(config: &Config) -> Result<Self, DoorError> {
+    pub async fn open(config: &Config, cluster: Option<&Cluster>) -> Result<Self, DoorError> {
+        let keeper = keeper(config, cluster).await?.map(Arc::new);
         let mut addresses = [Some(config.listen), config.invoke_listen]
             .into_iter()
             .flatten();
@@ -73,6 +80,7 @@ impl Doors {
                 Some(files) => Some(Arc::new(Tls::open(files.clone())?)),
                 None => None,
             },
+            keeper,
             public_url: config.access.public_url.clone(),
         };
         if let Some(address) = config.invoke_listen {
@@ -111,6 +119,9 @@ impl Doors {
 
     /// Keeps tokens and certificate as their files are.
     pub fn follow(&self, tasks: &mut Tasks) {
+        if let Some(keeper) = self.keeper.clone() {
+            tasks.spawn("access", async move { keeper.follow().await });
+        }
         if let Some(access) = self.access.clone() {
             tasks.spawn("tokens", async move { access.follow().await });
         }
@@ -159,6 +170,17 @@ impl Bound {
     fn url(&self) -> String {
         format!("{}://{}", self.door.scheme().0, self.address)
     }
+}
+
+/// What keeps tokens and certificate, where a Secret of the cluster has them; their files are there now.
+async fn keeper(config: &Config, cluster: Option<&Cluster>) -> Result<Option<Keeper>, DoorError> {
+    let (Some(name), Some(cluster)) = (&config.access.secret, cluster) else {
+        return Ok(None);
+    };
+    let (client, namespace) = (cluster.client.clone(), cluster.namespace.clone());
+    let (hosts, state) = (config.access.hosts(), config.state_dir.clone());
+    let keeper = Keeper::open(client, namespace, name.clone(), hosts, state).await?;
+    Ok(Some(keeper))
 }
 
 /// The tokens, of which one at least must be good.
