@@ -11,7 +11,7 @@ pub mod load;
 pub mod prober;
 mod server;
 #[path = "../support/skip.rs"]
-mod skip;
+pub mod skip;
 pub mod upload;
 
 use std::time::{Duration, Instant};

@@ -72,7 +72,7 @@ impl Cluster {
         list["items"].as_array().unwrap().clone()
     }
 
-    fn pod_names(&self, name: &str) -> Vec<String> {
+    pub(super) fn pod_names(&self, name: &str) -> Vec<String> {
         let pods = self.pods(name);
         let names = pods
             .iter()
