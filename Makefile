@@ -1,12 +1,15 @@
 # Each target is one script or one cargo command; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-cluster lint bench soak overload clean
+.PHONY: help setup build image demo demo-cluster test test-cluster lint bench soak overload clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the examples and call them, until Ctrl-C (ONCE=1: end after the calls)
 	@ONCE=$(ONCE) scripts/demo
+
+demo-cluster: ## the same in Kubernetes: in one that this brings, or the one that KUBECONFIG names
+	@ONCE=$(ONCE) scripts/demo-cluster
 
 test: ## run everything that this machine can run, and say what was skipped
 	@scripts/test
@@ -33,6 +36,9 @@ setup: ## make a Docker engine answer and provide the images that the tests use
 
 build: ## build the release binary, target/release/faas
 	cargo build --release --locked
+
+image: ## build the image of faas itself, one static program on nothing
+	@scripts/image
 
 clean: ## remove what was built
 	cargo clean

@@ -75,3 +75,12 @@ with_docker_group() {
     say "using the docker group through sudo (to be in it for good: sudo usermod -aG docker $(id -un))"
     exec sudo --preserve-env -u "$(id -un)" -g docker -- env "HOME=$HOME" "PATH=$PATH" FAAS_DOCKER_GROUP=1 "$@"
 }
+
+# A command as one would type it.
+typed() {
+    local word
+    for word in "$@"; do
+        [[ $word =~ ^[A-Za-z0-9_./:=-]+$ ]] || word=${word@Q}
+        printf ' %s' "$word"
+    done
+}

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod book;
 pub mod failures;
 pub mod needs;
+pub mod secret;
 pub mod tls;
 pub mod token;
 pub mod tokens;

@@ -64,7 +64,8 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     let tenure = Tenure::begin(state.opened.lease.take());
     let adapters = adapters(&config, &state).await?;
     let is_whole = config.gateways.is_none();
-    let doors = Doors::open(&config.doors, &config.state_dir, is_whole).await?;
+    let cluster = state.opened.cluster.as_ref().map(|(cluster, _)| cluster);
+    let doors = Doors::open(&config.doors, &config.state_dir, cluster, is_whole).await?;
     let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
     let problems = directory

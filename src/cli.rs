@@ -129,7 +129,7 @@ fn carry_out(command: Command) -> Result<(), CliError> {
         Command::Logs(args) => wait(logs::run(&args)),
         Command::Delete(args) => wait(delete::run(&args)),
         Command::Status(args) => wait(status::run(&args)),
-        Command::Token(args) => token::run(args),
+        Command::Token(args) => wait(token::run(args)),
         Command::Validate(args) => validate::run(&args),
         Command::Crd => crd::run(),
         Command::Doctor(args) => wait(doctor::run(args)),

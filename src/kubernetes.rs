@@ -95,6 +95,18 @@ pub async fn connect() -> Result<Cluster, NoCluster> {
     })
 }
 
+/// What a person's command speaks by, and the namespace that it means: the kubeconfig's, or the pod's.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn client() -> Result<(Client, String), NoCluster> {
+    let unknown = |error: &dyn std::fmt::Display| NoCluster(error.to_string());
+    let config = Config::infer().await.map_err(|error| unknown(&error))?;
+    let namespace = config.default_namespace.clone();
+    let client = Client::try_from(config).map_err(|error| unknown(&error))?;
+    Ok((client, namespace))
+}
+
 /// Notes when the server begins to answer a watch, waits for no answer for ever, and lets nothing be written while the fence
 /// is closed.
 #[derive(Clone)]

@@ -16,13 +16,15 @@ use crate::{
     access::{
         Access,
         book::BookError,
+        secret::{Keeper, SecretError},
         tls::{Tls, TlsError},
     },
-    config::{self, DoorsConfig},
+    config::{self, DoorsConfig, access::AccessConfig},
     ingress::{
         Ingress,
         door::{Door, Scope},
     },
+    kubernetes::Cluster,
 };
 
 /// Most connections of a listener.
@@ -40,6 +42,8 @@ pub enum DoorError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Tokens(#[from] BookError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error(
         "{address} asks for tokens, and there is no valid one. Make the first, and start again:\n  \
          faas token create admin --scope admin --state-dir {}", state.display()
@@ -54,6 +58,8 @@ pub struct Doors {
     invoke: Option<Bound>,
     access: Option<Arc<Access>>,
     tls: Option<Arc<Tls>>,
+    /// What keeps tokens and certificate as a cluster says.
+    keeper: Option<Arc<Keeper>>,
     public_url: Option<String>,
 }
 
@@ -69,8 +75,10 @@ impl Doors {
     pub async fn open(
         config: &DoorsConfig,
         state: &Path,
+        cluster: Option<&Cluster>,
         takes_calls: bool,
     ) -> Result<Self, DoorError> {
+        let keeper = keeper(&config.access, state, cluster).await?.map(Arc::new);
         let mut addresses = [Some(config.listen), config.invoke].into_iter().flatten();
         let asks = addresses.find(|address| config.access.asks_for_tokens(*address));
         let mut doors = Self {
@@ -81,6 +89,7 @@ impl Doors {
                 Some(files) => Some(Arc::new(Tls::open(files.clone())?)),
                 None => None,
             },
+            keeper,
             public_url: config.access.public_url.clone(),
         };
         if let Some(address) = config.invoke {
@@ -127,6 +136,9 @@ impl Doors {
 
     /// Keeps tokens and certificate as their files are.
     pub fn follow(&self, tasks: &mut Tasks) {
+        if let Some(keeper) = self.keeper.clone() {
+            tasks.spawn("access", async move { keeper.follow().await });
+        }
         if let Some(access) = self.access.clone() {
             tasks.spawn("tokens", async move { access.follow().await });
         }
@@ -175,6 +187,21 @@ impl Bound {
     fn url(&self) -> String {
         format!("{}://{}", self.door.scheme().0, self.address)
     }
+}
+
+/// What keeps tokens and certificate, where a Secret of the cluster has them; their files are there now.
+async fn keeper(
+    access: &AccessConfig,
+    state: &Path,
+    cluster: Option<&Cluster>,
+) -> Result<Option<Keeper>, DoorError> {
+    let (Some(name), Some(cluster)) = (&access.secret, cluster) else {
+        return Ok(None);
+    };
+    let (client, namespace) = (cluster.client.clone(), cluster.namespace.clone());
+    let (hosts, state) = (access.hosts(), state.to_owned());
+    let keeper = Keeper::open(client, namespace, name.clone(), hosts, state).await?;
+    Ok(Some(keeper))
 }
 
 /// The tokens, of which one at least must be good.

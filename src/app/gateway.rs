@@ -26,7 +26,7 @@ pub async fn run(config: GatewayConfig) -> Result<(), AppError> {
     let _lock = state::lock(&config.state_dir, "faas gateway")?;
     let own = Identity::own(&config.state_dir)?;
     let cluster = kubernetes::connect().await?;
-    let doors = Doors::open(&config.doors, &config.state_dir, true).await?;
+    let doors = Doors::open(&config.doors, &config.state_dir, Some(&cluster), true).await?;
     let (turns, keys) = Turns::new();
     let pools = Arc::new(Pools::new(turns.clone()));
     let metrics = Arc::new(Metrics::default());

@@ -4,7 +4,10 @@ use std::{io, path::PathBuf};
 
 use super::client::ClientError;
 use crate::{
-    access::book::BookError, app::AppError, builder::archive::ArchiveError, config::ConfigError,
+    access::{book::BookError, secret::SecretError},
+    app::AppError,
+    builder::archive::ArchiveError,
+    config::ConfigError,
 };
 
 /// Why a command failed.
@@ -18,6 +21,8 @@ pub enum CliError {
     Client(#[from] ClientError),
     #[error(transparent)]
     Tokens(#[from] BookError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The directory's files are no source.
     #[error(transparent)]
     Source(#[from] ArchiveError),

@@ -1,5 +1,5 @@
-//! `faas token`: making, showing and revoking the tokens of a server, in its state directory. A server that runs goes by
-//! the change at once.
+//! `faas token`: making, showing and revoking the tokens of a server, in its state directory, or in the Secret that those of
+//! a cluster share. A server that runs goes by the change at once, and by a Secret's after some seconds.
 
 use std::path::PathBuf;
 
@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     access::{
-        book,
-        token::{self, Scope, Token},
-        tokens::{Tokens, Wish},
+        book, secret,
+        token::{self, RANDOM_BYTES, Scope, Token},
+        tokens::{TokenError, Tokens, Wish},
     },
     config,
 };
@@ -97,25 +97,45 @@ struct StateArgs {
     /// The server's state directory [default: `$XDG_STATE_HOME/faas`]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+
+    /// Secret that has the tokens of a cluster's servers, in the namespace of the kubeconfig's context, or of the pod
+    #[arg(long, value_name = "NAME", conflicts_with = "state_dir")]
+    secret: Option<String>,
 }
 
 impl StateArgs {
     fn dir(&self) -> Result<PathBuf, CliError> {
         Ok(book::dir(&config::state_dir(self.state_dir.clone())?)?)
     }
-}
 
-/// Does what was typed.
-pub fn run(args: TokenArgs) -> Result<(), CliError> {
-    match args.command {
-        Command::Create(args) => create(args),
-        Command::List(args) => list(&args),
-        Command::Revoke(args) => revoke(&args),
+    async fn read(&self) -> Result<Tokens, CliError> {
+        match &self.secret {
+            Some(secret) => Ok(secret::read(secret).await?),
+            None => Ok(book::read(&self.dir()?)?),
+        }
+    }
+
+    async fn edit<T>(
+        &self,
+        change: impl Fn(&mut Tokens, &[u8; RANDOM_BYTES]) -> Result<T, TokenError>,
+    ) -> Result<T, CliError> {
+        match &self.secret {
+            Some(secret) => Ok(secret::edit(secret, change).await?),
+            None => Ok(book::edit(&self.dir()?, change)?),
+        }
     }
 }
 
-fn create(args: CreateArgs) -> Result<(), CliError> {
-    let dir = args.state.dir()?;
+/// Does what was typed.
+pub async fn run(args: TokenArgs) -> Result<(), CliError> {
+    match args.command {
+        Command::Create(args) => create(args).await,
+        Command::List(args) => list(&args).await,
+        Command::Revoke(args) => revoke(&args).await,
+    }
+}
+
+async fn create(args: CreateArgs) -> Result<(), CliError> {
     let now = Timestamp::now();
     let wish = Wish {
         name: args.name,
@@ -124,7 +144,10 @@ fn create(args: CreateArgs) -> Result<(), CliError> {
         replaces: args.replaces.map(|name| (name, args.overlap)),
     };
     let replaced = wish.replaces.clone();
-    let (token, text) = book::edit(&dir, |tokens, random| tokens.create(wish, now, random))?;
+    let created = args
+        .state
+        .edit(|tokens, random| tokens.create(wish.clone(), now, random));
+    let (token, text) = created.await?;
     output::print(&format!("{text}\n"))?;
     output::say(&format!(
         "This is the token {:?}, for {}, until {}. It is shown this once: keep it where only its user can read it.\n",
@@ -142,8 +165,8 @@ fn create(args: CreateArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn list(args: &ListArgs) -> Result<(), CliError> {
-    let tokens = book::read(&args.state.dir()?)?;
+async fn list(args: &ListArgs) -> Result<(), CliError> {
+    let tokens = args.state.read().await?;
     let now = Timestamp::now();
     let text = match args.output {
         Some(format) => {
@@ -186,12 +209,12 @@ fn table(tokens: &Tokens, now: Timestamp) -> String {
     table.render("")
 }
 
-fn revoke(args: &RevokeArgs) -> Result<(), CliError> {
-    let dir = args.state.dir()?;
-    let revoked = book::edit(&dir, |tokens, _| {
+async fn revoke(args: &RevokeArgs) -> Result<(), CliError> {
+    let revoked = args.state.edit(|tokens, _| {
         let each = args.tokens.iter().map(|which| tokens.revoke(which));
         each.collect::<Result<Vec<_>, _>>()
-    })?;
+    });
+    let revoked = revoked.await?;
     for token in revoked.iter().flatten() {
         output::say(&format!(
             "The token {:?} ({}) is revoked.\n",

@@ -1,11 +1,14 @@
 //! Which listeners ask for tokens and speak TLS, and what a client brings for those.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigError, read};
-use crate::access::tls::TlsFiles;
+use super::{ConfigError, read, store::StoreFlags};
+use crate::access::{secret, tls::TlsFiles};
 
 /// What was typed after `faas start` about who may come in.
 #[derive(Debug, Args)]
@@ -21,6 +24,11 @@ pub struct AccessArgs {
     /// PEM file of the certificate's key
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+
+    /// Secret beside faas that has certificate, key and tokens for all that run there, with --store kubernetes; what is
+    /// missing in it is made
+    #[arg(long, value_name = "NAME", requires = "public_url")]
+    access_secret: Option<String>,
 
     /// How callers come to the listener for calls, such as <https://faas.example:5555> [default: its address]
     #[arg(long, value_name = "URL", value_parser = url)]
@@ -42,19 +50,28 @@ pub struct AccessConfig {
     auth: Auth,
     pub tls: Option<TlsFiles>,
     pub public_url: Option<String>,
+    /// Name of the Secret that has certificate, key and tokens.
+    pub secret: Option<String>,
     /// All listeners are on loopback.
     loopback: bool,
 }
 
 impl AccessArgs {
-    /// Checks it against the addresses.
+    /// Checks it against the addresses, and whether there is a cluster.
     pub fn resolve(
         self,
-        listen: SocketAddr,
-        invoke: Option<SocketAddr>,
+        [listen, invoke]: [Option<SocketAddr>; 2],
+        in_cluster: bool,
+        state: &Path,
     ) -> Result<AccessConfig, ConfigError> {
-        let tls = self.tls_cert.zip(self.tls_key);
-        let mut addresses = [Some(listen), invoke].into_iter().flatten();
+        if self.access_secret.is_some() && !in_cluster {
+            return Err(StoreFlags::NoCluster("--access-secret").into());
+        }
+        let given = self.tls_cert.zip(self.tls_key);
+        let given = given.map(|(cert, key)| TlsFiles { cert, key });
+        let kept = self.access_secret.is_some();
+        let tls = given.or_else(|| kept.then(|| secret::tls_files(state)));
+        let mut addresses = [listen, invoke].into_iter().flatten();
         let public = addresses.find(|address| !address.ip().is_loopback());
         if let Some(address) = public
             && tls.is_none()
@@ -63,14 +80,24 @@ impl AccessArgs {
         }
         Ok(AccessConfig {
             auth: self.auth,
-            tls: tls.map(|(cert, key)| TlsFiles { cert, key }),
+            tls,
             public_url: self.public_url,
+            secret: self.access_secret,
             loopback: public.is_none(),
         })
     }
 }
 
 impl AccessConfig {
+    /// Whom a certificate of ours is for: callers in the cluster, and those who forward a port from their own machine.
+    pub fn hosts(&self) -> Vec<String> {
+        let url = self.public_url.as_deref().unwrap_or_default();
+        let host = reqwest::Url::parse(url).ok();
+        let host = host.and_then(|url| Some(url.host_str()?.trim_matches(['[', ']']).to_owned()));
+        let local = ["localhost", "127.0.0.1"].map(str::to_owned);
+        host.into_iter().chain(local).collect()
+    }
+
     /// Whether a listener there asks for tokens.
     pub fn asks_for_tokens(&self, address: SocketAddr) -> bool {
         self.auth == Auth::Token || !address.ip().is_loopback()
@@ -104,4 +131,42 @@ pub fn authorities(given: Option<PathBuf>) -> Option<PathBuf> {
 /// A client's token: `FAAS_TOKEN`.
 pub fn token() -> Option<String> {
     read("FAAS_TOKEN")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> AccessArgs {
+        AccessArgs {
+            auth: Auth::Local,
+            tls_cert: None,
+            tls_key: None,
+            access_secret: Some("faas-access".to_owned()),
+            public_url: Some("https://faas.faas-system.svc:443".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_secret_brings_certificate_and_key_unless_they_are_given() {
+        let everywhere = [Some("0.0.0.0:5555".parse().unwrap()), None];
+        let state = Path::new("/state");
+        let made = args().resolve(everywhere, true, state);
+        let made = made.unwrap();
+        assert_eq!(made.tls, Some(secret::tls_files(state)));
+        let hosts = ["faas.faas-system.svc", "localhost", "127.0.0.1"];
+        assert_eq!(made.hosts(), hosts);
+
+        let given = AccessArgs {
+            tls_cert: Some("a.crt".into()),
+            tls_key: Some("a.key".into()),
+            ..args()
+        };
+        let given = given.resolve(everywhere, true, state);
+        assert_eq!(given.unwrap().tls.unwrap().cert, Path::new("a.crt"));
+
+        let alone = args().resolve(everywhere, false, state);
+        let error = alone.unwrap_err().to_string();
+        assert!(error.contains("--store kubernetes"), "{error}");
+    }
 }

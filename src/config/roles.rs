@@ -211,13 +211,15 @@ impl ControllerArgs {
 impl GatewayArgs {
     /// What was typed, checked and completed from the environment.
     pub fn resolve(self) -> Result<GatewayConfig, ConfigError> {
+        let state_dir = state_dir(self.state_dir)?;
+        let addresses = [Some(self.listen), None];
         Ok(GatewayConfig {
             doors: DoorsConfig {
                 listen: self.listen,
                 invoke: None,
-                access: self.access.resolve(self.listen, None)?,
+                access: self.access.resolve(addresses, true, &state_dir)?,
             },
-            state_dir: state_dir(self.state_dir)?,
+            state_dir,
             controller_token: self.controller_token,
         })
     }
@@ -229,7 +231,10 @@ impl ControlArgs {
     }
 
     fn resolve(self, role: Role) -> Result<Config, ConfigError> {
-        let access = self.access.resolve(self.listen, role.invoke)?;
+        let state_dir = state_dir(self.state_dir)?;
+        let addresses = [Some(self.listen), role.invoke];
+        let in_cluster = role.store != StoreConfig::Embedded;
+        let access = self.access.resolve(addresses, in_cluster, &state_dir)?;
         if let Some(dir) = self.secrets_dir.iter().find(|dir| !dir.is_dir()) {
             return Err(ConfigError::NoSecrets(dir.clone()));
         }
@@ -244,7 +249,7 @@ impl ControlArgs {
                 access,
             },
             gateways: role.gateways,
-            state_dir: state_dir(self.state_dir)?,
+            state_dir,
             runtime: role.runtime,
             bases: BaseImages(self.base_images.into_iter().collect::<BTreeMap<_, _>>()),
             secrets_dir: self.secrets_dir,

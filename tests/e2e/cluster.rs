@@ -3,6 +3,7 @@
 mod away;
 mod days;
 mod gateways;
+mod install;
 mod pods;
 mod verdicts;
 

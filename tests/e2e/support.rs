@@ -12,7 +12,7 @@ pub mod own_engine;
 pub mod prober;
 mod server;
 #[path = "../support/skip.rs"]
-mod skip;
+pub mod skip;
 pub mod upload;
 
 use std::time::{Duration, Instant};

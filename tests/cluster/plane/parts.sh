@@ -91,6 +91,7 @@ start_api() {
         --bind-address "$bind" --advertise-address "$address" --secure-port "$api_port" \
         --cert-dir "$dir/pki" --tls-cert-file "$dir/pki/server.crt" --tls-private-key-file "$dir/pki/server.key" \
         --client-ca-file "$dir/pki/ca.crt" --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
+        --allow-privileged \
         --service-cluster-ip-range "$services.0/24" --service-account-issuer https://kubernetes.default.svc \
         --service-account-key-file "$dir/pki/service-accounts.crt" \
         --service-account-signing-key-file "$dir/pki/service-accounts.key" \

@@ -135,6 +135,13 @@ impl Cluster {
         path
     }
 
+    /// `kubectl`, with the kubeconfig of this namespace.
+    pub fn command(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(words).env("KUBECONFIG", self.kubeconfig());
+        command
+    }
+
     pub fn kubectl(&self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
         self.kubectl_with(words, "")
     }
@@ -145,9 +152,8 @@ impl Cluster {
         words: impl IntoIterator<Item = impl AsRef<OsStr>>,
         input: &str,
     ) -> Ran {
-        let mut child = Command::new("kubectl")
-            .args(words)
-            .env("KUBECONFIG", self.kubeconfig())
+        let mut child = self
+            .command(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -242,6 +248,19 @@ impl Cluster {
             );
         }
         registry
+    }
+
+    /// The registry as pods reach it, and the image of faas itself.
+    pub fn installable(test: &str) -> Option<(String, String)> {
+        let registry = named("FAAS_CLUSTER_POD_REGISTRY");
+        let image = named("FAAS_IMAGE");
+        if registry.is_none() || image.is_none() {
+            skip(
+                &format!("Kubernetes, {test}"),
+                "no image of faas, or no registry that pods reach, is named; `make test-cluster` brings both",
+            );
+        }
+        registry.zip(image)
     }
 
     /// The plane that the suite runs, where it runs one: its API server can be stopped and started.

@@ -1,0 +1,321 @@
+//! faas installed by `kubectl apply -k manifests/`, in its own image, with the rights that the manifests give: it serves, and
+//! `kubectl` does with Functions what people expect of it.
+
+mod manners;
+mod rights;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::saying;
+use crate::support::{
+    Reply, SOON, builder,
+    cluster::{Cluster, Ran},
+    has_docker,
+    skip::skip,
+    wait_until,
+};
+
+const SYSTEM: &str = "faas-system";
+
+/// A cluster has one of it: tests install it one after the other.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// faas in the cluster, serving a namespace of the test's own, until this is dropped.
+struct Installed {
+    cluster: Cluster,
+    manifests: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Installs it; skips where that is not possible.
+async fn installed() -> Option<Installed> {
+    if !has_docker("e2e install") {
+        return None;
+    }
+    let alone = ALONE.lock().await;
+    let cluster = Cluster::here()?;
+    let nodes_registry = Cluster::registry("e2e install")?;
+    let (registry, image) = Cluster::installable("e2e install")?;
+    if cluster.get("namespace", SYSTEM).is_some() {
+        skip(
+            "Kubernetes, e2e install",
+            "the cluster has a faas of its own",
+        );
+        return None;
+    }
+    for (from, to) in [(&*image, "faas:test"), ("faas.local/node:22", "node:22")] {
+        push(from, &format!("{nodes_registry}/install/{to}"));
+    }
+    let installed = Installed {
+        manifests: manifests(&cluster.namespace, &nodes_registry, &registry),
+        cluster,
+        _alone: alone,
+    };
+    installed.apply().good();
+    installed.rolled_out();
+    Some(installed)
+}
+
+fn push(from: &str, to: &str) {
+    for words in [vec!["tag", from, to], vec!["push", to]] {
+        let output = Command::new("docker").args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+/// What people write to install it in their cluster: which image, which registry, which namespace.
+fn manifests(namespace: &str, nodes_registry: &str, registry: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = dir.path().join("overlay");
+    let serving = dir.path().join("serving");
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
+    let up = relative(&overlay, &ours);
+    let arguments = [
+        format!("--namespaces={namespace}"),
+        format!("--registry={registry}/{namespace}"),
+        format!("--registry-pull={nodes_registry}/{namespace}"),
+        "--registry-plain-http".to_owned(),
+        format!("--base-image=node={registry}/install/node:22"),
+    ];
+    let path = "/spec/template/spec/containers/0/args";
+    let mut patch = vec![
+        json!({"op": "test", "path": format!("{path}/2"), "value": "--namespaces=default"}),
+        json!({"op": "remove", "path": format!("{path}/2")}),
+    ];
+    let adds = arguments.iter();
+    patch.extend(
+        adds.map(|argument| json!({"op": "add", "path": format!("{path}/-"), "value": argument})),
+    );
+    let kustomization = json!({
+        "resources": [up.join("../crds"), up.join("system"), "../serving"],
+        "images": [{
+            "name": "faas.local/faas",
+            "newName": format!("{nodes_registry}/install/faas"),
+            "newTag": "test",
+        }],
+        "patches": [{
+            "target": {"kind": "Deployment", "name": "faas"},
+            "patch": Value::from(patch).to_string(),
+        }],
+    });
+    let served = json!({"namespace": namespace, "resources": [up.join("serving")]});
+    for (dir, kustomization) in [(overlay, kustomization), (serving, served)] {
+        fs::create_dir(&dir).unwrap();
+        let file = dir.join("kustomization.yaml");
+        fs::write(file, kustomization.to_string()).unwrap();
+    }
+    dir
+}
+
+/// The way from one directory to another: no other is taken.
+fn relative(from: &Path, to: &Path) -> PathBuf {
+    let up = from.components().skip(1).map(|_| "..");
+    up.chain(
+        to.components()
+            .skip(1)
+            .map(|c| c.as_os_str().to_str().unwrap()),
+    )
+    .collect()
+}
+
+impl Installed {
+    fn apply(&self) -> Ran {
+        let dir = self.manifests.path().join("overlay");
+        self.cluster.kubectl(["apply", "-k", dir.to_str().unwrap()])
+    }
+
+    /// How each object is written, but for what controllers note about it.
+    fn versions(&self) -> Vec<(String, String, String)> {
+        let dir = self.manifests.path().join("overlay");
+        let words = ["get", "-o", "json", "-k", dir.to_str().unwrap()];
+        let list: Value = serde_json::from_str(&self.cluster.kubectl(words).good()).unwrap();
+        let objects = list["items"].as_array().unwrap().iter().map(|object| {
+            let metadata = &object["metadata"];
+            let version = metadata
+                .get("generation")
+                .unwrap_or(&metadata["resourceVersion"]);
+            (
+                object["kind"].to_string(),
+                metadata["name"].to_string(),
+                version.to_string(),
+            )
+        });
+        objects.collect()
+    }
+
+    fn in_system(&self, words: &[&str]) -> Ran {
+        self.cluster
+            .kubectl([&["--namespace", SYSTEM], words].concat())
+    }
+
+    fn rolled_out(&self) {
+        let ran = self.in_system(&["rollout", "status", "deployment/faas", "--timeout=120s"]);
+        let why = || self.in_system(&["logs", "deployment/faas", "--tail=20"]);
+        assert!(ran.success, "{ran:?} {:?}", why());
+    }
+
+    /// A key of the Secret that lets callers in.
+    fn secret(&self, key: &str) -> String {
+        let template = format!("go-template={{{{index .data {key:?} | base64decode}}}}");
+        self.in_system(&["get", "secret", "faas-access", "-o", &template])
+            .good()
+    }
+
+    /// What people call: the Service, by its name, trusting its certificate alone.
+    fn service(&self) -> Service {
+        let address =
+            self.in_system(&["get", "service", "faas", "-o", "jsonpath={.spec.clusterIP}"]);
+        let address = format!("{}:443", address.good()).parse().unwrap();
+        let certificate =
+            reqwest::Certificate::from_pem(self.secret("tls.crt").as_bytes()).unwrap();
+        let client = builder()
+            .no_proxy()
+            // The end of a kept connection would go unseen while kubectl runs.
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(60))
+            .resolve("faas.faas-system.svc", address)
+            .tls_certs_only([certificate]);
+        Service {
+            client: client.build().unwrap(),
+            token: self.secret("token"),
+        }
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        // But for the CRD, which other tests need.
+        let label = "app.kubernetes.io/name=faas";
+        let roles = "clusterroles,clusterrolebindings";
+        self.cluster.kubectl(["delete", roles, "-l", label]);
+        // A namespace goes in seconds once it has no pods; else it is waited for as long as they may take to end.
+        let pods = [
+            "delete",
+            "deployment",
+            "faas",
+            "--cascade=foreground",
+            "--timeout=60s",
+        ];
+        self.in_system(&pods);
+        let gone = ["delete", "namespace", SYSTEM, "--timeout=60s"];
+        self.cluster.kubectl(gone);
+    }
+}
+
+/// faas as callers in the cluster know it.
+struct Service {
+    client: reqwest::Client,
+    token: String,
+}
+
+impl Service {
+    async fn try_to_ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> reqwest::Result<Reply> {
+        let url = format!("https://faas.faas-system.svc{path}");
+        let request = self.client.request(method.parse().unwrap(), url);
+        let request = request.bearer_auth(&self.token);
+        let request = match body {
+            Some(body) => request.body(body.to_string()),
+            None => request,
+        };
+        Ok(Reply::of(request.send().await?).await)
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
+        self.try_to_ask(method, path, body).await.unwrap()
+    }
+
+    async fn call(&self, key: &str) -> Reply {
+        let path = format!("/functions/{key}");
+        self.ask("POST", &path, Some(json!({}))).await
+    }
+
+    /// Waits until a call answers this. It may be that nobody listens for a moment.
+    async fn answers(&self, key: &str, word: &str) {
+        let path = format!("/functions/{key}");
+        wait_until(word, SOON, async || {
+            let asked = self.try_to_ask("POST", &path, Some(json!({})));
+            let reply = asked.await.ok()?;
+            (reply.status == 200 && reply.response() == word).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn kubectl_apply_k_installs_what_serves_functions() {
+    let Some(installed) = installed().await else {
+        return;
+    };
+    let before = installed.versions();
+    installed.apply().good();
+    assert_eq!(
+        installed.versions(),
+        before,
+        "applied again, it changes nothing"
+    );
+
+    let cluster = &installed.cluster;
+    let service = installed.service();
+    let key = cluster.key("hello");
+    cluster.apply(&saying("hello", "world"));
+    cluster.ready("hello");
+    assert_eq!(service.call(&key).await.response(), "world");
+    let status = cluster.get("fn", "hello").unwrap()["status"].clone();
+    let url = format!("https://faas.faas-system.svc/functions/{key}");
+    assert_eq!(
+        status["url"], url,
+        "who is in the cluster can call what it says"
+    );
+
+    // Without a token nobody comes in, and one that was made in the cluster's Secret opens what it is for.
+    let nobody = Service {
+        token: "faas_?".into(),
+        ..installed.service()
+    };
+    nobody.call(&key).await.refused(401, "Unauthorized");
+    let made = installed.in_system(&[
+        "exec",
+        "deployment/faas",
+        "--",
+        "/faas",
+        "token",
+        "create",
+        "caller",
+        "--scope",
+        "invoke",
+        "--secret",
+        "faas-access",
+    ]);
+    let caller = Service {
+        token: made.good().trim().to_owned(),
+        ..installed.service()
+    };
+    caller.answers(&key, "world").await;
+    caller
+        .ask("GET", "/functions", None)
+        .await
+        .refused(403, "Forbidden");
+
+    // The next pod has the same certificate and tokens, and takes the instances as they are.
+    let before = cluster.pod_names("hello");
+    installed
+        .in_system(&["rollout", "restart", "deployment/faas"])
+        .good();
+    installed.rolled_out();
+    caller.answers(&key, "world").await;
+    assert_eq!(service.call(&key).await.response(), "world");
+    assert_eq!(cluster.pod_names("hello"), before);
+}
