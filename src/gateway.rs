@@ -1,8 +1,8 @@
-//! The gateway's side: pools like a controller's, of instances that the controller lends ([`borrower`]), over a stream to whoever
+//! The gateway's side: pools like a controller's, of instances that the controller lends (`borrower.rs`), over a stream to whoever
 //! holds the Lease.
 //!
 //! Without the stream a gateway goes on with what it has, for as long as nobody else can have it: a controller that is gone
-//! lends nothing. One that lives, and cannot be reached, gives us up after a while, and so we stop before that ([`cut_off`]).
+//! lends nothing. One that lives, and cannot be reached, gives us up after a while, and so we stop before that (`cut_off.rs`).
 
 pub(crate) mod borrower;
 mod cut_off;

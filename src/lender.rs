@@ -1,8 +1,8 @@
 //! The controller's side of gateways: leases of our instances go to gateways, and places in our queues stand for their callers.
 //!
-//! The pools stay the one authority: what a gateway has of an instance are leases that it holds ([`account`]). So `concurrency`
+//! The pools stay the one authority: what a gateway has of an instance are leases that it holds (`account.rs`). So `concurrency`
 //! holds over all gateways, and whatever waits for the end of calls waits for theirs. Which slots are asked back is decided in
-//! [`recalls`]. All of it is one task, which hears of everything in turn; connections ([`door`]) only carry messages.
+//! `recalls.rs`. All of it is one task, which hears of everything in turn; connections (`door.rs`) only carry messages.
 //!
 //! A gateway that is lost may go on using what it has: its leases count as busy until it is back, until another process of its
 //! name comes, or until it must have noticed by itself that it is cut off ([`CUT`]) and its last call has ended.

@@ -17,7 +17,7 @@ pub(super) struct Slot<I> {
     pub loan: Option<Loan>,
     /// It takes no calls before it is known what others hold of it.
     pub is_held_back: bool,
-    /// Answers begun, where that matters: see [`Slots::answered`].
+    /// Answers begun, where that matters: see [`super::Slots::answered`].
     pub answered: u64,
     pub idle_since: Instant,
     pub since: Instant,
