@@ -58,7 +58,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Says of a Function that is being deleted what it waits for.
+    /// Says of a Function that is being deleted, and was changed since, that the change goes with it.
     pub(super) async fn report_end(
         &self,
         key: &FunctionKey,
@@ -68,6 +68,10 @@ impl Controller {
         let previous = self.ports.store.get(key).and_then(|f| f.status.clone());
         let previous = previous.unwrap_or_default();
         let generation = function.metadata.generation.unwrap_or_default();
+        // The deletion itself counts as one change in a cluster.
+        if generation <= previous.observed_generation.unwrap_or_default() + 1 {
+            return Ok(());
+        }
         let status = report::end(&previous, generation, Timestamp::now());
         self.ports.store.write_status(key, uid, status).await?;
         Ok(())

@@ -95,9 +95,10 @@ impl Streaming {
         text
     }
 
-    /// Whether nothing more comes.
+    /// Whether it comes to its end, with whatever is said until then.
     pub async fn ended(&mut self) -> bool {
-        matches!(timeout(SOON, self.0.chunk()).await, Ok(Ok(None)))
+        let end = async { while let Ok(Some(_)) = self.0.chunk().await {} };
+        timeout(SOON, end).await.is_ok()
     }
 }
 
