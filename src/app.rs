@@ -42,6 +42,7 @@ use crate::{
         state::{self, Identity},
     },
     telemetry::Metrics,
+    workers::Workers,
 };
 
 /// Part of the machine's memory that instances may claim, in hundredths.
@@ -103,7 +104,8 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
         facts: Arc::new(facts),
         stop: tasks.stop.clone(),
     };
-    let ingress = Ingress::new(pools, api::router(api), metrics).map_err(AppError::Threads)?;
+    let workers = workers(config.runtime).map_err(AppError::Threads)?;
+    let ingress = Ingress::new(pools, api::router(api), metrics, workers);
 
     tasks.spawn_some("store", state.opened.follow);
     tasks.spawn_some("runtime", adapters.follow);
@@ -118,6 +120,16 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     let listeners = doors.serve(&ingress, &tasks.stop);
     let signals = state.opened.signals.unwrap_or_else(Signals::listen);
     until_the_end(tasks, listeners, signals, &controller, tenure).await
+}
+
+/// Pods have machines of their own.
+fn workers(runtime: RuntimeKind) -> io::Result<Workers> {
+    match runtime {
+        RuntimeKind::Pods => Workers::alone(),
+        RuntimeKind::Auto | RuntimeKind::Docker | RuntimeKind::Process => {
+            Workers::beside_functions()
+        }
+    }
 }
 
 /// Serves until a signal, or whoever controls now, ends it.

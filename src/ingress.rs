@@ -21,7 +21,6 @@ mod wire;
 
 use std::{
     convert::Infallible,
-    io,
     net::{self, SocketAddr},
     sync::{
         Arc,
@@ -96,24 +95,22 @@ struct Connections {
 
 impl Ingress {
     /// `management` answers what is not a call, on the runtime that this is called on.
-    ///
-    /// # Errors
-    /// When threads cannot be started.
     pub fn new(
         pools: Arc<Pools>,
         management: Router,
         metrics: Arc<Metrics>,
-    ) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
+        workers: Workers,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             pools,
             management,
             control: Handle::current(),
-            workers: Workers::start()?,
+            workers,
             metrics,
             ids: Arc::new(Ids::new()),
             leaving: AtomicBool::new(false),
             late: AtomicUsize::new(0),
-        }))
+        })
     }
 
     /// Accepts connections until `stop`, then lets requests finish. Ends when all have; the caller sets the deadline.

@@ -28,7 +28,7 @@ pub fn current() -> usize {
     NUMBER.get()
 }
 
-/// One single-threaded runtime for each core. They end with this value, and what runs on them is dropped.
+/// Single-threaded runtimes. They end with this value, and what runs on them is dropped.
 #[derive(Debug)]
 pub struct Workers {
     handles: Vec<Handle>,
@@ -37,12 +37,24 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts as many as there are cores.
+    /// One for each core.
     ///
     /// # Errors
     /// When the system gives no thread, or no descriptors for one.
-    pub fn start() -> io::Result<Self> {
-        let count = thread::available_parallelism()?.get();
+    pub fn alone() -> io::Result<Self> {
+        Self::start(thread::available_parallelism()?.get())
+    }
+
+    /// One for every two cores, on a machine that the functions run on as well. A call is more work for its function than
+    /// for us, and threads beyond what is left to us would take their turns from the functions.
+    ///
+    /// # Errors
+    /// As [`Workers::alone`].
+    pub fn beside_functions() -> io::Result<Self> {
+        Self::start(thread::available_parallelism()?.get().div_ceil(2))
+    }
+
+    fn start(count: usize) -> io::Result<Self> {
         let mut workers = Self {
             handles: Vec::new(),
             next: AtomicUsize::new(0),
@@ -83,8 +95,8 @@ mod tests {
 
     #[tokio::test]
     async fn tasks_are_dealt_out_and_end_with_the_workers() {
-        let workers = Workers::start().unwrap();
-        let count = workers.handles.len();
+        let count = 3;
+        let workers = Workers::start(count).unwrap();
         let mut numbers = Vec::new();
         for _ in 0..2 * count {
             numbers.push(workers.next().spawn(async { current() }).await.unwrap());

@@ -210,7 +210,8 @@ impl Drop for Nginx {
     }
 }
 
-/// Connections are closed after 1,000 requests unless told otherwise, which would not be fair to it.
+/// Connections are closed after 1,000 requests unless told otherwise, which would not be fair to it. Those that rest are
+/// closed soon: all ways share the descriptors that the instance may have.
 fn configuration(dir: &Path, socket: &Path, address: SocketAddr) -> String {
     let (dir, socket) = (dir.display(), socket.display());
     let user = if rustix::process::geteuid().is_root() {
@@ -225,7 +226,7 @@ fn configuration(dir: &Path, socket: &Path, address: SocketAddr) -> String {
             access_log off; keepalive_requests 1000000000;
             client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
             uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-            upstream instance {{ server unix:{socket}; keepalive 256; keepalive_requests 1000000000; }}
+            upstream instance {{ server unix:{socket}; keepalive 256; keepalive_requests 1000000000; keepalive_timeout 2s; }}
             server {{
                 listen {address} backlog=1024;
                 location / {{

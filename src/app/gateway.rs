@@ -16,6 +16,7 @@ use crate::{
     pool::Pools,
     store::state::{self, Identity},
     telemetry::Metrics,
+    workers::Workers,
 };
 
 /// Longest wait until the controller has everything back.
@@ -34,7 +35,8 @@ pub async fn run(config: GatewayConfig) -> Result<(), AppError> {
         pools: Arc::clone(&pools),
         metrics: Arc::clone(&metrics),
     });
-    let ingress = Ingress::new(Arc::clone(&pools), pages, metrics).map_err(AppError::Threads)?;
+    let workers = Workers::alone().map_err(AppError::Threads)?;
+    let ingress = Ingress::new(Arc::clone(&pools), pages, metrics, workers);
     let settings = Settings {
         client: cluster.client,
         namespace: cluster.namespace,

@@ -1,6 +1,6 @@
 //! The listener: its bound, and callers who leave or only stop sending.
 
-use std::{num::NonZero, thread};
+use std::{io, num::NonZero, thread};
 
 use futures::FutureExt;
 use tempfile::TempDir;
@@ -53,7 +53,12 @@ impl Served {
         let metrics = Arc::new(Metrics::default());
         let nothing = || async { ApiError::NotFound("nothing".to_owned()) };
         let management = Router::new().fallback(nothing);
-        let ingress = Ingress::new(pools, management, Arc::clone(&metrics)).unwrap();
+        let ingress = Ingress::new(
+            pools,
+            management,
+            Arc::clone(&metrics),
+            Workers::alone().unwrap(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
