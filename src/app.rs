@@ -221,6 +221,7 @@ impl State {
             owner: self.owner.clone(),
             hash_key: self.hash_key,
             secrets: self.secrets(config),
+            memory: memory(config.runtime),
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Resolver {
     /// Key of the hash that stands for secrets in a revision.
     pub hash_key: [u8; 32],
     pub secrets: Secrets,
+    /// What all instances together may have, in bytes.
+    pub memory: i64,
 }
 
 /// What a revision is made from; of one that served it is kept, so that it can be made again.
@@ -71,15 +73,30 @@ impl Resolver {
     /// What the newest generation asks for.
     ///
     /// # Errors
-    /// When its source or a secret cannot be read, with the reason for the status.
+    /// When its source or a secret cannot be read, or no instance of it would ever have room, with the reason for the status.
     pub async fn resolve(&self, function: &Function) -> Result<Desired, Blocked> {
         if let Some(message) = annotation(function, SOURCE_ERROR) {
             return Err(blocked(Reason::SourceInvalid, message));
         }
         let key = FunctionKey::try_from(function)
             .map_err(|error| blocked(Reason::InvalidSpec, error.to_string()))?;
-        self.desired(&key, &function.spec, annotation(function, SOURCE_DIGEST))
-            .await
+        let source = annotation(function, SOURCE_DIGEST);
+        let desired = self.desired(&key, &function.spec, source).await?;
+        self.fits(desired.limits.memory)?;
+        Ok(desired)
+    }
+
+    fn fits(&self, needed: i64) -> Result<(), Blocked> {
+        if needed <= self.memory {
+            return Ok(());
+        }
+        let message = format!(
+            "An instance needs {}Mi of memory, more than the {}Mi that all instances together may have (80 % of the \
+             machine's): lower spec.resources.memory.",
+            needed >> 20,
+            self.memory >> 20
+        );
+        Err(blocked(Reason::NoCapacity, message))
     }
 
     /// What to build for a revision whose image is missing.

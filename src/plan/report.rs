@@ -145,22 +145,14 @@ fn no_capacity(
     let mebi = |bytes: i64| format!("{}Mi", bytes >> 20);
     let (needed, bound) = (mebi(shortage.needed), mebi(shortage.bound));
     let bound = format!("the {bound} that all instances together may have (80 % of the machine's)");
-    let (overall, message) = if shortage.needed > shortage.bound {
-        let message = format!(
-            "An instance needs {needed} of memory, more than {bound}: lower spec.resources.memory."
-        );
-        (Overall::Stalled, message)
-    } else {
-        let message = format!(
-            "An instance needs {needed} of memory, and of {bound} too much is taken: lower spec.scale.min or \
-             spec.resources.memory of this Function or another."
-        );
-        (Overall::Retrying, message)
-    };
+    let message = format!(
+        "An instance needs {needed} of memory, and of {bound} too much is taken: lower spec.scale.min or \
+         spec.resources.memory of this Function or another."
+    );
     let older = report.serving.filter(|s| s.revision != desired.revision);
     let until = older.map(|s| format!(" Revision {} serves until there is room.", s.revision));
     (
-        overall,
+        Overall::Retrying,
         Reason::NoCapacity,
         message + &until.unwrap_or_default(),
     )

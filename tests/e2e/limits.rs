@@ -102,10 +102,42 @@ async fn waiting(server: &Server, callers: usize) {
 
 /// More than half of what instances may claim together: there is room for one.
 fn most_memory() -> String {
+    memory(45)
+}
+
+/// So many hundredths of the machine's memory.
+fn memory(percent: u64) -> String {
     let info = fs::read_to_string("/proc/meminfo").unwrap();
     let total = info.lines().find_map(|l| l.strip_prefix("MemTotal:"));
     let kib = total.unwrap().trim().trim_end_matches(" kB");
-    format!("{}Ki", kib.parse::<u64>().unwrap() / 100 * 45)
+    format!("{}Ki", kib.parse::<u64>().unwrap() / 100 * percent)
+}
+
+#[tokio::test]
+async fn what_never_has_room_keeps_nobody_waiting_and_takes_nothing_from_what_serves() {
+    if !has_docker("e2e never room") {
+        return;
+    }
+    let server = server().await;
+    let spec = |percent| {
+        let more = json!({"resources": {"memory": memory(percent)}});
+        node("module.exports = async (c) => c", more)
+    };
+    server.apply("large", spec(90)).await;
+    let told = server.fails("large", "NoCapacity").await;
+    assert!(told.contains("lower spec.resources.memory"), "{told}");
+    server
+        .condition("large", "Stalled", |c| c["status"] == "True")
+        .await;
+    let reply = server.call("large", json!({})).await;
+    let reply = reply.refused(503, "NoCapacity");
+    assert_eq!(reply.json()["message"], told, "not after a wait in vain");
+    assert_eq!(reply.headers.get("retry-after"), None);
+
+    server.deploy("large", spec(1)).await;
+    server.apply("large", spec(90)).await;
+    server.fails("large", "NoCapacity").await;
+    server.call("large", json!({})).await.expect(200);
 }
 
 #[tokio::test]

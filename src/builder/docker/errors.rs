@@ -57,7 +57,7 @@ pub(super) fn build(error: Error, report: &Report) -> BuildError {
     if is_full(&words) || is_full(&report.last_words()) {
         return BuildError::NoSpace(message);
     }
-    if is_lost(&words) {
+    if is_lost(&words) || is_offline(&words) {
         return BuildError::EngineFailed(message);
     }
     let step = report.culprit();
@@ -119,6 +119,11 @@ pub(super) fn is_lost(message: &str) -> bool {
     marks.iter().any(|mark| message.contains(mark))
 }
 
+/// Whether the engine has no network for the commands of a build, whatever they are.
+fn is_offline(message: &str) -> bool {
+    message.contains("failed to create endpoint") || message.contains("could not find bridge")
+}
+
 fn is_full(message: &str) -> bool {
     message.contains(NO_SPACE)
 }
@@ -155,4 +160,43 @@ fn pulled_image(step: &str) -> Option<&str> {
         .next()
         .filter(|word| word.eq_ignore_ascii_case("FROM"))?;
     words.find(|word| !word.starts_with("--"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::BuildLog;
+
+    struct Nowhere;
+
+    impl BuildLog for Nowhere {
+        fn write(&self, _: &[u8]) {}
+    }
+
+    #[test]
+    fn an_engine_without_a_network_is_not_the_users_fault() {
+        for (words, users) in [
+            (
+                "The command '/bin/sh -c npm ci' returned a non-zero code: 1",
+                true,
+            ),
+            (
+                "failed to create endpoint x on network bridge: adding interface veth1 to bridge docker0 failed",
+                false,
+            ),
+            (
+                "process \"/bin/sh -c npm ci\" did not complete: could not find bridge docker0: no such network interface",
+                false,
+            ),
+        ] {
+            let mut report = Report::new(std::sync::Arc::new(Nowhere));
+            report.step("RUN npm ci");
+            let error = Error::DockerStreamError {
+                error: words.to_owned(),
+            };
+            let error = build(error, &report);
+            let failed = matches!(error, BuildError::Failed { .. });
+            assert_eq!(failed, users, "{error}");
+        }
+    }
 }
