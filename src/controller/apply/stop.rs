@@ -33,14 +33,17 @@ impl Controller {
         uid: &str,
         function: &Function,
     ) -> Result<Action, TurnError> {
+        let instances = match self.entries().get_mut(key) {
+            // One of the same name has come since.
+            Some(entry) if entry.uid != uid => return Ok(Action::await_change()),
+            Some(entry) => {
+                entry.pool.serve(None);
+                entry.instances().0
+            }
+            None => Vec::new(),
+        };
         self.images.forget(key);
         self.starve(key, false);
-        let instances = {
-            let mut entries = self.entries();
-            let entry = self.entry(&mut entries, key, uid);
-            entry.pool.serve(None);
-            entry.instances().0
-        };
         self.pools.remove(key);
         if instances.is_empty() {
             crash::point(Point::Deleting);
