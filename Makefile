@@ -1,6 +1,6 @@
 # Each target is one script or one cargo command; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo demo-cluster test test-cluster lint bench soak overload clean
+.PHONY: help setup build image demo demo-cluster test test-cluster lint bench bench-cluster soak overload clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ lint: ## format, clippy, docs, dependencies, shell scripts
 
 bench: ## compare with the bare instance and with nginx, and measure the idle cost
 	@scripts/bench
+
+bench-cluster: ## compare Functions with bare Deployments in a real cluster, and measure a thousand of them
+	@scripts/bench-cluster
 
 soak: ## ten minutes of traffic, changes and kills; what is there in the end must be what was there before
 	@scripts/setup

@@ -1,6 +1,7 @@
 //! Functions declared by `kubectl`, run by the local engine: what people expect of a controller.
 
 mod away;
+mod bench;
 mod days;
 mod gateways;
 mod install;

@@ -5,7 +5,7 @@ mod answers;
 mod callers;
 mod instances;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -18,8 +18,8 @@ use crate::support::{
 
 /// Time between two calls of the function beside.
 const PACE: Duration = Duration::from_millis(40);
-/// How much the server's memory may differ: what tests that share it use for a while, and what an allocator keeps.
-const FLAT: u64 = 64 << 20;
+/// How much the server's memory may differ, in KiB: what tests that share it use for a while, and what an allocator keeps.
+const FLAT: u64 = 64 << 10;
 
 static SERVER: Shared = Shared::new();
 
@@ -71,7 +71,7 @@ impl Watch {
         let spec = node(&honest(&beside, 1), json!({"scale": {"min": 1}}));
         server.deploy(&beside, spec).await;
         Self {
-            memory: memory(server),
+            memory: server.memory(),
             prober: Prober::start(server, &beside, PACE, 0).await,
             server: Arc::clone(server),
             beside,
@@ -88,7 +88,7 @@ impl Watch {
         .await;
         self.prober.stop().await.check(|_| false);
         wait_until("the memory is what it was", SOON, async || {
-            (memory(&self.server) < self.memory + FLAT).then_some(())
+            (self.server.memory() < self.memory + FLAT).then_some(())
         })
         .await;
         let path = format!("/functions/{}", self.beside);
@@ -97,15 +97,7 @@ impl Watch {
 
     /// Fails if the server holds much more than before at this moment.
     fn is_flat(&self) {
-        let (before, now) = (self.memory, memory(&self.server));
-        assert!(now < before + FLAT, "{before} bytes have become {now}");
+        let (before, now) = (self.memory, self.server.memory());
+        assert!(now < before + FLAT, "{before} KiB have become {now}");
     }
-}
-
-/// What the server holds in memory, in bytes.
-fn memory(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.unwrap().trim().trim_end_matches(" kB");
-    kib.parse::<u64>().unwrap() << 10
 }

@@ -2,7 +2,6 @@
 //! neither memory nor neighbours feel it.
 
 use std::{
-    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -154,14 +153,14 @@ fn is_refusal(got: &Got) -> bool {
 async fn flood(server: &Server, seconds: u32) -> Seen {
     let while_alone = CAPACITY * seconds / 5;
     let alone = busy(server.address, "flooded", SLOTS, while_alone).await;
-    let before = memory(server);
+    let before = server.memory();
     let load = Load::start(server.address, "flooded", CAPACITY * TIMES, PATIENCE);
     let begin = Instant::now();
     let calls = seconds * CAPACITY * TIMES;
     let mut most = [0; 2];
     wait_until("the calls are sent", SOON * 3, async || {
         let half = usize::from(load.sent() > calls / 2);
-        most[half] = most[half].max(memory(server));
+        most[half] = most[half].max(server.memory());
         (load.sent() >= calls).then_some(())
     })
     .await;
@@ -174,7 +173,7 @@ async fn flood(server: &Server, seconds: u32) -> Seen {
         volley,
         alone,
         goodput: answered as f64 / (end - from).as_secs_f64(),
-        memory: [before, most[0], most[1], memory(server)],
+        memory: [before, most[0], most[1], server.memory()],
     }
 }
 
@@ -205,12 +204,4 @@ async fn slower(server: &Server, seconds: u32) -> f64 {
         percentile(&p99, 50).as_secs_f64()
     });
     flooded / alone
-}
-
-/// KiB resident.
-fn memory(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.unwrap().trim().trim_end_matches(" kB");
-    kib.parse().unwrap()
 }

@@ -180,7 +180,7 @@ impl Soak {
         })
         .await;
         Footprint {
-            memory: memory(&process),
+            memory: server.memory(),
             containers: server.home.containers().len(),
             sockets: entries(&run),
             mounts: fs::read_to_string(format!("{process}/mounts"))
@@ -214,15 +214,6 @@ impl std::fmt::Display for Footprint {
 fn descriptors(server: &Server) -> usize {
     let open = fs::read_dir(format!("/proc/{}/fd", server.pid()));
     open.unwrap().count()
-}
-
-fn memory(process: &str) -> u64 {
-    let status = fs::read_to_string(format!("{process}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Files and directories below.

@@ -16,15 +16,15 @@ use crate::support::{
 };
 
 /// A controller and its gateways.
-struct Halves {
-    gateways: Vec<Server>,
-    controller: Server,
-    cluster: Cluster,
+pub(super) struct Halves {
+    pub gateways: Vec<Server>,
+    pub controller: Server,
+    pub cluster: Cluster,
 }
 
 impl Halves {
     /// With so many gateways, each of which knows what there is.
-    async fn start(gateways: usize) -> Option<Self> {
+    pub async fn start(gateways: usize) -> Option<Self> {
         if !has_docker("e2e gateways") {
             return None;
         }
