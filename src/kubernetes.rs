@@ -8,13 +8,13 @@ pub mod watch;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use kube::{Client, Config, client::ClientBuilder};
 use tokio::time::timeout;
 use tower::{BoxError, Layer, Service};
@@ -29,18 +29,36 @@ const STALE: Duration = Duration::from_secs(75);
 /// Longest wait for the head of an answer, also of a watch: a server that queues requests holds them for less.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// When each watch was last seen to live, by the path that it asks for.
+/// What gives a cluster the definition of Functions that this program has.
+pub const CRD_REMEDY: &str = "`faas crd | kubectl apply --server-side -f -` gives it this one's";
+
+/// When each watch was last seen to live, and which of them the server refuses, by the path that they ask for.
 #[derive(Clone, Debug, Default)]
-pub struct Pulse(Arc<Mutex<BTreeMap<String, Instant>>>);
+pub struct Pulse(Arc<Mutex<BTreeMap<String, Beat>>>);
+
+#[derive(Clone, Copy, Debug)]
+enum Beat {
+    Lived(Instant),
+    Refused(StatusCode),
+}
 
 impl Pulse {
     /// How long ago each watch last lived.
     pub fn ages(&self, now: Instant) -> BTreeMap<String, Duration> {
-        let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let age = |(path, beat): (&String, &Instant)| {
-            (path.clone(), now.saturating_duration_since(*beat))
+        let beats = self.beats();
+        let age = |(path, beat): (&String, &Beat)| match beat {
+            Beat::Lived(at) => Some((path.clone(), now.saturating_duration_since(*at))),
+            Beat::Refused(_) => None,
         };
-        beats.iter().map(age).collect()
+        beats.iter().filter_map(age).collect()
+    }
+
+    /// The first watch that is not for us to have, with the way out.
+    pub fn refusal(&self) -> Option<String> {
+        self.beats().iter().find_map(|(path, beat)| match beat {
+            Beat::Lived(_) => None,
+            Beat::Refused(status) => Some(refused(path, *status)),
+        })
     }
 
     /// The first watch that has failed, and how long ago it lived.
@@ -49,8 +67,27 @@ impl Pulse {
     }
 
     fn beat(&self, path: &str, now: Instant) {
-        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        beats.insert(path.to_owned(), now);
+        self.beats().insert(path.to_owned(), Beat::Lived(now));
+    }
+
+    fn refuse(&self, path: &str, status: StatusCode) {
+        self.beats().insert(path.to_owned(), Beat::Refused(status));
+    }
+
+    fn beats(&self) -> MutexGuard<'_, BTreeMap<String, Beat>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the server means that does not let us have what is at `path`.
+pub fn refused(path: &str, status: StatusCode) -> String {
+    match status {
+        StatusCode::NOT_FOUND if path.starts_with("/apis/faas.dev/") => {
+            format!("the API server knows no Functions: {CRD_REMEDY}")
+        }
+        _ => format!(
+            "the API server does not let us watch {path} ({status}): manifests/ has the rights that faas needs"
+        ),
     }
 }
 
@@ -150,18 +187,25 @@ where
             let error = "this faas does not control these namespaces at this moment: its lease is not renewed";
             return async move { Err(error.into()) }.boxed();
         }
-        let is_watch = request
-            .uri()
-            .query()
-            .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
-        let watched = is_watch.then(|| (request.uri().path().to_owned(), self.pulse.clone()));
+        let asks = |word: &str| {
+            let query = request.uri().query().unwrap_or_default();
+            query.split('&').any(|pair| pair.starts_with(word))
+        };
+        // A watch begins with a list in parts.
+        let is_watch = asks("watch=true");
+        let watched = (is_watch || asks("limit="))
+            .then(|| (request.uri().path().to_owned(), self.pulse.clone()));
         let answer = self.inner.call(request);
         async move {
             let response = timeout(ANSWER, answer).await??;
-            if let Some((path, pulse)) = watched
-                && response.status().is_success()
-            {
-                pulse.beat(&path, Instant::now());
+            if let Some((path, pulse)) = watched {
+                match response.status() {
+                    status if status.is_success() && is_watch => pulse.beat(&path, Instant::now()),
+                    status @ (StatusCode::UNAUTHORIZED
+                    | StatusCode::FORBIDDEN
+                    | StatusCode::NOT_FOUND) => pulse.refuse(&path, status),
+                    _ => {}
+                }
             }
             Ok(response)
         }
@@ -193,5 +237,17 @@ mod tests {
         let later = now + STALE + Duration::from_secs(1);
         let (path, age) = pulse.stale(later).unwrap();
         assert_eq!((path.as_str(), age), ("/functions", later - now));
+
+        assert_eq!(pulse.refusal(), None);
+        pulse.refuse("/functions", StatusCode::FORBIDDEN);
+        assert_eq!(pulse.stale(later), None, "it is told as what it is");
+        assert!(
+            pulse
+                .refusal()
+                .unwrap()
+                .contains("/functions (403 Forbidden)")
+        );
+        pulse.beat("/functions", later);
+        assert_eq!(pulse.refusal(), None);
     }
 }

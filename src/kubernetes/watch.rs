@@ -1,19 +1,20 @@
 //! Watches that go on for ever.
 
-use std::{collections::BTreeSet, fmt::Debug};
+use std::{collections::BTreeSet, fmt::Debug, future::ready};
 
 use futures::{Stream, StreamExt};
+use hyper::StatusCode;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource,
     runtime::{
         WatchStreamExt,
-        watcher::{Config, Event, watcher},
+        watcher::{Config, Error, Event, watcher},
     },
 };
 use serde::de::DeserializeOwned;
 
-use super::WATCH;
+use super::{WATCH, refused};
 
 /// Which namespaces are ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +60,33 @@ where
 {
     let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
     let events = watcher(api(client, place), config.timeout(seconds)).default_backoff();
-    let heard = events.filter_map(|event| async move {
-        event
-            .inspect_err(
-                |error| tracing::warn!(%error, "The API server does not tell; asking again"),
-            )
-            .ok()
+    let path = K::url_path(&K::DynamicType::default(), place.as_deref());
+    let heard = events.filter_map(move |event| {
+        if let Err(error) = &event {
+            let error = told(&path, error);
+            tracing::warn!(%error, "The API server does not tell; asking again");
+        }
+        ready(event.ok())
     });
     heard.boxed()
+}
+
+/// A refusal with the way out, and any other error in its own words.
+fn told(path: &str, error: &Error) -> String {
+    let (Error::InitialListFailed(cause)
+    | Error::WatchStartFailed(cause)
+    | Error::WatchFailed(cause)) = error
+    else {
+        return error.to_string();
+    };
+    let status = match cause {
+        kube::Error::Api(status) => StatusCode::from_u16(status.code).ok(),
+        _ => None,
+    };
+    match status {
+        Some(
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND),
+        ) => refused(path, status),
+        _ => cause.to_string(),
+    }
 }

@@ -22,7 +22,7 @@ use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::watcher::Event,
 };
 use serde_json::{Value, json};
@@ -36,13 +36,15 @@ use super::{
 };
 use crate::{
     function::{API_VERSION, Function, FunctionKey, FunctionStatus, RESERVED_PREFIX, Revision},
-    kubernetes::Pulse,
+    kubernetes::{CRD_REMEDY, Pulse},
 };
 
 /// Who writes statuses, facts and finalizers.
 const CONTROLLER: &str = "faas-controller";
 /// Who writes what callers of the management API apply.
 const WRITER: &str = "faas";
+/// What an API server says of a field that its definition of an object lacks.
+const UNDECLARED: &str = "field not declared in schema";
 /// How long is waited for the watch to bring what was written.
 const SEEN: Duration = Duration::from_secs(5);
 
@@ -133,17 +135,16 @@ impl Store for ClusterStore {
 
     fn freshness(&self) -> Freshness {
         let now = Instant::now();
-        let stale = self.pulse.stale(now);
-        let trouble = if *self.listed.borrow() {
-            stale.map(|(path, age)| {
-                let age = age.as_secs();
-                format!(
-                    "the API server has not told of {path} for {age} s: what is known may be old"
-                )
-            })
-        } else {
-            Some("the API server has not listed everything yet".to_owned())
+        let stale = |(path, age): (String, Duration)| {
+            let age = age.as_secs();
+            format!("the API server has not told of {path} for {age} s: what is known may be old")
         };
+        let unlisted = || {
+            let is_listed = *self.listed.borrow();
+            (!is_listed).then(|| "the API server has not listed everything yet".to_owned())
+        };
+        let trouble = self.pulse.refusal().or_else(unlisted);
+        let trouble = trouble.or_else(|| self.pulse.stale(now).map(stale));
         Freshness {
             is_known: *self.listed.borrow(),
             trouble,
@@ -284,6 +285,25 @@ impl Store for ClusterStore {
         let written = functions
             .patch_status(key.name(), &params, &Patch::Apply(&patch))
             .await;
+        let written = match written {
+            // The whole status is refused for a field that the cluster's definition lacks; what is replaced loses only that.
+            Err(kube::Error::Api(refused)) if refused.message.contains(UNDECLARED) => {
+                let why = &refused.message;
+                tracing::warn!(function = %key, %why, "The cluster's definition of Functions is another's: {}", CRD_REMEDY);
+                let function = Function {
+                    status: Some(status),
+                    ..Function::clone(&current)
+                };
+                let params = PostParams {
+                    field_manager: Some(CONTROLLER.to_owned()),
+                    ..PostParams::default()
+                };
+                functions
+                    .replace_status(key.name(), &params, &function)
+                    .await
+            }
+            written => written,
+        };
         let written = written.map_err(StoreError::of("write the status of", key))?;
         self.take(key.clone(), written);
         Ok(true)

@@ -1,11 +1,15 @@
-//! The API server is away: what runs goes on, and nothing is taken for gone.
+//! The API server is away, or knows no Functions: what runs goes on, and nothing is taken for gone.
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{answer, saying};
-use crate::support::{Home, SOON, cluster::Cluster, has_docker, wait_until};
+use crate::support::{
+    Home, SOON,
+    cluster::{CRD, Cluster},
+    has_docker, wait_until,
+};
 
 #[tokio::test]
 async fn an_api_server_that_is_away_costs_no_call_and_takes_nothing_along() {
@@ -57,4 +61,56 @@ async fn an_api_server_that_is_away_costs_no_call_and_takes_nothing_along() {
         (answer(&server, &key).await == "on and on").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_definition_that_is_missing_or_older_is_told_with_the_way_out() {
+    if !has_docker("e2e cluster") {
+        return;
+    }
+    let Some(cluster) = Cluster::here() else {
+        return;
+    };
+    if Cluster::plane("a cluster without our definition").is_none() {
+        return;
+    }
+    let crd = "crd/functions.faas.dev";
+    let definition = cluster.kubectl(["create", "--dry-run=client", "-o", "json", "-f", CRD]);
+    let definition: Value = serde_json::from_str(&definition.good()).unwrap();
+    cluster.kubectl(["delete", crd, "--timeout=60s"]).good();
+    let server = cluster.start().at(&Arc::new(Home::new())).await;
+    wait_until("it says what to do", SOON, async || {
+        let ready = server.get("/readyz").await.expect(503);
+        ready
+            .text
+            .contains("faas crd | kubectl apply")
+            .then_some(())
+    })
+    .await;
+    server.get("/healthz").await.expect(200);
+
+    let mut older = definition.clone();
+    let schema = &mut older["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let status = schema["properties"]["status"]["properties"].as_object_mut();
+    status.unwrap().remove("lastBuild").unwrap();
+    cluster.apply(&older);
+    let is_there = ["wait", "--for=condition=Established", crd];
+    cluster.kubectl(is_there).good();
+    cluster.apply(&saying("hello", "older"));
+    cluster.ready("hello");
+    assert_eq!(answer(&server, &cluster.key("hello")).await, "older");
+    let told = server.said();
+    assert!(
+        told.contains("definition of Functions is another's"),
+        "{told}"
+    );
+
+    cluster.apply(&definition);
+    cluster.apply(&saying("hello", "today"));
+    wait_until("all of the status is there", SOON, async || {
+        let object = cluster.get("fn", "hello")?;
+        (!object["status"]["lastBuild"].is_null()).then_some(())
+    })
+    .await;
+    server.get("/readyz").await.expect(200);
 }

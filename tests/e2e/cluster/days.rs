@@ -2,6 +2,8 @@
 //! meanwhile.
 
 use std::{
+    fs,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -267,4 +269,77 @@ async fn what_is_applied_to_a_dying_function_is_told_that_it_goes_along() {
     settled(&cluster, "dies").await;
     assert_eq!(answer(&server, &key).await, "again");
     assert_ne!(cluster.get("fn", "dies").unwrap()["metadata"]["uid"], uid);
+}
+
+/// A kubeconfig with rights in this namespace alone, for as long as the role binding `limited` is there.
+fn limited(cluster: &Cluster) -> PathBuf {
+    let everything = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "limited"},
+        "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}],
+    });
+    cluster
+        .kubectl(["create", "serviceaccount", "limited"])
+        .good();
+    cluster.apply(&everything);
+    bind(cluster);
+    let token = cluster.kubectl(["create", "token", "limited"]).good();
+    let kubeconfig = cluster.kubeconfig().with_extension("limited");
+    fs::copy(cluster.kubeconfig(), &kubeconfig).unwrap();
+    let config = |words: &[&str]| {
+        let mut all = vec!["--kubeconfig", kubeconfig.to_str().unwrap(), "config"];
+        all.extend(words);
+        cluster.kubectl(all).good();
+    };
+    let token = format!("--token={}", token.trim());
+    config(&["set-credentials", "limited", &token]);
+    config(&["set-context", "--current", "--user=limited"]);
+    kubeconfig
+}
+
+fn bind(cluster: &Cluster) {
+    let account = format!("--serviceaccount={}:limited", cluster.namespace);
+    let bind = [
+        "create",
+        "rolebinding",
+        "limited",
+        "--role=limited",
+        &account,
+    ];
+    cluster.kubectl(bind).good();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_that_are_taken_away_are_told_and_cost_no_call() {
+    if !has_docker("e2e cluster") {
+        return;
+    }
+    let Some(cluster) = Cluster::here() else {
+        return;
+    };
+    let kubeconfig = limited(&cluster);
+    let start = cluster.start().in_environment("KUBECONFIG", &kubeconfig);
+    let server = start.at(&Arc::new(Home::new())).await;
+    let key = cluster.key("warm");
+    cluster.apply(&version(&cluster, "warm", 1));
+    settled(&cluster, "warm").await;
+    let prober = Prober::start(&server, &key, PACE, 10).await;
+
+    cluster.kubectl(["delete", "rolebinding", "limited"]).good();
+    cluster.apply(&version(&cluster, "warm", 2));
+    wait_until("it is told what is missing", PATIENCE, async || {
+        let ready = server.get("/readyz").await;
+        (ready.status == 503 && ready.text.contains("403 Forbidden")).then_some(())
+    })
+    .await;
+    assert!(server.said().contains("has the rights that faas needs"));
+
+    bind(&cluster);
+    settled(&cluster, "warm").await;
+    wait_until("it is ready again", PATIENCE, async || {
+        (server.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let ledger = prober.stop().await;
+    ledger.check(|_| false);
+    assert_eq!(ledger.versions(), [1, 2], "{}", ledger.summary());
 }

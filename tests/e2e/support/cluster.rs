@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::{SOON, Start, fault::Faulty, skip::skip, wait_until};
 
-const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/function.yaml");
+/// The definition of Functions.
+pub const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/function.yaml");
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cluster");
 
 /// A namespace of a test's own, and a kubeconfig that is in it.
