@@ -1,7 +1,7 @@
 //! Functions whose instances are pods of a real node: they start, roll over, go to zero and come back as containers do, and
 //! go on when the controller does not.
 
-use std::{fs, process::Command, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, process::Command, sync::Arc, time::Duration};
 
 use reqwest::StatusCode;
 use rustix::process::Signal;
@@ -203,8 +203,27 @@ async fn pods_go_to_zero_and_callers_wait_for_the_first_of_many() {
     cluster.has_no_pods("rare").await;
 }
 
+/// Asks the API server to evict a pod, as `kubectl drain` does.
+fn evict(cluster: &Cluster, pod: &str) {
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{pod}/eviction",
+        cluster.namespace
+    );
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
+    cluster
+        .kubectl_with(["create", "--raw", &path, "-f", "-"], &eviction.to_string())
+        .good();
+}
+
+fn delete(cluster: &Cluster, pod: &str) {
+    cluster
+        .kubectl(["delete", "pod", pod, "--wait=false"])
+        .good();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_that_somebody_deletes_answers_the_calls_that_it_has() {
+async fn a_pod_that_somebody_deletes_or_evicts_answers_the_calls_that_it_has() {
     let Some((cluster, _home, server)) = served().await else {
         return;
     };
@@ -218,29 +237,95 @@ async fn a_pod_that_somebody_deletes_answers_the_calls_that_it_has() {
     cluster.ready("slow");
     let key = cluster.key("slow");
     let url = server.url(&format!("/functions/{key}"));
-    let call = crate::support::client().post(url).body(r#"{"ms": 4000}"#);
-    let running = tokio::spawn(call.send());
-    let pod = wait_until("a pod has the call", SOON, async || {
-        let mut names = cluster.pod_names("slow").into_iter();
-        names.find(|name| cluster.kubectl(["logs", name]).stdout.contains("it waits"))
+    for end in [delete, evict] {
+        let call = crate::support::client().post(&url).body(r#"{"ms": 4000}"#);
+        let running = tokio::spawn(call.send());
+        let pod = wait_until("a pod has the call", SOON, async || {
+            let mut names = cluster.pod_names("slow").into_iter();
+            names.find(|name| cluster.kubectl(["logs", name]).stdout.contains("it waits"))
+        })
+        .await;
+        let uid = cluster.get("pod", &pod).unwrap()["metadata"]["uid"].clone();
+        end(&cluster, &pod);
+        wait_until("another pod answers", SOON, async || {
+            let answer = server.call(&key, json!({"ms": 0})).await.response();
+            (answer != uid).then_some(())
+        })
+        .await;
+        assert!(!running.is_finished(), "the call goes on");
+        let answer = running.await.unwrap().unwrap().text().await.unwrap();
+        assert!(answer.contains(uid.as_str().unwrap()), "{answer}");
+        wait_until("it is gone", SOON, async || {
+            cluster.get("pod", &pod).is_none().then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_runs_out_of_memory_is_told_and_replaced() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let code = "module.exports = ({eat}, cb) => {
+        const eaten = []
+        while (eat) eaten.push(Buffer.alloc(1 << 20, 1))
+        cb('sated')
+    }";
+    let image = image(&cluster, "hungry", code);
+    let more = json!({"scale": {"min": 1, "max": 1}, "resources": {"memory": "96Mi"}});
+    cluster.apply(&ready_made("hungry", &image, more));
+    cluster.ready("hungry");
+    let key = cluster.key("hungry");
+    let [first] = &cluster.pod_names("hungry")[..] else {
+        panic!("one pod is kept")
+    };
+    let lost = server.call(&key, json!({"eat": true})).await;
+    lost.refused(502, "InstanceLost");
+    wait_until("events tell why", SOON, async || {
+        let events = cluster.kubectl(["events", "--for", "fn/hungry"]).good();
+        events.contains("OOMKilled").then_some(())
     })
     .await;
-    let uid = cluster.get("pod", &pod).unwrap()["metadata"]["uid"].clone();
-    cluster
-        .kubectl(["delete", "pod", &pod, "--wait=false"])
-        .good();
-    wait_until("another pod answers", SOON, async || {
-        let answer = server.call(&key, json!({"ms": 0})).await.response();
-        (answer != uid).then_some(())
+    assert_eq!(server.call(&key, json!({})).await.response(), "sated");
+    wait_until("one pod is there, another one", SOON, async || {
+        let names = cluster.pod_names("hungry");
+        (names.len() == 1 && names[0] != *first).then_some(())
     })
     .await;
-    assert!(!running.is_finished(), "the call goes on");
-    let answer = running.await.unwrap().unwrap().text().await.unwrap();
-    assert!(answer.contains(uid.as_str().unwrap()), "{answer}");
-    wait_until("it is gone", SOON, async || {
-        cluster.get("pod", &pod).is_none().then_some(())
-    })
-    .await;
+}
+
+#[tokio::test]
+async fn deleted_and_applied_again_at_once_it_is_simply_new() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let image = image(
+        &cluster,
+        "again",
+        "module.exports = () => process.env.FAAS_INSTANCE",
+    );
+    let function = ready_made("again", &image, json!({"scale": {"min": 1}}));
+    let key = cluster.key("again");
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        cluster.apply(&function);
+        cluster.ready("again");
+        let uid = cluster.get("fn", "again").unwrap()["metadata"]["uid"].clone();
+        let owners = || {
+            let pods = cluster.pods("again").into_iter();
+            pods.map(|mut pod| pod["metadata"]["ownerReferences"][0]["uid"].take())
+        };
+        wait_until("all pods are its own", SOON, async || {
+            owners().all(|owner| owner == uid).then_some(())
+        })
+        .await;
+        let pod = server.call(&key, json!({})).await.response().to_string();
+        assert!(seen.insert(pod), "no pod of the one before answers");
+        cluster
+            .kubectl(["delete", "fn/again", "--wait=false"])
+            .good();
+    }
 }
 
 #[tokio::test]
