@@ -13,8 +13,14 @@ use std::{path::PathBuf, sync::Arc};
 use axum::{
     Json, Router,
     body::{Bytes, HttpBody as _},
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State},
-    http::{StatusCode, header, request::Parts},
+    extract::{
+        DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Path, Query, Request, State,
+    },
+    http::{
+        HeaderValue, StatusCode,
+        header::{self, ALLOW},
+        request::Parts,
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -95,8 +101,14 @@ async fn unknown(uri: axum::http::Uri) -> ApiError {
     ))
 }
 
-async fn method_not_allowed() -> ApiError {
-    ApiError::Method
+async fn method_not_allowed(path: MatchedPath) -> Response {
+    let mut response = ApiError::Method.into_response();
+    if path.as_str() == "/functions/{name}" {
+        // A POST is a call, and answered before it comes here.
+        let allowed = HeaderValue::from_static("GET,HEAD,POST,PUT,DELETE");
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
 }
 
 /// `:name` or `:name.namespace` of a path.

@@ -237,6 +237,11 @@ pub trait Runtime: Send + Sync {
     /// Whether the engine answers, and facts about it for people (`engine`: "Docker 20.10.24, API 1.41", ...).
     async fn facts(&self) -> Result<BTreeMap<String, String>, RuntimeError>;
 
+    /// No Function has `network: internet`: removes what only such need, unless an instance uses it. It comes back by itself.
+    async fn close_internet(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// Whether instances go on when the server ends, for the next one.
     fn lives_on(&self) -> bool {
         false

@@ -92,6 +92,10 @@ impl Failure {
         }
     }
 
+    fn deleted() -> Self {
+        Self::bad("NotFound", "the function was deleted meanwhile")
+    }
+
     fn too_large(info: String) -> Self {
         Self {
             status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -217,9 +221,7 @@ async fn reached(
             .then(|| counts(verdict(function, &sent.metadata)))
             .flatten()
     });
-    decided
-        .await
-        .ok_or_else(|| Failure::bad("NotFound", "the function was deleted meanwhile"))
+    decided.await.ok_or_else(Failure::deleted)
 }
 
 /// What has become of a generation.
@@ -243,6 +245,9 @@ impl Verdict {
 /// What has become of the generation that was sent, if that is decided.
 fn verdict(function: &Function, sent: &ObjectMeta) -> Option<Verdict> {
     let newest = &function.metadata;
+    if newest.uid == sent.uid && newest.deletion_timestamp.is_some() {
+        return Some(Verdict::Failed(Failure::deleted()));
+    }
     if newest.uid != sent.uid || newest.generation > sent.generation {
         return Some(Verdict::Failed(Failure::superseded()));
     }
@@ -342,6 +347,8 @@ fn host(headers: &HeaderMap) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
     use crate::function::status::Overall;
 
@@ -405,6 +412,18 @@ mod tests {
                 None,
             ),
             ("it has not arrived here yet", second(), meta("a", 3), None),
+            (
+                "it is being deleted",
+                Function {
+                    metadata: ObjectMeta {
+                        deletion_timestamp: Some(Time(Timestamp::now())),
+                        ..meta("a", 3)
+                    },
+                    ..second()
+                },
+                meta("a", 2),
+                Some("NotFound"),
+            ),
             (
                 "another object has its name",
                 second(),

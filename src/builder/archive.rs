@@ -12,7 +12,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use self::collect::Collector;
-pub use self::error::ArchiveError;
+pub use self::{directory::is_code, error::ArchiveError};
 use super::ignore::Ignore;
 
 /// Files that say what `docker build` leaves out; the first that is there counts.

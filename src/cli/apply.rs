@@ -27,7 +27,8 @@ pub struct ApplyArgs {
 /// Judges all manifests first: when one is wrong, nothing is applied.
 pub async fn run(args: &ApplyArgs) -> Result<(), CliError> {
     let files = manifests::read(&args.files, parse_read_back);
-    let complaints: Vec<_> = files.iter().flat_map(File::complaints).collect();
+    let mut complaints: Vec<_> = files.iter().flat_map(File::complaints).collect();
+    complaints.extend(manifests::doubles(&files));
     if !complaints.is_empty() {
         return Err(CliError::Failed(format!(
             "nothing was applied:\n{}",

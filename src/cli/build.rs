@@ -3,6 +3,7 @@
 mod progress;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -13,13 +14,16 @@ use self::progress::Progress;
 use super::{ServerArgs, error::CliError, output};
 use crate::{
     builder::archive::{ArchiveError, Context, Limits},
-    function::{FunctionKey, MAX_NAME},
+    function::{
+        FunctionKey, MAX_NAME,
+        folder::{self, FN_YAML},
+    },
 };
 
 /// What was typed after `faas build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// The function's name, as NAME or NAME.NAMESPACE [default: the directory's name]
+    /// The function's name, as NAME or NAME.NAMESPACE [default: that of a manifest in fn.yaml, or the directory's]
     #[arg(long)]
     name: Option<FunctionKey>,
 
@@ -72,9 +76,14 @@ fn pack(dir: &Path) -> Result<Context, CliError> {
     }
 }
 
-/// The name that a function in this directory gets.
+/// The name that a function in this directory gets: what its `fn.yaml` says, or the directory's own.
 pub fn name_here() -> Result<FunctionKey, CliError> {
     let dir = here()?;
+    if let Ok(text) = fs::read(dir.join(FN_YAML))
+        && let Some(key) = folder::name(&text)
+    {
+        return Ok(key);
+    }
     let name = dir
         .file_name()
         .map(|name| label(&name.to_string_lossy()))

@@ -15,7 +15,7 @@ use super::{
     table::Table,
 };
 use crate::function::{
-    Function, FunctionKey,
+    FILE, Function, FunctionKey,
     crd::{FunctionStatus, LastBuild},
 };
 use crate::text::plain;
@@ -49,12 +49,25 @@ pub async fn run(args: &DescribeArgs) -> Result<(), CliError> {
     let is_this =
         |turns: &&Turns| turns.name == args.name.name() && turns.namespace == args.name.namespace();
     let turns = report.functions.iter().find(is_this);
-    output::print(&render(&function, turns, &events, Timestamp::now()))
+    let annotations = function.metadata.annotations.as_ref();
+    let problems = annotations
+        .and_then(|annotations| annotations.get(FILE))
+        .map(|file| report.problem_lines_of(file));
+    let problems = problems.unwrap_or_default();
+    let now = Timestamp::now();
+    output::print(&render(&function, turns, &problems, &events, now))
 }
 
-fn render(function: &Function, turns: Option<&Turns>, events: &[Event], now: Timestamp) -> String {
+fn render(
+    function: &Function,
+    turns: Option<&Turns>,
+    problems: &str,
+    events: &[Event],
+    now: Timestamp,
+) -> String {
     let status = function.status.clone().unwrap_or_default();
     let mut text = facts::facts(function, &status, now);
+    text += problems;
     if let Some(error) = turns.and_then(Turns::trouble) {
         text += &facts::line("Last error:", &error);
     }
@@ -162,6 +175,7 @@ mod tests {
         let text = render(
             &function,
             None,
+            "Problems",
             &[event],
             "2026-01-01T00:01:00Z".parse().unwrap(),
         );

@@ -1,12 +1,15 @@
 //! Manifest files as commands take them: files, directories (not what lies deeper) and standard input.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::{Path, PathBuf},
+};
 
 use super::{error::CliError, invoke};
 use crate::{
     directory::is_manifest,
     function::{
-        Function,
+        Function, FunctionKey,
         folder::{self, FN_YAML},
         manifest::{ManifestError, Parsed},
     },
@@ -64,6 +67,31 @@ impl File {
             ManifestError::TooLarge(_) => vec![format!("{path}:{line}: {error}")],
         }
     }
+}
+
+/// Functions that are defined twice, each with both places: who applies them would not see which one counts.
+pub fn doubles(files: &[File]) -> Vec<String> {
+    let mut places: HashMap<&FunctionKey, (&Path, usize)> = HashMap::new();
+    let mut doubles = Vec::new();
+    for file in files {
+        for parsed in &file.documents {
+            let Some(key) = &parsed.key else { continue };
+            let (path, line) = (file.path.display(), parsed.line);
+            match places.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert((&file.path, line));
+                }
+                Entry::Occupied(place) => {
+                    let (first, at) = place.get();
+                    doubles.push(format!(
+                        "{path}:{line}: {key} is defined already, at {}:{at}: remove or rename one",
+                        first.display()
+                    ));
+                }
+            }
+        }
+    }
+    doubles
 }
 
 /// How a file's text is read.

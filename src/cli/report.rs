@@ -1,6 +1,6 @@
 //! What `/status` says, as tables need it. Fields that are not shown are not read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -112,18 +112,30 @@ impl Report {
 
     /// The problems of the watched directories, for below a table; nothing when there are none.
     pub fn problem_lines(&self) -> String {
-        if self.problems.is_empty() {
-            return String::new();
-        }
-        let lines = self
-            .problems
-            .iter()
-            .map(|problem| format!("  {}\n", problem.line()));
-        format!(
-            "\nProblems in the watched directories:\n{}",
-            lines.collect::<String>()
+        lines(
+            "\nProblems in the watched directories:\n",
+            self.problems.iter(),
         )
     }
+
+    /// The problems of the file that a Function is of: what it says now does not count.
+    pub fn problem_lines_of(&self, file: &str) -> String {
+        let its = self.problems.iter().filter(|p| p.file == Path::new(file));
+        lines(
+            "Problems in its file, which keep what it said before:\n",
+            its,
+        )
+    }
+}
+
+fn lines<'a>(head: &str, problems: impl Iterator<Item = &'a Problem>) -> String {
+    let lines: String = problems
+        .map(|problem| format!("  {}\n", problem.line()))
+        .collect();
+    if lines.is_empty() {
+        return lines;
+    }
+    format!("{head}{lines}")
 }
 
 impl Problem {

@@ -1,6 +1,6 @@
 //! `faas validate`: the verdicts that a server would give, without one.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, slice};
 
 use clap::Args;
 
@@ -19,7 +19,7 @@ pub struct ValidateArgs {
 pub fn run(args: &ValidateArgs) -> Result<(), CliError> {
     let mut wrong = false;
     for file in manifests::read(&args.files, manifest::parse) {
-        let complaints = match &file.folder {
+        let mut complaints = match &file.folder {
             Some(Ok(_)) => {
                 let path = file.path.display();
                 output::print(&format!(
@@ -42,6 +42,8 @@ pub fn run(args: &ValidateArgs) -> Result<(), CliError> {
                 .unwrap_or_default();
             output::print(&format!("{}: {name} valid\n", file.path.display()))?;
         }
+        // Files that are judged together need not belong together.
+        complaints.extend(manifests::doubles(slice::from_ref(&file)));
         for complaint in complaints {
             wrong = true;
             output::say(&format!("{complaint}\n"));

@@ -16,7 +16,7 @@ use crate::{
     builder::{BuildError, Image, archives::ArchiveId, recipe::image_prefix},
     function::{FunctionKey, status::Reason},
     plan::Phase,
-    runtime::{Observed, RuntimeError},
+    runtime::{Network, Observed, RuntimeError},
     store::Fact,
 };
 
@@ -256,6 +256,11 @@ impl Controller {
                 break;
             }
         }
+        if !needed.internet
+            && let Err(error) = self.ports.runtime.close_internet().await
+        {
+            tracing::warn!(%error, "The network of functions with `network: internet` stays behind");
+        }
         self.collect_sources(needed.sources).await;
         let known: BTreeSet<_> = [Fact::Proven, Fact::SingleCall, Fact::Stays]
             .into_iter()
@@ -303,12 +308,13 @@ impl Controller {
                 needed
                     .images
                     .extend(function.status.as_ref().and_then(|s| s.image.clone()));
-                let revisions = [entry.desired(), entry.serving.as_ref()]
+                for made in [entry.desired(), entry.serving.as_ref()]
                     .into_iter()
-                    .flatten();
-                needed
-                    .revisions
-                    .extend(revisions.map(|d| d.target.revision.to_string()));
+                    .flatten()
+                {
+                    needed.revisions.insert(made.target.revision.to_string());
+                    needed.internet |= made.network == Network::Internet;
+                }
                 needed
                     .sources
                     .extend(resolve::source_of(function).map(|source| of(&key, source)));
@@ -380,6 +386,8 @@ struct Needed {
     images: HashSet<String>,
     sources: HashSet<ArchiveId>,
     revisions: HashSet<String>,
+    /// The network of `network: internet`.
+    internet: bool,
 }
 
 /// Whose source it is, and its digest without the algorithm.

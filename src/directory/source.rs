@@ -10,7 +10,7 @@ use super::{
     walk::{ENTRIES, Entry, Found, Interest, walk},
 };
 use crate::builder::{
-    archive::{Context, Limits},
+    archive::{Context, Limits, is_code},
     sources::Sources,
 };
 
@@ -79,8 +79,4 @@ impl SourceCache {
         );
         (digest, found)
     }
-}
-
-fn is_code(name: &str) -> bool {
-    name != ".git" && name != "node_modules" && !name.starts_with("..")
 }

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    API_VERSION, Function, FunctionKey, KIND,
+    API_VERSION, DEFAULT_NAMESPACE, Function, FunctionKey, KIND,
     crd::Language,
     manifest::{self, ManifestError},
-    validate::validate,
+    validate::{FieldError, field, validate},
 };
 
 /// What the file is called.
@@ -25,6 +25,10 @@ pub fn function(
 ) -> Result<Function, ManifestError> {
     let text = fn_yaml.unwrap_or_default();
     let (at, mut spec) = settings(text)?;
+    let elsewhere = other_sources(&spec);
+    if !elsewhere.is_empty() {
+        return Err(ManifestError::Invalid(elsewhere).as_written(text, at));
+    }
     if has_dockerfile {
         spec["language"] = Language::Dockerfile.to_string().into();
     } else if spec.get("language").is_none() {
@@ -38,6 +42,29 @@ pub fn function(
         "spec": spec,
     });
     validate(object).map_err(|errors| ManifestError::Invalid(errors).as_written(text, at))
+}
+
+/// Sources that are not the directory itself: nobody would see that they are not what is deployed.
+fn other_sources(spec: &Value) -> Vec<FieldError> {
+    let source = spec.get("source").and_then(Value::as_object);
+    let others = source.into_iter().flatten();
+    others
+        .filter(|(kind, _)| *kind != "directory")
+        .map(|(kind, value)| {
+            let message = "the source is the directory of the fn.yaml: remove this, or deploy it as a manifest";
+            FieldError::invalid(field("spec.source", kind), value, message)
+        })
+        .collect()
+}
+
+/// The name that the `fn.yaml` of a directory gives its Function, where it is a whole manifest.
+#[must_use]
+pub fn name(fn_yaml: &[u8]) -> Option<FunctionKey> {
+    let manifest = manifest::value(fn_yaml).ok()?;
+    manifest.get("kind")?;
+    let said = |field| manifest.pointer(field)?.as_str();
+    let namespace = said("/metadata/namespace").unwrap_or(DEFAULT_NAMESPACE);
+    FunctionKey::new(namespace, said("/metadata/name")?).ok()
 }
 
 /// Whether a text may be a manifest: only a manifest names its kind.
@@ -95,6 +122,11 @@ mod tests {
                 false,
                 Language::Node,
             ),
+            (
+                Some("kind: Function\nspec: {source: {directory: .}}\n"),
+                false,
+                Language::Node,
+            ),
         ] {
             let function = of(fn_yaml, has_dockerfile).unwrap();
             assert_eq!(function.spec.language, Some(language), "{fn_yaml:?}");
@@ -110,6 +142,14 @@ mod tests {
             ("kind: Function\nspec: []", "must be a mapping"),
             ("lenguage: node", "spec.lenguage: Unknown field"),
             (
+                "source: {inline: {index.js: x}}",
+                "spec.source.inline: Invalid value: object: the source is the directory",
+            ),
+            (
+                "kind: Function\nspec: {source: {image: x}}",
+                "spec.source.image: Invalid value: \"x\": the source is the directory",
+            ),
+            (
                 "env: [{name: A, value: off}]",
                 "spec.env[0].value: Invalid value: off",
             ),
@@ -122,6 +162,23 @@ mod tests {
         ] {
             let error = of(Some(fn_yaml), false).unwrap_err();
             assert!(error.contains(why), "{fn_yaml}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_whole_manifest_gives_the_name() {
+        for (text, expected) in [
+            ("", None),
+            ("metadata: {name: a}", None),
+            ("kind: Function\nmetadata: {name: a}", Some("a")),
+            (
+                "kind: Function\nmetadata: {name: a, namespace: b}",
+                Some("b/a"),
+            ),
+            ("kind: Function\nmetadata: {name: A}", None),
+        ] {
+            let name = name(text.as_bytes()).map(|key| key.to_string());
+            assert_eq!(name.as_deref(), expected, "{text}");
         }
     }
 

@@ -109,15 +109,6 @@ impl DockerRuntime {
         }
         Ok(())
     }
-
-    /// Removes the network of `network: internet` and its firewall rules, if no container uses it. To be called when faas
-    /// ends, and whenever no Function wants it; it comes back by itself.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn close_network(&self) -> Result<(), RuntimeError> {
-        self.0.internet.close(&self.0.engine).await
-    }
 }
 
 impl Inner {
@@ -293,6 +284,10 @@ impl Runtime for DockerRuntime {
         facts::facts(&self.0.engine).await
     }
 
+    async fn close_internet(&self) -> Result<(), RuntimeError> {
+        self.0.internet.close(&self.0.engine).await
+    }
+
     async fn leave(&self) {
         // A start that was given up may have a container in the making, and takes it away.
         self.0.starts.close();
@@ -304,7 +299,7 @@ impl Runtime for DockerRuntime {
                 "Starts that were given up do not end; what they leave goes at the next start"
             );
         }
-        if let Err(error) = self.close_network().await {
+        if let Err(error) = self.close_internet().await {
             tracing::warn!(%error, "The network of functions with `network: internet` could not be removed");
         }
         self.0.settings.run_root.close();

@@ -202,6 +202,25 @@ fn validate_knows_the_settings_of_a_directory_of_code() {
 }
 
 #[test]
+fn what_is_defined_twice_is_neither_valid_nor_applied() {
+    let dir = TempDir::new().unwrap();
+    let one = fs::read_to_string("tests/corpus/good/minimal.yaml").unwrap();
+    fs::write(dir.path().join("twice.yaml"), format!("{one}\n---\n{one}")).unwrap();
+    fs::write(dir.path().join("other.yaml"), &one).unwrap();
+    let said = typed(dir.path(), &["validate", "twice.yaml"]).bad();
+    assert!(
+        said.contains("is defined already, at twice.yaml:"),
+        "{said}"
+    );
+    typed(dir.path(), &["validate", "."]).bad();
+    fs::write(dir.path().join("twice.yaml"), &one).unwrap();
+    typed(dir.path(), &["validate", "."]).good();
+    let said = typed(dir.path(), &["apply", "-f", "."]).bad();
+    assert!(said.contains("nothing was applied"), "{said}");
+    assert!(said.contains("is defined already, at "), "{said}");
+}
+
+#[test]
 fn validate_names_what_it_cannot_read() {
     let dir = TempDir::new().unwrap();
     for (path, words) in [

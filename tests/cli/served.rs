@@ -260,6 +260,15 @@ fn what_a_directory_manages_is_not_for_the_command_line() {
     watching.line(|line| line.starts_with("greeter   True").then_some(()));
     let said = server.faas(".", &["delete", "greeter"]).bad();
     assert!(said.contains("functions/greeter.yaml"), "{said}");
+    let broken = Running::new(server.command(".", &["status", "--watch"]));
+    server.write("functions/greeter.yaml", "kind: [\n");
+    broken.line(|line| line.contains("greeter.yaml:").then_some(()));
+    let description = server.faas(".", &["describe", "greeter"]).good();
+    let told = description.contains("Problems in its file, which keep what it said before:\n  ");
+    assert!(
+        told && description.contains("greeter.yaml:"),
+        "{description}"
+    );
 
     // The directory's disk seems not to be mounted: nothing goes by itself, but it may be deleted.
     let functions = server.dir.path().join("functions");

@@ -320,6 +320,15 @@ async fn the_internet_is_reached_but_not_this_machine_and_without_a_network_noth
     let filter = format!("name=faas-{}", server.home.owner().unwrap());
     let networks = || docker(&["network", "ls", "--quiet", "--filter", &filter]);
     assert_ne!(networks(), "");
+    server.delete("/functions/open").await.expect(200);
+    wait_until("it goes with the last who wants it", SOON, async || {
+        networks().is_empty().then_some(())
+    })
+    .await;
+    server
+        .deploy("open", node(REACH, json!({"network": "internet"})))
+        .await;
+    assert_eq!(reach("open", &elsewhere.address, 8080).await, "open");
     server.signal(Signal::INT);
     server.end().await;
     assert_eq!(networks(), "", "it is there only with the server");

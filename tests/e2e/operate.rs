@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -133,6 +134,10 @@ async fn health_and_readiness_are_told() {
         .delete("/ping")
         .await
         .refused(405, "MethodNotAllowed");
+    let patch = server.request(Method::PATCH, "/functions/any").send();
+    let refused = Reply::of(patch.await.unwrap()).await;
+    let refused = refused.refused(405, "MethodNotAllowed");
+    assert!(refused.header("allow").contains("POST"), "{refused:?}");
 }
 
 #[tokio::test]
@@ -157,7 +162,7 @@ async fn metrics_are_whole_and_count() {
             .starts_with("text/plain; version=0.0.4")
     );
     assert!(reply.text.contains("# TYPE faas_calls_total counter\n"));
-    let request = server.request(reqwest::Method::GET, "/metrics");
+    let request = server.request(Method::GET, "/metrics");
     let request = request.header("accept", "application/openmetrics-text, */*;q=0.1");
     let reply = Reply::of(request.send().await.unwrap()).await.expect(200);
     assert!(
@@ -457,7 +462,7 @@ async fn what_a_manifest_gets_wrong_is_named_all_at_once() {
         assert!(!reply.header("x-faas-error").is_empty(), "{what}");
     }
     let request = server
-        .request(reqwest::Method::PUT, "/functions/wrong")
+        .request(Method::PUT, "/functions/wrong")
         .body(vec![0xff, 0xfe, 0x41, 0x00]);
     let reply = Reply::of(request.send().await.unwrap()).await;
     assert_eq!(reply.status, 400, "not UTF-8: {}", reply.text);

@@ -74,7 +74,7 @@ impl Drop for World {
         let runtime = self.runtime();
         let close = move || {
             let tokio = tokio::runtime::Runtime::new().unwrap();
-            let _ = tokio.block_on(runtime.close_network());
+            let _ = tokio.block_on(runtime.close_internet());
         };
         let _ = std::thread::spawn(close).join();
         for mount in mounts(&self.run().display().to_string()) {
@@ -527,15 +527,15 @@ async fn the_internet_network_shields_this_host() {
 
     let world = bench.keep.downcast_ref::<World>().unwrap();
     let (runtime, name) = (world.runtime(), format!("faas-{}", world.owner));
-    runtime.close_network().await.unwrap();
+    runtime.close_internet().await.unwrap();
     assert!(
         docker().inspect_network(&name, None).await.is_ok(),
         "it is in use"
     );
     bench.stop(&spec).await;
     let before = rules();
-    runtime.close_network().await.unwrap();
-    runtime.close_network().await.unwrap();
+    runtime.close_internet().await.unwrap();
+    runtime.close_internet().await.unwrap();
     assert!(docker().inspect_network(&name, None).await.is_err());
     assert!(rules() < before, "the rules went too");
 }

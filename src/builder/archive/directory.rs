@@ -47,7 +47,7 @@ impl Walk<'_> {
         let entries = fs::read_dir(real).map_err(|e| unreadable(real, &e))?;
         for entry in entries {
             let entry = entry.map_err(|e| unreadable(real, &e))?;
-            if !is_skipped(entry.file_name().as_bytes()) {
+            if is_code(&entry.file_name().to_string_lossy()) {
                 self.entry(&entry.path(), &name.join(entry.file_name()), depth)?;
             }
         }
@@ -89,9 +89,30 @@ impl Walk<'_> {
     }
 }
 
-/// `npm` makes `node_modules`; the other names are not the function's.
-fn is_skipped(name: &[u8]) -> bool {
-    name == b".git" || name == b"node_modules" || name.starts_with(b"..")
+/// Whether an entry of this name is the function's. Not so: `node_modules`, which `npm` makes; what version control keeps; and
+/// what editors and desktops put beside files while they are open: locks, swap files, backups.
+pub fn is_code(name: &str) -> bool {
+    let is_between = |begin: &str, end: &str| {
+        name.strip_prefix(begin)
+            .is_some_and(|rest| rest.ends_with(end))
+    };
+    let is_swap = name.starts_with('.')
+        && name
+            .rsplit_once(".sw")
+            .is_some_and(|(_, end)| matches!(end.as_bytes(), [b'a'..=b'z']));
+    let is_named = matches!(
+        name,
+        ".git" | ".hg" | ".svn" | "node_modules" | ".DS_Store" | "4913"
+    );
+    let is_temporary = ["..", ".#", "._", ".goutputstream-", ".nfs"]
+        .iter()
+        .any(|begin| name.starts_with(begin));
+    !(is_named
+        || is_swap
+        || is_temporary
+        || name.ends_with('~')
+        || is_between("#", "#")
+        || is_between(".", ".kate-swp"))
 }
 
 fn kind(metadata: &Metadata) -> &'static str {

@@ -231,12 +231,34 @@ fn a_directory_gives_what_its_files_give() {
     fs::write(dir.join("index.js"), "code").unwrap();
     fs::write(dir.join("node_modules/x/big.js"), "no").unwrap();
     fs::write(dir.join(".git/HEAD"), "no").unwrap();
+    for dropping in [
+        ".index.js.swp",
+        ".index.js.swo",
+        ".swp",
+        "index.js~",
+        "#index.js#",
+        "4913",
+        "._index.js",
+        ".goutputstream-ABC",
+        ".DS_Store",
+        ".index.js.kate-swp",
+        "..data",
+    ] {
+        fs::write(dir.join("lib").join(dropping), "no").unwrap();
+    }
+    symlink("user@host.123:456", dir.join(".#index.js")).unwrap();
+    for code in [".swift.js", "lib/.env", "lib/#1.js"] {
+        fs::write(dir.join(code), "code").unwrap();
+    }
     fs::write(root.path().join("shared.js"), "shared").unwrap();
     symlink("../../shared.js", dir.join("lib/shared.js")).unwrap();
     let context = Context::from_directory(root.path(), &dir, &limits()).unwrap();
     let same = inline(&[
         ("lib/shared.js", 0o644, "shared"),
         ("index.js", 0o644, "code"),
+        (".swift.js", 0o644, "code"),
+        ("lib/.env", 0o644, "code"),
+        ("lib/#1.js", 0o644, "code"),
     ]);
     assert_eq!(context, same.unwrap());
     assert_eq!(context.file("index.js"), Some(&b"code"[..]));

@@ -65,7 +65,7 @@ impl FieldError {
         Self::new(path, ErrorKind::Required, message)
     }
 
-    pub(super) fn invalid(
+    pub(in crate::function) fn invalid(
         path: impl Into<String>,
         value: &Value,
         message: impl Into<String>,
