@@ -320,7 +320,7 @@ async fn the_internet_is_reached_but_not_this_machine_and_without_a_network_noth
     let filter = format!("name=faas-{}", server.home.owner().unwrap());
     let networks = || docker(&["network", "ls", "--quiet", "--filter", &filter]);
     assert_ne!(networks(), "");
-    server.delete("/functions/open").await.expect(200);
+    server.delete("/functions/open").await.expect(202);
     wait_until("it goes with the last who wants it", SOON, async || {
         networks().is_empty().then_some(())
     })

@@ -86,8 +86,11 @@ impl Default for Build {
 /// One build argument.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct BuildArg {
-    /// Name of the argument: letters, digits and `_`, not beginning with a digit.
+    /// Name of the argument: letters, digits and `_`, not beginning with a digit. Names beginning with `BUILDKIT_`, and those of
+    /// proxies (`HTTP_PROXY`), belong to the platform.
     #[schemars(length(min = 1, max = 128), regex(pattern = IDENTIFIER_PATTERN), extend("example" = "NODE_ENV"))]
+    #[x_kube(validation = Rule::new("!self.startsWith('BUILDKIT_') && !self.matches('(?i)^(https?|ftp|no|all)_proxy$')")
+        .message("is reserved: names beginning with BUILDKIT_ are the builder's, and proxies are the site's (--build-env)"))]
     pub name: String,
 
     /// Value of the argument, at most 4096 characters. Empty by default.

@@ -22,7 +22,7 @@ pub(super) fn check(value: &Value, earlier: &[FieldError]) -> Vec<FieldError> {
     broken(value)
         .into_iter()
         .filter(|broken| earlier.is_empty() || !explained(broken, earlier))
-        .map(|broken| field_error(broken, value))
+        .flat_map(|broken| field_errors(broken, value))
         .collect()
 }
 
@@ -43,7 +43,7 @@ fn explained(broken: &ValidationError, earlier: &[FieldError]) -> bool {
     broken.kind != cel::ErrorKind::ValidationFailure || earlier.iter().any(repeats)
 }
 
-fn field_error(broken: ValidationError, object: &Value) -> FieldError {
+fn field_errors(broken: ValidationError, object: &Value) -> Vec<FieldError> {
     let path = path(&broken).to_owned();
     let kind = match broken.reason.as_deref() {
         Some("FieldValueRequired") => ErrorKind::Required,
@@ -53,17 +53,22 @@ fn field_error(broken: ValidationError, object: &Value) -> FieldError {
     };
     let error = FieldError::new(&path, kind, broken.message);
     match lookup(object, &path) {
-        Some(Value::Object(files)) if path == INLINE => match culprit(files, &error.message) {
-            Some(name) => error.showing(&Value::from(name)),
-            None => error.showing(&object["spec"]["source"]["inline"]),
-        },
-        Some(value) if kind == ErrorKind::Invalid => error.showing(value),
-        _ => error,
+        Some(Value::Object(files)) if path == INLINE => {
+            let culprits = culprits(files, &error.message);
+            if culprits.is_empty() {
+                return vec![error.showing(&object["spec"]["source"]["inline"])];
+            }
+            let told = culprits.into_iter();
+            told.map(|name| error.clone().showing(&Value::from(name)))
+                .collect()
+        }
+        Some(value) if kind == ErrorKind::Invalid => vec![error.showing(value)],
+        _ => vec![error],
     }
 }
 
-/// The first of the files that breaks a rule alone, as one with a bad name does.
-fn culprit<'a>(files: &'a Map<String, Value>, message: &str) -> Option<&'a str> {
+/// The files that break a rule alone, as those with bad names do.
+fn culprits<'a>(files: &'a Map<String, Value>, message: &str) -> Vec<&'a str> {
     let is_bad = |name: &&String| {
         let alone = json!({"spec": {"source": {"inline": {*name: files[*name]}}}});
         let errors = broken(&alone);
@@ -71,7 +76,7 @@ fn culprit<'a>(files: &'a Map<String, Value>, message: &str) -> Option<&'a str> 
             .iter()
             .any(|error| path(error) == INLINE && error.message == message)
     };
-    files.keys().find(is_bad).map(String::as_str)
+    files.keys().filter(is_bad).map(String::as_str).collect()
 }
 
 /// A rule at the root can see nothing but the name.
