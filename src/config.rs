@@ -90,7 +90,7 @@ pub enum ConfigError {
          tls.key -out tls.crt\nand a token, if there is none yet:\n  faas token create admin --scope admin"
     )]
     NoTls(SocketAddr),
-    #[error("--dir {}: no such directory", .0.display())]
+    #[error("--dir {}: there is no directory", .0.display())]
     NoDirectory(PathBuf),
     #[error("{}: this path is not UTF-8, and could not be told in a status: rename it", .0.display())]
     NotText(PathBuf),
@@ -106,7 +106,7 @@ pub enum ConfigError {
     Store(#[from] StoreFlags),
     #[error(transparent)]
     Registry(#[from] RegistryFlags),
-    #[error("--secrets-dir {}: no such directory", .0.display())]
+    #[error("--secrets-dir {}: there is no directory", .0.display())]
     NoSecrets(PathBuf),
     #[error("--build-ca {}: {error}", file.display())]
     BuildCa {

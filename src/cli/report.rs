@@ -156,15 +156,14 @@ impl Problem {
 impl Turns {
     /// What goes wrong: a turn, or else instances, though others may answer.
     pub fn trouble(&self) -> Option<String> {
-        let failed = || {
-            let failure = self.failures.first()?;
-            Some(format!(
-                "{} (attempt {})",
-                failure.message, failure.attempts
-            ))
+        let counted = |error: &String, attempts| match attempts {
+            0 => error.clone(),
+            attempts => format!("{error} (attempt {attempts})"),
         };
+        let failure = self.failures.first();
+        let failed = || failure.map(|failure| counted(&failure.message, failure.attempts));
         let turn = self.last_error.as_ref();
-        turn.map(|error| format!("{error} (attempt {})", self.attempts))
+        turn.map(|error| counted(error, self.attempts))
             .or_else(failed)
     }
 
