@@ -8,7 +8,7 @@ use super::{
     uploads::{Canary, hostile_tar},
 };
 use crate::support::{
-    Server, docker, fresh, has_docker, inline,
+    Server, docker, fresh, function, has_docker, inline,
     upload::{tar_of, tar_of_bytes, upload},
 };
 
@@ -126,8 +126,9 @@ async fn no_function_says_through_what_the_cache_is_filled() {
     let args: Value = json!([{"name": "http_proxy", "value": "http://127.0.0.1:1"}]);
     let files = json!({"Dockerfile": "FROM busybox:1\nRUN true\nCMD [\"true\"]\n"});
     let spec = inline("dockerfile", files, json!({"build": {"args": args}}));
-    server.apply("poisoner", spec).await;
-    let told = server.fails("poisoner", "SourceInvalid").await;
-    assert!(told.contains("--build-env"), "{told}");
-    server.delete("/functions/poisoner").await.expect(202);
+    let poisoner = function("poisoner", spec).to_string();
+    let told = server.put("/functions/poisoner", poisoner).await;
+    assert_eq!(told.status, 400, "{told:?}");
+    assert!(told.text.contains("--build-env"), "{told:?}");
+    assert_eq!(server.object("poisoner").await, None);
 }
