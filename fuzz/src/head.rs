@@ -62,7 +62,7 @@ pub fn check(bytes: &[u8]) {
     }
     let fields = bytes.splitn(2, |byte| *byte == b'\n').nth(1);
     let ways = ["functions", "function"].map(|way| {
-        let line = format!("POST /{way}/sum HTTP/1.1\n");
+        let line = format!("POST /{way}/sum HTTP/1.1\r\n");
         [line.as_bytes(), fields.unwrap_or_default()].concat()
     });
     let [call, raw] = ways.map(|head| judge(&head, head.len()));

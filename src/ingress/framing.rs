@@ -1,6 +1,7 @@
 //! Where the requests of a connection begin and end (pure). The server below us takes a Content-Length beside a
 //! Transfer-Encoding silently away, but who is before us may have gone by it, and seen another end. So all that comes is
-//! read here too: heads for what they say twice, bodies for their end, because the next head follows it.
+//! read here too: heads for what they say twice, or in a way that others read differently, bodies for their end, because the
+//! next head follows it.
 
 /// What is kept of a line. A longer one that says where a body ends is as good as one that says it twice.
 const MAX_LINE: usize = 256;
@@ -12,6 +13,8 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2";
 pub struct Framing {
     /// The line that is coming.
     line: Vec<u8>,
+    /// The byte before the one that comes.
+    last: u8,
     place: Place,
     /// Heads that have begun.
     heads: u64,
@@ -52,7 +55,7 @@ impl Framing {
         }
     }
 
-    /// The first head that says twice where its body ends, counted from 1. No request follows such a one.
+    /// The first head that can be read in two ways, counted from 1. No request follows such a one.
     pub fn ambiguous(&self) -> Option<u64> {
         self.ambiguous
     }
@@ -86,17 +89,24 @@ impl Framing {
         let room = (MAX_LINE + 1).saturating_sub(self.line.len());
         self.line.extend_from_slice(&part[..part.len().min(room)]);
         if end.is_some() {
-            self.place = self.end_line();
+            let before = part.len().checked_sub(2).map_or(self.last, |at| part[at]);
+            self.place = self.end_line(before == b'\r');
             self.line.clear();
         }
+        self.last = part.last().copied().unwrap_or(self.last);
         rest
     }
 
-    fn end_line(&mut self) -> Place {
+    /// A line feed alone ends a line for the server below us, and for others it is a part of the line.
+    fn end_line(&mut self, is_whole: bool) -> Place {
         let empty = matches!(&*self.line, b"\n" | b"\r\n");
         match self.place {
             Place::Before | Place::Trailers if empty => Place::Before,
-            Place::Before => self.begin(),
+            Place::Before => match self.begin() {
+                Place::Head if !is_whole => self.twice(),
+                place => place,
+            },
+            Place::Head if !is_whole => self.twice(),
             Place::Head if empty => self.body(),
             Place::Head => self.field(),
             Place::Size => match size(&self.line) {
@@ -112,7 +122,12 @@ impl Framing {
         self.heads += 1;
         (self.length, self.chunked) = (None, false);
         self.http2 = self.line.starts_with(PREFACE);
-        if self.http2 { Place::Lost } else { Place::Head }
+        match self.http2 {
+            true => Place::Lost,
+            // What is behind it is for the caller alone; below us it is taken away, and others may take it for a part of the path.
+            false if self.line.contains(&b'#') => self.twice(),
+            false => Place::Head,
+        }
     }
 
     fn field(&mut self) -> Place {
@@ -123,7 +138,9 @@ impl Framing {
         };
         if let Some(value) = value(b"content-length:") {
             match number(value, 10) {
-                Some(length) if self.line.len() <= MAX_LINE => self.length = Some(length),
+                Some(length) if self.line.len() <= MAX_LINE && self.length.is_none() => {
+                    self.length = Some(length);
+                }
                 _ => return self.twice(),
             }
         } else if value(b"transfer-encoding:").is_some() {
@@ -198,6 +215,11 @@ mod tests {
         for (head, ambiguous) in [
             (format!("{REQUEST}{LENGTH}{CODING}\r\n"), true),
             (format!("\r\n\n{REQUEST}{CODING}X: 1\n{LENGTH}\n"), true),
+            (format!("{REQUEST}{LENGTH}{LENGTH}\r\n"), true),
+            (format!("{REQUEST}X: 1\n\r\n"), true),
+            (format!("{REQUEST}\n"), true),
+            ("GET / HTTP/1.1\n".to_owned(), true),
+            ("GET /x#y HTTP/1.1\r\n".to_owned(), true),
             (format!("{REQUEST}{LENGTH}\r\nab"), false),
             (format!("{REQUEST}{CODING}\r\n0\r\n{LENGTH}\r\n"), false),
             (format!("{REQUEST}X: {LENGTH}{CODING}\r\n0\r\n\r\n"), false),
@@ -220,7 +242,7 @@ mod tests {
                     ),
                     2,
                 ),
-                (format!("{REQUEST}\r\n{REQUEST}{LENGTH}{LENGTH}\r\nxx"), 3),
+                (format!("{REQUEST}\r\n{REQUEST}{LENGTH}\r\nxx"), 3),
             ] {
                 let (seen, http2, between) = read(&format!("{before}{head}"));
                 assert_eq!(seen, ambiguous.then_some(number), "{before}{head}");

@@ -12,10 +12,11 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Why a request is refused before anything looks at it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("a request must have exactly one Host header")]
+    #[error("a request must have exactly one Host header: a name, and a port or none")]
     Host,
     #[error(
-        "a request's body ends by one Content-Length or by Transfer-Encoding: chunked, and nothing else"
+        "a request must be readable in one way: lines end with CR and LF, the target has no '#', and the body ends by one \
+         Content-Length or by Transfer-Encoding: chunked, and nothing else"
     )]
     Framing,
     #[error("host {0:?} is not this server: use localhost or the address that it listens on")]
@@ -56,6 +57,9 @@ pub fn judge(headers: &HeaderMap, ambiguous: bool, local: bool) -> Result<(), Re
         return Err(Refusal::Host);
     };
     let host = host.to_str().map_err(|_| Refusal::Host)?;
+    if !has_good_port(host) {
+        return Err(Refusal::Host);
+    }
     if local && !is_local(host) {
         return Err(Refusal::ForeignHost(host.to_owned()));
     }
@@ -81,6 +85,18 @@ pub fn judge_management(headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::OwnPage);
     }
     Ok(())
+}
+
+/// Whether what follows a Host's name is a port.
+fn has_good_port(host: &str) -> bool {
+    let port = match host.rsplit_once(']') {
+        Some((_, "")) => return true,
+        Some((_, rest)) => rest.strip_prefix(':'),
+        None => host
+            .split_once(':')
+            .map_or(Some(""), |(_, port)| Some(port)),
+    };
+    port.is_some_and(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Whether a Host names this machine's loopback, with any port.
@@ -143,6 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_a_number() {
+        for no_host in [
+            "localhost:abc",
+            "localhost:1:2",
+            "[::1]x",
+            "localhost:123456",
+        ] {
+            assert_eq!(
+                verdict(&[("host", no_host)]),
+                Err("BadRequest"),
+                "{no_host}"
+            );
+        }
+    }
+
+    #[test]
     fn no_page_manages() {
         let verdict = |headers: &[(&'static str, &str)]| {
             let headers = headers.iter().map(|(name, value)| {
@@ -172,6 +204,8 @@ mod tests {
             "[::1]:5555",
             "faas.localhost",
             "LOCALHOST",
+            "localhost:",
+            "[::1]",
         ] {
             assert_eq!(verdict(&[("host", local)]), Ok(()), "{local}");
         }

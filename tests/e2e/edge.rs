@@ -312,6 +312,11 @@ fn ambiguous() -> Vec<String> {
             format!("{host}Content-Length: 5\r\n{chunked}"),
             format!("{host}{chunked}Content-Length: 5\r\n"),
             format!("{host}Content-Length: 5\r\nContent-Length: 6\r\n"),
+            format!("{host}Content-Length: 5\r\nContent-Length: 5\r\n"),
+            format!("{host}X: 1\nContent-Length: 5\r\n"),
+            format!("{host}Content-Length: 5\n"),
+            format!("{host}Content-Length: 5\r\n\n"),
+            format!("Host: localhost:abc\r\n{close}Content-Length: 5\r\n"),
             format!("{host}Content-Length: 5, 6\r\n"),
             format!("{host}Content-Length: +5\r\n"),
             format!("{host}Content-Length: -5\r\n"),
@@ -333,6 +338,7 @@ fn ambiguous() -> Vec<String> {
             "\\x",
             "%00",
             "/%2E",
+            "/x#/../y",
         ] {
             requests.push(format!("POST {path}{odd} HTTP/1.1\r\n{host}{close}\r\n"));
         }
@@ -347,6 +353,7 @@ fn ambiguous() -> Vec<String> {
         ] {
             requests.push(format!("{}\r\n{host}{close}\r\n", line.trim_end()));
         }
+        requests.push(format!("POST {path} HTTP/1.1\n{host}{close}\r\n"));
     }
     requests
 }
