@@ -14,6 +14,7 @@ mod start;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    iter,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -34,7 +35,7 @@ use tokio_util::task::TaskTracker;
 pub use super::init::INIT;
 
 use self::{
-    engine::{CHANGE, CallError, Engine, LOOK, PING, found},
+    engine::{CHANGE, CallError, Engine, LOOK, PING},
     network::InternetNetwork,
 };
 use super::{
@@ -112,11 +113,14 @@ impl DockerRuntime {
 }
 
 impl Inner {
-    async fn containers(&self) -> Result<Vec<ContainerSummary>, CallError> {
-        let label = format!("{}={}", container::OWNER, self.settings.owner);
+    /// Those of ours, or of one instance alone.
+    async fn containers(&self, of: Option<&str>) -> Result<Vec<ContainerSummary>, CallError> {
+        let owner = format!("{}={}", container::OWNER, self.settings.owner);
+        let instance = of.map(|id| format!("{}={id}", container::INSTANCE));
+        let labels = iter::once(owner).chain(instance).collect::<Vec<_>>();
         let options = ListContainersOptionsBuilder::new()
             .all(true)
-            .filters(&HashMap::from([("label", vec![label])]))
+            .filters(&HashMap::from([("label", labels)]))
             .build();
         self.engine
             .call("list containers", LOOK, |docker| async move {
@@ -125,24 +129,10 @@ impl Inner {
             .await
     }
 
-    /// The engine's id of one of our containers.
+    /// The engine's id of one of our containers, whatever its name is by now.
     async fn find(&self, id: &str) -> Result<Option<String>, CallError> {
-        let name = id.to_owned();
-        let inspected = self
-            .engine
-            .call("inspect container", LOOK, |docker| async move {
-                docker.inspect_container(&name, None).await
-            })
-            .await;
-        let Some(inspected) = found(inspected)? else {
-            return Ok(None);
-        };
-        let labels = inspected.config.and_then(|config| config.labels);
-        let owner = labels
-            .as_ref()
-            .and_then(|labels| labels.get(container::OWNER));
-        let ours = owner == Some(&self.settings.owner);
-        Ok(inspected.id.filter(|_| ours))
+        let found = self.containers(Some(id)).await?;
+        Ok(found.into_iter().find_map(|container| container.id))
     }
 
     /// Ends a container and removes it, all but the end of its log. One that is not there is no error.
@@ -218,7 +208,7 @@ impl Inner {
 #[async_trait]
 impl Runtime for DockerRuntime {
     async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
-        let containers = self.0.containers().await?;
+        let containers = self.0.containers(None).await?;
         let mut observed: Vec<Observed> = containers
             .iter()
             .filter_map(|summary| self.0.observed(summary))
@@ -264,11 +254,11 @@ impl Runtime for DockerRuntime {
         tail: u32,
         follow: bool,
     ) -> Result<BoxStream<'static, LogPiece>, RuntimeError> {
-        if self.0.find(id).await?.is_none() {
+        let Some(container) = self.0.find(id).await? else {
             return Ok(stream::empty().boxed());
-        }
+        };
         let docker = self.0.engine.client().await?;
-        Ok(logs::pieces(&docker, id, tail, follow))
+        Ok(logs::pieces(&docker, &container, tail, follow))
     }
 
     async fn ping(&self) -> Result<(), RuntimeError> {

@@ -211,7 +211,9 @@ async fn what_is_done_to_containers_behind_our_back_is_mended() {
     let server = Start::default().at(&home).await;
     let scale = json!({"min": 1, "max": 1, "concurrency": 8});
     let more_fields = json!({"scale": scale, "timeoutSeconds": 2});
-    server.deploy("hit", version("hit", 1, more_fields)).await;
+    server
+        .deploy("hit", version("hit", 1, more_fields.clone()))
+        .await;
     let prober = Prober::start(&server, "hit", PACE, 5).await;
     for command in [&["rm", "--force"][..], &["stop"], &["pause"]] {
         let before = server.instances("hit", "ready").await.remove(0);
@@ -229,9 +231,17 @@ async fn what_is_done_to_containers_behind_our_back_is_mended() {
     assert!((1..=8).contains(&timed_out), "{}", ledger.summary());
     settled(&server, "hit", 1).await;
 
+    let renamed = server.instances("hit", "ready").await.remove(0);
+    docker(&["rename", &renamed, &format!("{renamed}-by-somebody")]);
+    server.deploy("hit", version("hit", 2, more_fields)).await;
+    wait_until("what has another name goes too", SOON, async || {
+        (home.containers() == server.instances("hit", "ready").await).then_some(())
+    })
+    .await;
+
     let image = server.object("hit").await.unwrap()["status"]["image"].clone();
     let before = server.instances("hit", "ready").await.remove(0);
     docker(&["rm", "--force", &before]);
     docker(&["rmi", "--force", image.as_str().unwrap()]);
-    assert_eq!(server.call("hit", json!({})).await.response()["version"], 1);
+    assert_eq!(server.call("hit", json!({})).await.response()["version"], 2);
 }

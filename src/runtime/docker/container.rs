@@ -22,7 +22,7 @@ const FUNCTION: &str = "faas.dev/function";
 const NAMESPACE: &str = "faas.dev/namespace";
 const UID: &str = "faas.dev/uid";
 const REVISION: &str = "faas.dev/revision";
-const INSTANCE: &str = "faas.dev/instance";
+pub const INSTANCE: &str = "faas.dev/instance";
 const IMAGE: &str = "faas.dev/image";
 const MEMORY: &str = "faas.dev/memory";
 
