@@ -57,7 +57,7 @@ impl Pulse {
     pub fn refusal(&self) -> Option<String> {
         self.beats().iter().find_map(|(path, beat)| match beat {
             Beat::Lived(_) => None,
-            Beat::Refused(status) => Some(refused(path, *status)),
+            Beat::Refused(status) => refused(path, *status),
         })
     }
 
@@ -79,15 +79,16 @@ impl Pulse {
     }
 }
 
-/// What the server means that does not let us have what is at `path`.
-pub fn refused(path: &str, status: StatusCode) -> String {
+/// What the server means that does not let us have what is at `path`, if its answer says that.
+pub fn refused(path: &str, status: StatusCode) -> Option<String> {
     match status {
         StatusCode::NOT_FOUND if path.starts_with("/apis/faas.dev/") => {
-            format!("the API server knows no Functions: {CRD_REMEDY}")
+            Some(format!("the API server knows no Functions: {CRD_REMEDY}"))
         }
-        _ => format!(
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Some(format!(
             "the API server does not let us watch {path} ({status}): manifests/ has the rights that faas needs"
-        ),
+        )),
+        _ => None,
     }
 }
 
@@ -201,9 +202,7 @@ where
             if let Some((path, pulse)) = watched {
                 match response.status() {
                     status if status.is_success() && is_watch => pulse.beat(&path, Instant::now()),
-                    status @ (StatusCode::UNAUTHORIZED
-                    | StatusCode::FORBIDDEN
-                    | StatusCode::NOT_FOUND) => pulse.refuse(&path, status),
+                    status if refused(&path, status).is_some() => pulse.refuse(&path, status),
                     _ => {}
                 }
             }

@@ -83,10 +83,6 @@ fn told(path: &str, error: &Error) -> String {
         kube::Error::Api(status) => StatusCode::from_u16(status.code).ok(),
         _ => None,
     };
-    match status {
-        Some(
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND),
-        ) => refused(path, status),
-        _ => cause.to_string(),
-    }
+    let refused = status.and_then(|status| refused(path, status));
+    refused.unwrap_or_else(|| cause.to_string())
 }
