@@ -247,9 +247,14 @@ impl Builder for DockerBuilder {
     ) -> Result<ImageReference, BuildError> {
         if !self.exists(&job.image).await? {
             let limit = job.timeout;
-            tokio::time::timeout(limit, self.run(job, log))
+            let built = tokio::time::timeout(limit, self.run(job, log))
                 .await
-                .unwrap_or(Err(BuildError::Timeout { limit }))?;
+                .unwrap_or(Err(BuildError::Timeout { limit }));
+            // A report that broke off may have done so after the image was there, whose name says what is in it.
+            let broke_off = matches!(built, Err(BuildError::Interrupted(_)));
+            if !(broke_off && self.exists(&job.image).await.is_ok_and(|exists| exists)) {
+                built?;
+            }
         }
         Ok(job.image.clone())
     }

@@ -83,8 +83,13 @@ impl DockerBuilder {
         let inspect = || self.client.inspect_image(image);
         let found = match inspect().await {
             Err(error) if is_missing(&error) => {
-                pull::pull(&self.client, image, log).await?;
-                inspect().await
+                let pulled = pull::pull(&self.client, image, log).await;
+                let found = inspect().await;
+                // A report that broke off may have done so after its last word.
+                if found.is_err() {
+                    pulled?;
+                }
+                found
             }
             found => found,
         };

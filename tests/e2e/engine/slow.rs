@@ -9,7 +9,8 @@ use crate::support::{
     docker,
     fault::{ALWAYS, Fault, Faulty},
     has_docker, node,
-    prober::Prober,
+    prober::{Prober, honest},
+    upload::{tar_of, upload},
 };
 
 fn warm() -> Value {
@@ -78,6 +79,20 @@ async fn a_build_that_is_interrupted_says_so_and_is_tried_again() {
     let ledger = prober.stop().await;
     ledger.check(|_| false);
     assert_eq!(ledger.versions(), [1, 2, 3, 4], "{}", ledger.summary());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_breaks_off_after_the_image_is_made_fails_no_build() {
+    if !has_docker("e2e reports cut off at their end") {
+        return;
+    }
+    let engine = Faulty::new();
+    let server = behind(&engine).await;
+    engine.on("POST", "/build?", 1, Fault::CutAfter("Successfully tagged"));
+    let tar = tar_of(&[("index.js", &honest("made", 1)), ("package.json", "{}")]);
+    let reply = server.post("/functions", &upload("made", &tar)).await;
+    reply.expect(200);
+    assert_eq!(engine.hits(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
