@@ -23,6 +23,8 @@ use crate::{builder::ImageName, function::Revision, runtime::InstanceId};
 pub const PROBATION: Duration = Duration::from_secs(1);
 /// How long an instance whose call broke off may take to end by itself, which tells how it ended; then it is ended.
 pub const CRASHING: Duration = Duration::from_secs(5);
+/// How long a start goes on that nobody waits for any more: a caller that asks again soon finds it under way.
+pub const UNWANTED: Duration = Duration::from_secs(2);
 /// An instance that has lived this long clears the memory of failures before it.
 pub const STABLE: Duration = Duration::from_secs(30);
 
@@ -107,6 +109,16 @@ pub struct Instance {
     pub since: Instant,
 }
 
+/// Callers who wait, and what is known of those before them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    pub waiting: u32,
+    /// When the last call ended.
+    pub last_call: Option<Instant>,
+    /// When a caller last gave up waiting.
+    pub last_left: Option<Instant>,
+}
+
 /// Everything about one Function that is, as opposed to what should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
@@ -123,10 +135,7 @@ pub struct World {
     pub failure: Option<Failure>,
     /// The same for the serving revision where that is another.
     pub serving_failure: Option<Failure>,
-    /// Callers waiting for a lease.
-    pub waiting: u32,
-    /// When the last call ended.
-    pub last_call: Option<Instant>,
+    pub demand: Demand,
     /// How many more instances the machine's memory takes.
     pub room: u32,
     /// Others need memory: idle instances above `min` leave at once.
@@ -144,8 +153,7 @@ impl World {
             proving_elsewhere: false,
             failure: None,
             serving_failure: None,
-            waiting: 0,
-            last_call: None,
+            demand: Demand::default(),
             room: 0,
             pressure: false,
         }
@@ -280,7 +288,7 @@ impl Plan {
                 .iter()
                 .any(|i| i.revision == a.revision && i.phase.is_alive())
         };
-        if world.waiting == 0 || active.is_some_and(hope) {
+        if world.demand.waiting == 0 || active.is_some_and(hope) {
             return None;
         }
         let image = match (active, newest) {

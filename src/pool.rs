@@ -39,7 +39,7 @@ pub use self::{
 use crate::{
     controller::Turns,
     function::{FunctionKey, Revision},
-    plan::{self, Failure, Manners},
+    plan::{self, Demand, Failure, Manners},
     runtime::{Address, InstanceId},
 };
 
@@ -272,11 +272,10 @@ impl Pool {
         self.desk.refuse(error);
     }
 
-    /// The ready instances, how many callers wait, and when the last call ended.
-    pub fn look(&self) -> (Vec<plan::Instance>, u32, Option<Instant>) {
+    /// The ready instances, and who waits for one.
+    pub fn look(&self) -> (Vec<plan::Instance>, Demand) {
         let slots = self.desk.slots();
-        let waiting = u32::try_from(slots.waiting()).unwrap_or(u32::MAX);
-        (slots.instances().collect(), waiting, slots.last_call())
+        (slots.instances().collect(), slots.demand())
     }
 }
 

@@ -10,7 +10,7 @@ use super::last_words::LastWords;
 use crate::{
     builder::ImageName,
     function::Revision,
-    plan::{Blocked, Failure, Instance, Phase, image::Desired},
+    plan::{Blocked, Demand, Failure, Instance, Phase, image::Desired},
     pool::Pool,
     retry::BACKOFF,
     runtime::InstanceId,
@@ -110,9 +110,9 @@ impl Entry {
             .find(|d| d.target.revision == *revision)
     }
 
-    /// All instances, those on their way included, with callers waiting and the end of the last call.
-    pub fn instances(&self) -> (Vec<Instance>, u32, Option<Instant>) {
-        let (mut instances, waiting, last_call) = self.pool.look();
+    /// All instances, those on their way included, and who waits for one.
+    pub fn instances(&self) -> (Vec<Instance>, Demand) {
+        let (mut instances, demand) = self.pool.look();
         instances.retain(|i| !self.moving.contains_key(&i.id));
         instances.extend(self.moving.iter().map(|(id, moving)| Instance {
             id: id.clone(),
@@ -122,7 +122,7 @@ impl Entry {
             idle_since: moving.since,
             since: moving.since,
         }));
-        (instances, waiting, last_call)
+        (instances, demand)
     }
 
     /// Notes that a revision's instance failed, once more.

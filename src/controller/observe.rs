@@ -86,7 +86,7 @@ impl Controller {
             .map(|d| self.target(d))
             .map_err(Clone::clone);
         let serving = entry.serving.as_ref().map(|s| self.target(s));
-        let (instances, waiting, last_call) = entry.instances();
+        let (instances, demand) = entry.instances();
         let newest = desired.as_ref().ok();
         let memory = entry
             .desired()
@@ -107,8 +107,7 @@ impl Controller {
             proving_elsewhere: newest.is_some_and(|d| self.is_proving_elsewhere(&d.revision, key)),
             failure: failure(newest),
             serving_failure: failure(serving.as_ref()),
-            waiting,
-            last_call,
+            demand,
             room: self.capacity.room(memory),
             pressure: self.pressure.load(Ordering::Relaxed),
         };

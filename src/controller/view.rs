@@ -149,8 +149,8 @@ impl Controller {
         let mut waiting = 0;
         let entries = self.entries();
         for entry in entries.values() {
-            let (present, waits, _) = entry.instances();
-            waiting += waits;
+            let (present, demand) = entry.instances();
+            waiting += demand.waiting;
             for instance in present {
                 *instances.entry(instance.phase.into()).or_default() += 1;
             }

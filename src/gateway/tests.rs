@@ -135,7 +135,7 @@ async fn slots_go_where_callers_are_and_come_back_over_tls() {
     let calls = [first.call().await, first.call().await];
     let (other, ()) = join(second.call(), async {
         // There are two slots, and both are taken; the one that is free next goes where a caller waits.
-        while owner.pool.look().1 == 0 {
+        while owner.pool.look().1.waiting == 0 {
             tokio::task::yield_now().await;
         }
         drop(calls);

@@ -93,8 +93,10 @@ impl Served {
     async fn calls(&self, waiting: u32, running: u32) {
         let look = async {
             loop {
-                let (instances, waits, _) = self.pool.look();
-                if (waits, instances.iter().map(|i| i.in_flight).sum()) == (waiting, running) {
+                let (instances, demand) = self.pool.look();
+                if (demand.waiting, instances.iter().map(|i| i.in_flight).sum())
+                    == (waiting, running)
+                {
                     return;
                 }
                 tokio::task::yield_now().await;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    CRASHING, Failure, ImageState, Instance, Manners, PROBATION, Phase, Plan, Stop, Target, World,
-    due, sooner,
+    CRASHING, Failure, ImageState, Instance, Manners, PROBATION, Phase, Plan, Stop, Target,
+    UNWANTED, World, due, sooner,
 };
 use crate::function::Revision;
 
@@ -38,13 +38,13 @@ impl Scaler<'_> {
             self.plan.serve = Some(desired.revision.clone());
             return;
         }
-        if world.proving_elsewhere && target <= 1 && world.waiting == 0 {
+        if world.proving_elsewhere && target <= 1 && world.demand.waiting == 0 {
             return;
         }
         // Who waits while another revision serves waits for that one.
         let (demand, load) = match serving {
             Some(_) => (0, 0),
-            None => (world.waiting, by_load(desired, world)),
+            None => (world.demand.waiting, by_load(desired, world)),
         };
         self.start(
             desired,
@@ -76,8 +76,9 @@ impl Scaler<'_> {
         self.settle(active);
         let wanted = clamp(active, by_load(active, self.world) + self.spare(active));
         if startable {
-            self.start(active, wanted, self.world.waiting, failure);
+            self.start(active, wanted, self.world.demand.waiting, failure);
         }
+        self.call_off(active);
         self.retire(active, wanted);
         self.let_go(active);
         self.give_up(active);
@@ -104,7 +105,7 @@ impl Scaler<'_> {
         if active.manners != Manners::Single {
             return 0;
         }
-        match self.world.last_call {
+        match self.world.demand.last_call {
             Some(ended) if ended + active.idle_after > self.now => {
                 sooner(&mut self.plan.wake, ended + active.idle_after);
                 1
@@ -147,6 +148,31 @@ impl Scaler<'_> {
         let starting = missing.min(room);
         if starting > 0 {
             self.plan.start.push((target.revision.clone(), starting));
+        }
+    }
+
+    /// Ends the starts of a revision that is not in use, once everyone has left who waited for them.
+    fn call_off(&mut self, active: &Target) {
+        let world = self.world;
+        let in_use = of(world, &active.revision).any(|i| i.in_flight > 0);
+        let Some(left) = world
+            .demand
+            .last_left
+            .filter(|_| !in_use && world.demand.waiting == 0)
+        else {
+            return;
+        };
+        let have = count(of(world, &active.revision).filter(|i| usable(i)).count());
+        let unwanted = of(world, &active.revision)
+            .rev()
+            .filter(|i| i.phase == Phase::Starting && i.since <= left)
+            .take(have.saturating_sub(active.min) as usize);
+        for instance in unwanted {
+            if left + UNWANTED <= self.now {
+                self.plan.stop.push(Stop::Kill(instance.id.clone()));
+            } else {
+                sooner(&mut self.plan.wake, left + UNWANTED);
+            }
         }
     }
 
@@ -266,7 +292,7 @@ fn by_load(target: &Target, world: &World) -> u32 {
         .filter(|i| usable(i))
         .map(|i| i.in_flight)
         .sum();
-    (in_flight + world.waiting).div_ceil(target.concurrency)
+    (in_flight + world.demand.waiting).div_ceil(target.concurrency)
 }
 
 fn clamp(target: &Target, wanted: u32) -> u32 {

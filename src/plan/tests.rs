@@ -48,6 +48,20 @@ fn from_now(seconds: u64) -> Instant {
     *NOW + Duration::from_secs(seconds)
 }
 
+fn waits(waiting: u32) -> Demand {
+    Demand {
+        waiting,
+        ..Demand::default()
+    }
+}
+
+fn called(at: Instant) -> Demand {
+    Demand {
+        last_call: Some(at),
+        ..Demand::default()
+    }
+}
+
 /// An image that is there, much room.
 fn world() -> World {
     World {

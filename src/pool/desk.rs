@@ -246,7 +246,7 @@ impl Future for Place {
 impl Drop for Place {
     /// Leaves the queue. If the turn came before that, its lease goes with what it was sent through, and is handed on.
     fn drop(&mut self) {
-        let left = self.desk.slots().leave(self.ticket);
+        let left = self.desk.slots().leave(self.ticket, Instant::now());
         if left {
             self.desk.look_here();
         }

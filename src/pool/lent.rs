@@ -121,8 +121,7 @@ impl Pool {
     /// How many callers wait, and what is lent to us.
     pub fn borrowed(&self) -> (u32, Vec<Borrowed>) {
         let slots = self.desk.slots();
-        let waiting = u32::try_from(slots.waiting()).unwrap_or(u32::MAX);
-        (waiting, slots.borrowed().collect())
+        (slots.demand().waiting, slots.borrowed().collect())
     }
 
     fn tell(&self) {

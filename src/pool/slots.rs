@@ -15,7 +15,7 @@ use self::slot::Slot;
 use super::{QueueFull, Route, pace::Pace};
 use crate::{
     function::Revision,
-    plan::{self, Manners, Phase},
+    plan::{self, Demand, Manners, Phase},
     runtime::InstanceId,
 };
 
@@ -35,6 +35,7 @@ pub struct Slots<I, W> {
     waiting: VecDeque<(Ticket, W)>,
     next_ticket: Ticket,
     last_call: Option<Instant>,
+    last_left: Option<Instant>,
     patience: Duration,
     pace: Pace,
 }
@@ -78,6 +79,7 @@ impl<I, W> Default for Slots<I, W> {
             waiting: VecDeque::new(),
             next_ticket: 0,
             last_call: None,
+            last_left: None,
             patience: Duration::from_secs(20),
             pace: Pace::default(),
         }
@@ -115,10 +117,14 @@ impl<I, W> Slots<I, W> {
     }
 
     /// Leaves the queue; no matter if the turn has come meanwhile. Says whether it was still in it.
-    pub fn leave(&mut self, ticket: Ticket) -> bool {
+    pub fn leave(&mut self, ticket: Ticket, now: Instant) -> bool {
         // Tickets are given in order.
         let at = self.waiting.binary_search_by_key(&ticket, |(t, _)| *t);
-        at.is_ok_and(|at| self.waiting.remove(at).is_some())
+        let left = at.is_ok_and(|at| self.waiting.remove(at).is_some());
+        if left {
+            self.last_left = Some(now);
+        }
+        left
     }
 
     /// Everyone who waits, to be told that it is in vain.
@@ -282,14 +288,13 @@ impl<I, W> Slots<I, W> {
         self.patience = patience;
     }
 
-    /// How many callers wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// When the last call ended.
-    pub fn last_call(&self) -> Option<Instant> {
-        self.last_call
+    /// Who waits, and who did.
+    pub fn demand(&self) -> Demand {
+        Demand {
+            waiting: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
+            last_call: self.last_call,
+            last_left: self.last_left,
+        }
     }
 
     /// The instances as the plan sees them, the oldest first.

@@ -57,7 +57,7 @@ fn in_flight(pool: &Pool) -> u32 {
 }
 
 fn waiting(pool: &Pool) -> u32 {
-    pool.look().1
+    pool.look().1.waiting
 }
 
 fn failure() -> Failure {
@@ -78,7 +78,10 @@ async fn a_warm_instance_is_leased_at_once_and_returned_by_dropping() {
     let lease = pool.lease().now_or_never().unwrap().unwrap();
     assert_eq!((lease.instance.id.as_str(), in_flight(&pool)), ("1", 1));
     drop(lease);
-    assert_eq!((in_flight(&pool), pool.look().2.is_some()), (0, true));
+    assert_eq!(
+        (in_flight(&pool), pool.look().1.last_call.is_some()),
+        (0, true)
+    );
     assert_eq!(
         keys.next().now_or_never(),
         None,

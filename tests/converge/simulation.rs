@@ -137,7 +137,7 @@ impl Simulation {
             Step::Call(millis) => self.call(Duration::from_millis(millis)),
             Step::Leave(n) if !self.waiting.is_empty() => {
                 let ticket = self.waiting.remove(n % self.waiting.len());
-                self.turn |= self.slots.leave(ticket);
+                self.turn |= self.slots.leave(ticket, self.now);
             }
             Step::Leave(_) => {}
             Step::Edit {
@@ -232,7 +232,10 @@ impl Simulation {
             "{instances:?}"
         );
         assert_eq!(instances.len(), desired.min as usize, "{instances:?}");
-        assert_eq!((self.slots.waiting(), &self.failures), (0, &HashMap::new()));
+        assert_eq!(
+            (self.slots.demand().waiting, &self.failures),
+            (0, &HashMap::new())
+        );
         let again = Plan {
             wake: None,
             ..self.plan()
@@ -491,8 +494,7 @@ impl Simulation {
             proving_elsewhere: false,
             failure: failure(newest),
             serving_failure: failure(self.serving.as_ref()),
-            waiting: u32::try_from(self.slots.waiting()).unwrap(),
-            last_call: self.slots.last_call(),
+            demand: self.slots.demand(),
             pressure: self.pressure,
         }
     }

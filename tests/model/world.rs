@@ -266,7 +266,7 @@ impl World {
     /// Nobody waits beside a free slot, at this moment.
     pub fn look(&self) {
         let slots = self.desk.slots();
-        let Some(route) = slots.route().filter(|_| slots.waiting() > 0) else {
+        let Some(route) = slots.route().filter(|_| slots.demand().waiting > 0) else {
             return;
         };
         for instance in slots.instances() {
@@ -299,7 +299,7 @@ impl World {
         let slots = self.desk.slots();
         let taken: Vec<_> = slots.instances().filter(|i| i.in_flight > 0).collect();
         assert!(taken.is_empty(), "slots are lost: {taken:?}");
-        assert_eq!(slots.waiting(), 0, "someone waits who has left");
+        assert_eq!(slots.demand().waiting, 0, "someone waits who has left");
         assert!(self.book().calls.is_empty());
     }
 }

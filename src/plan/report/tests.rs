@@ -15,7 +15,7 @@ use crate::{
         Revision,
         status::{find, is_true},
     },
-    plan::{Crash, Manners},
+    plan::{Crash, Demand, Manners},
 };
 
 fn target(name: &str, min: u32) -> Target {
@@ -36,6 +36,13 @@ fn world() -> World {
         proven: true,
         room: 9,
         ..World::empty()
+    }
+}
+
+fn waits(waiting: u32) -> Demand {
+    Demand {
+        waiting,
+        ..Demand::default()
     }
 }
 

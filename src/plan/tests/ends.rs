@@ -10,7 +10,7 @@ fn a_single_call_revision_has_one_ahead() {
         ..target("a")
     };
     let used = |instances| World {
-        last_call: Some(ago(100)),
+        demand: called(ago(100)),
         instances,
         ..proven()
     };
@@ -44,7 +44,10 @@ fn a_single_call_revision_has_one_ahead() {
         (
             "callers and one ahead",
             World {
-                waiting: 2,
+                demand: Demand {
+                    waiting: 2,
+                    ..called(ago(100))
+                },
                 ..used(vec![])
             },
             Plan {
@@ -55,7 +58,7 @@ fn a_single_call_revision_has_one_ahead() {
         (
             "no longer in use",
             World {
-                last_call: Some(ago(300)),
+                demand: called(ago(300)),
                 instances: vec![idle("a", "1", 300)],
                 ..proven()
             },
@@ -101,7 +104,7 @@ fn probation() {
             steady(
                 &a,
                 &World {
-                    waiting,
+                    demand: waits(waiting),
                     instances,
                     ..proven()
                 }
@@ -112,7 +115,7 @@ fn probation() {
     }
     let wide = Target { max: 2, ..a };
     let world = World {
-        waiting: 3,
+        demand: waits(3),
         instances: vec![on(*NOW - half)],
         ..proven()
     };
@@ -140,7 +143,7 @@ fn a_single_call_instance_leaves_by_itself_unless_its_place_is_needed() {
     let one = || leaving("1", *NOW - half);
     let two = || vec![leaving("1", *NOW - half), leaving("2", *NOW - half)];
     let used = |instances| World {
-        last_call: Some(*NOW - half),
+        demand: called(*NOW - half),
         instances,
         ..proven()
     };
@@ -207,7 +210,7 @@ fn a_single_call_instance_leaves_by_itself_unless_its_place_is_needed() {
         steady(
             &single(1),
             &World {
-                last_call: None,
+                demand: Demand::default(),
                 ..used(vec![one()])
             }
         ),
@@ -302,7 +305,7 @@ fn a_deleted_function_leaves_nothing() {
             instance("a", "starting", Phase::Starting),
             instance("b", "probation", Phase::Probation(*NOW)),
         ],
-        waiting: 3,
+        demand: waits(3),
         ..proven()
     };
     let stop = vec![
@@ -311,4 +314,92 @@ fn a_deleted_function_leaves_nothing() {
         Stop::WhenIdle("probation".to_owned()),
     ];
     assert_eq!(dismantle(&world), Plan { stop, ..nothing() });
+}
+
+#[test]
+fn a_start_is_called_off_when_everyone_has_left_who_waited() {
+    let begun = |id: &str, before| Instance {
+        since: ago(before),
+        ..instance("a", id, Phase::Starting)
+    };
+    let left = |before| Demand {
+        last_left: Some(ago(before)),
+        ..Demand::default()
+    };
+    let kill = |id: &str| Plan {
+        stop: vec![Stop::Kill(id.to_owned())],
+        ..nothing()
+    };
+    let one = Target {
+        min: 1,
+        ..target("a")
+    };
+    for (what, active, demand, instances, expected) in [
+        (
+            "all wait still",
+            target("a"),
+            waits(1),
+            vec![begun("1", 9)],
+            nothing(),
+        ),
+        (
+            "who left asks again",
+            target("a"),
+            Demand {
+                waiting: 1,
+                ..left(9)
+            },
+            vec![begun("1", 9)],
+            nothing(),
+        ),
+        (
+            "they have just left",
+            target("a"),
+            left(0),
+            vec![begun("1", 9)],
+            wake(from_now(2)),
+        ),
+        (
+            "they have left for good",
+            target("a"),
+            left(2),
+            vec![begun("1", 9)],
+            kill("1"),
+        ),
+        (
+            "they left before it began",
+            target("a"),
+            left(9),
+            vec![begun("1", 2)],
+            nothing(),
+        ),
+        (
+            "one is kept warm",
+            one.clone(),
+            left(2),
+            vec![begun("1", 9)],
+            nothing(),
+        ),
+        (
+            "one more than is kept warm",
+            one,
+            left(2),
+            vec![begun("1", 9), begun("2", 9)],
+            kill("2"),
+        ),
+        (
+            "another is in use",
+            target("a"),
+            left(2),
+            vec![busy("a", "0", 1), begun("1", 9)],
+            wake(from_now(IDLE)),
+        ),
+    ] {
+        let world = World {
+            demand,
+            instances,
+            ..proven()
+        };
+        assert_eq!(steady(&active, &world), expected, "{what}");
+    }
 }

@@ -18,7 +18,7 @@ fn a_source_that_cannot_be_read_now_is_tried_again() {
         "only an edit helps"
     );
     let world = World {
-        waiting: 1,
+        demand: waits(1),
         ..proven()
     };
     let expected = Plan {
@@ -64,7 +64,7 @@ fn failures_are_tried_again_in_their_time() {
     }
     let world = World {
         failure: Some(failure(ATTEMPTS, Some(ago(5)))),
-        waiting: 1,
+        demand: waits(1),
         ..proven()
     };
     assert_eq!(
@@ -110,7 +110,7 @@ fn calls_that_crash_hold_back_warm_starts_and_no_caller() {
     };
     let world = |failure: &Failure, waiting| World {
         failure: Some(failure.clone()),
-        waiting,
+        demand: waits(waiting),
         ..proven()
     };
     let many = 2 * ATTEMPTS;
@@ -153,7 +153,7 @@ fn refusals() {
         ..soon.clone()
     };
     let calls = |waiting| World {
-        waiting,
+        demand: waits(waiting),
         ..proven()
     };
     let refuse = |failure: &Failure| Some(failure.clone());
@@ -179,7 +179,7 @@ fn refusals() {
             Ok(&a),
             Some(&a),
             World {
-                waiting: 0,
+                demand: waits(0),
                 ..with(&soon)
             },
             None,
@@ -216,7 +216,7 @@ fn refusals() {
             Some(&a),
             World {
                 instances: vec![instance("a", "1", Phase::Starting)],
-                waiting: 9,
+                demand: waits(9),
                 ..with(&soon)
             },
             None,

@@ -10,7 +10,7 @@ fn a_lost_image() {
     };
     let lost = || World {
         image: ImageState::Missing,
-        waiting: 1,
+        demand: waits(1),
         ..proven()
     };
     assert_eq!(
@@ -54,7 +54,7 @@ fn a_lost_image_of_what_serves() {
     let gone = |serving_image| World {
         image: ImageState::Failed(failure(1, None)),
         serving_image,
-        waiting: 1,
+        demand: waits(1),
         ..proven()
     };
     let rebuild = || Plan {
@@ -112,7 +112,7 @@ fn a_lost_image_of_what_serves() {
     }
     let replaced = World {
         image: ImageState::Ready,
-        waiting: 0,
+        demand: waits(0),
         ..gone(ImageState::Missing)
     };
     let expected = Plan {
@@ -143,7 +143,7 @@ fn memory() {
             steady(
                 &a,
                 &World {
-                    waiting,
+                    demand: waits(waiting),
                     room,
                     ..proven()
                 }
@@ -182,7 +182,7 @@ fn memory() {
     );
     let both = World {
         room: 1,
-        waiting: 4,
+        demand: waits(4),
         instances: vec![busy("a", "1", 4)],
         ..proven()
     };

@@ -182,7 +182,7 @@ fn the_old_revision_serves_on_whatever_becomes_of_the_new_one() {
             Ok(&new),
             World {
                 failure: tired(),
-                waiting: 3,
+                demand: waits(3),
                 ..kept()
             },
             nothing(),

@@ -72,7 +72,7 @@ fn a_new_function_is_built_and_proven_once() {
             "tried elsewhere with callers here",
             World {
                 proving_elsewhere: true,
-                waiting: 1,
+                demand: waits(1),
                 ..world()
             },
             Plan {
@@ -107,7 +107,7 @@ fn demand_starts_as_many_as_it_needs() {
         ..a.clone()
     };
     let waiting = |waiting, instances| World {
-        waiting,
+        demand: waits(waiting),
         instances,
         ..proven()
     };
@@ -162,7 +162,7 @@ fn demand_starts_as_many_as_it_needs() {
 #[test]
 fn demand_counts_before_the_first_proof() {
     let world = World {
-        waiting: 9,
+        demand: waits(9),
         ..world()
     };
     assert_eq!(

@@ -241,8 +241,8 @@ impl Model {
             Step::Call => self.call(),
             Step::Leave(n) if !self.queue.is_empty() => {
                 let (ticket, _) = self.queue.remove(usize::from(n) % self.queue.len());
-                assert!(self.slots.leave(ticket));
-                assert!(!self.slots.leave(ticket), "it has left");
+                assert!(self.slots.leave(ticket, Instant::now()));
+                assert!(!self.slots.leave(ticket, Instant::now()), "it has left");
             }
             Step::End(n) if !self.calls.is_empty() => self.end(n),
             Step::Serve(ref terms) => self.serve(terms.as_ref()),
@@ -326,7 +326,7 @@ impl Model {
                 "someone waits beside a free slot: {one:?}"
             );
         }
-        assert_eq!(self.slots.waiting(), self.queue.len());
+        assert_eq!(self.slots.demand().waiting as usize, self.queue.len());
         let callers: BTreeSet<_> = self.queue.iter().map(|(ticket, _)| ticket).collect();
         assert_eq!(callers.len(), self.queue.len(), "tickets are unique");
     }

@@ -85,12 +85,15 @@ fn nobody_overtakes_who_waits() {
         take(&mut slots).unwrap();
     }
     let tickets: Vec<_> = (0..3).map(|caller| slots.wait(caller).unwrap()).collect();
-    assert!(slots.leave(tickets[1]));
-    assert!(!slots.leave(tickets[1]), "it has left");
+    assert!(slots.leave(tickets[1], Instant::now()));
+    assert!(!slots.leave(tickets[1], Instant::now()), "it has left");
     assert_eq!(end(&mut slots, "2"), (vec![0], false));
     assert_eq!(take(&mut slots), None);
     assert_eq!(add(&mut slots, "a", "3"), [2]);
-    assert!(!slots.leave(tickets[2]), "its turn has come");
+    assert!(
+        !slots.leave(tickets[2], Instant::now()),
+        "its turn has come"
+    );
     assert_eq!(take(&mut slots).as_deref(), Some("3"));
 }
 
@@ -108,7 +111,7 @@ fn the_queue_is_bounded() {
         })
     );
     assert_eq!(slots.dismiss(), (0..1000).collect::<Vec<_>>());
-    assert_eq!(slots.waiting(), 0);
+    assert_eq!(slots.demand().waiting, 0);
     assert!(slots.wait(0).is_ok());
 }
 
@@ -141,7 +144,10 @@ fn a_queue_whose_turns_come_is_no_longer_than_a_part_of_the_patience() {
         })
     );
     for first in 11..250 {
-        assert!(slots.leave(first), "tickets are numbers from 0");
+        assert!(
+            slots.leave(first, Instant::now()),
+            "tickets are numbers from 0"
+        );
     }
     wait(&mut slots).unwrap();
     assert!(wait(&mut slots).is_err(), "5.1 of 20 s");
@@ -235,7 +241,7 @@ fn an_answer_decides_what_comes_after_it() {
         let instance = Arc::clone(slots.handles().next().unwrap());
         assert_eq!(slots.end(&instance, now).turn, turn, "{manners:?}");
         assert_eq!(phase(&slots, "1"), Some(expected), "{manners:?}");
-        assert_eq!(slots.last_call(), Some(now));
+        assert_eq!(slots.demand().last_call, Some(now));
     }
 }
 

@@ -174,7 +174,7 @@ fn a_failure_counts_where_callers_hear_of_it() {
     };
     let (waited, unproven) = (
         World {
-            waiting: 1,
+            demand: waits(1),
             ..world()
         },
         World {
@@ -341,7 +341,7 @@ prop_compose! {
         failure in prop::option::of(any_failure()),
         waiting in 0_u32..2,
     ) -> World {
-        World { image, instances, proven, failure, waiting, ..World::empty() }
+        World { image, instances, proven, failure, demand: waits(waiting), ..World::empty() }
     }
 }
 
@@ -391,10 +391,10 @@ proptest! {
         if other {
             known.serving = Some(target("b", 0));
         }
-        let called = World { waiting: 1, room: 9, ..world };
+        let called = World { demand: waits(1), room: 9, ..world };
         let desired = known.desired.as_ref();
         let refused = plan(desired, known.serving.as_ref(), &called, Instant::now()).refuse;
-        let (ready, reason, _) = summary(&known, &World { waiting: 0, ..called });
+        let (ready, reason, _) = summary(&known, &World { demand: waits(0), ..called });
         if let Some(refused) = refused {
             prop_assert_ne!(ready, "True");
             let refused: &str = refused.reason.into();
