@@ -96,7 +96,7 @@ pub struct Observed {
     pub image: ImageName,
     /// Bytes of memory that it may use, for the sum of all limits.
     pub memory: i64,
-    /// Whether it runs; else it has exited and only waits to be removed.
+    /// Whether it runs; else it has exited, or was paused by somebody, and only waits to be removed.
     pub running: bool,
     /// Where it listens, whether or not it does at this moment.
     pub address: Address,
@@ -137,15 +137,20 @@ pub enum End {
     OutOfMemory,
     /// Somebody told the engine to: we, or another user of it.
     Engine,
+    /// Nothing, but another user of the engine paused it: it does nothing any more.
+    Paused,
     /// Nothing yet: somebody told the cluster to, and it goes on until its calls have had their time.
     Leaving,
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.end == End::Paused {
+            return write!(f, "instance {} was paused by somebody, and ended", self.id);
+        }
         write!(f, "instance {} exited with code {}", self.id, self.code)?;
         f.write_str(match self.end {
-            End::Itself => "",
+            End::Itself | End::Paused => "",
             End::OutOfMemory => " (out of memory; see spec.resources.memory)",
             End::Engine => " (somebody told the engine to end it)",
             End::Leaving => " (somebody told the cluster to end it)",
@@ -218,7 +223,7 @@ pub trait Runtime: Send + Sync {
     /// of what it wrote, at most [`LAST_WORDS`] bytes. One that is not there is no error, and wrote nothing.
     async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<Bytes, RuntimeError>;
 
-    /// Exits as they happen. Ends when the engine is lost; the caller then observes and calls again.
+    /// Exits, and what counts as such ([`End`]), as they happen. Ends when the engine is lost; the caller then observes and calls again.
     async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError>;
 
     /// What an instance wrote: the last `tail` lines and, with `follow`, what comes until it ends.

@@ -39,7 +39,11 @@ impl Controller {
         let Some(removed) = pool.remove(&exit.id) else {
             return;
         };
-        tracing::info!(function = %exit.function, instance = %exit.id, code = exit.code, "Instance exited");
+        if exit.end == End::Paused {
+            tracing::info!(function = %exit.function, instance = %exit.id, "Instance was paused by somebody, and is ended");
+        } else {
+            tracing::info!(function = %exit.function, instance = %exit.id, code = exit.code, "Instance exited");
+        }
         removed.instance.gone.cancel();
         let is_good = self.judge(&exit, &removed).await;
         self.turns.request(&exit.function);
@@ -66,7 +70,8 @@ impl Controller {
         let Some((uid, manners)) = known else {
             return true;
         };
-        if may_exit(manners) && exit.code == 0 && (removed.answered || removed.busy) {
+        let is_own = exit.end == End::Itself;
+        if may_exit(manners) && is_own && exit.code == 0 && (removed.answered || removed.busy) {
             // The engine's word may come before the answer does; that alone teaches nothing.
             if removed.answered {
                 self.learn(&exit.function, &uid, revision, Fact::SingleCall)
@@ -85,7 +90,7 @@ impl Controller {
         let is_fault = match exit.end {
             End::Itself => !expected,
             End::OutOfMemory => true,
-            End::Engine | End::Leaving => false,
+            End::Engine | End::Paused | End::Leaving => false,
         };
         if is_fault {
             let in_call = removed.busy || matches!(removed.phase, Phase::Broken(_));

@@ -184,11 +184,8 @@ impl Inner {
     }
 
     fn observed(&self, summary: &ContainerSummary) -> Option<Observed> {
-        use ContainerSummaryStateEnum::{PAUSED, RESTARTING, RUNNING, STOPPING};
-        let running = matches!(
-            summary.state,
-            Some(RUNNING | PAUSED | RESTARTING | STOPPING)
-        );
+        use ContainerSummaryStateEnum::{RESTARTING, RUNNING, STOPPING};
+        let running = matches!(summary.state, Some(RUNNING | RESTARTING | STOPPING));
         let labels = summary
             .labels
             .as_ref()

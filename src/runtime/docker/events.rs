@@ -24,7 +24,7 @@ pub fn exits(docker: &Docker, owner: &str, since: &str) -> BoxStream<'static, Ex
     let owned = format!("{OWNER}={owner}");
     let filters = HashMap::from([
         ("type", vec!["container"]),
-        ("event", vec!["die", "kill", "oom"]),
+        ("event", vec!["die", "kill", "oom", "pause"]),
         ("label", vec![owned.as_str()]),
     ]);
     let options = EventsOptionsBuilder::new()
@@ -90,8 +90,16 @@ impl Causes {
             self.0.entry(container.clone()).or_insert(cause);
             return None;
         }
-        let cause = self.0.remove(container).unwrap_or(End::Itself);
         let (id, function) = identity(attributes)?;
+        if event.action.as_deref() == Some("pause") {
+            return Some(Exit {
+                id,
+                function,
+                code: 0,
+                end: End::Paused,
+            });
+        }
+        let cause = self.0.remove(container).unwrap_or(End::Itself);
         let code = attributes.get("exitCode")?.parse().ok()?;
         // A child may be killed for want of memory and the program live on to a good end.
         let end = match cause {

@@ -54,6 +54,7 @@ const fork = (socket, many = 0) => {
 const deeds = {
   fine: (socket) => say(socket, 'fine'),
   hang: () => {},
+  freeze: () => process.kill(process.pid, 'SIGSTOP'),
   hog: () => { const all = []; for (;;) all.push(Buffer.alloc(1 << 20, 1)) },
   fill: (socket) => say(socket, `${fill('/tmp')} ${fill(dirname(place))}`),
   fork,

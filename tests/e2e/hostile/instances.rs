@@ -48,7 +48,7 @@ async fn an_instance_that_ends_in_the_middle_of_a_call_costs_that_call_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_that_somebody_froze_is_replaced_when_its_call_is_over() {
+async fn an_instance_that_is_frozen_is_replaced() {
     if !has_docker("e2e frozen instances") {
         return;
     }
@@ -57,14 +57,29 @@ async fn an_instance_that_somebody_froze_is_replaced_when_its_call_is_over() {
         .deploy("frozen", rogue(json!({"scale": {"min": 1}})))
         .await;
     let watch = Watch::begin(&server, "frozen").await;
+    let gone = async |instance: &String| {
+        wait_until("it is gone", SOON, async || {
+            (!server.home.containers().contains(instance)).then_some(())
+        })
+        .await;
+    };
+    // Without a word of the engine's only calls show it.
     let instance = server.instances("frozen", "ready").await.remove(0);
-    docker(&["pause", &instance]);
-    ask(&server, "frozen", "fine").await.refused(504, "Timeout");
+    ask(&server, "frozen", "freeze")
+        .await
+        .refused(504, "Timeout");
     recovers(&server, "frozen").await;
-    wait_until("it is gone", SOON, async || {
-        (!server.home.containers().contains(&instance)).then_some(())
-    })
-    .await;
+    gone(&instance).await;
+    // By the engine it is known at once, also to a call that runs.
+    let pause = async || {
+        let instance = busy(&server, "frozen").await;
+        docker(&["pause", &instance]);
+        instance
+    };
+    let (reply, instance) = tokio::join!(ask(&server, "frozen", "hang"), pause());
+    reply.refused(502, "InstanceLost");
+    recovers(&server, "frozen").await;
+    gone(&instance).await;
     watch.end().await;
     server.delete("/functions/frozen").await.expect(202);
 }
