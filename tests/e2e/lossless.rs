@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::net::TcpStream;
 
 use crate::support::{
     Home, SOON, Start, has_docker, node,
@@ -87,7 +87,7 @@ async fn one_connection(address: std::net::SocketAddr, name: &'static str) {
     }
 }
 
-/// Each function is called about as often as it becomes idle, so that calls meet instances on their way out.
+/// Each function gets its calls about when it becomes idle, so that they meet instances on their way out, or none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn to_zero_and_back_loses_no_call() {
     if !has_docker("e2e ledger of scaling to zero") {
@@ -95,35 +95,25 @@ async fn to_zero_and_back_loses_no_call() {
     }
     let home = Arc::new(Home::new());
     let server = Start::default().at(&home).await;
-    let busy = json!({"scale": {"min": 0, "max": 3, "concurrency": 4, "idleAfterSeconds": 1}});
-    let names: Vec<_> = (0..4).map(|number| format!("rare-{number}")).collect();
-    for name in names.iter().map(String::as_str).chain(["busy"]) {
-        server.apply(name, version(name, 1, busy.clone())).await;
+    let scale = json!({"scale": {"min": 0, "max": 1, "concurrency": 16, "idleAfterSeconds": 1}});
+    let names = [0, 1, 2, 3].map(|number| format!("rare-{number}"));
+    for name in &names {
+        server.apply(name, version(name, 1, scale.clone())).await;
     }
-    for name in names.iter().map(String::as_str).chain(["busy"]) {
+    let mut probers = Vec::new();
+    for (number, name) in (0..).zip(&names) {
         server.ready(name).await;
+        let pace = Duration::from_millis(1050 + 50 * number);
+        probers.push(Prober::bursts(&server, name, pace, 16).await);
     }
-    let mut rare = JoinSet::new();
-    for (number, name) in names.into_iter().enumerate() {
-        let pace = Duration::from_millis(990 + 20 * number as u64);
-        let prober = Prober::start(&server, &name, pace, 0).await;
-        rare.spawn(async move { prober });
+    for prober in &probers {
+        until_enough(prober, CALLS / names.len()).await;
     }
-    let prober = Prober::start(&server, "busy", PACE, 20).await;
-    until_enough(&prober, CALLS).await;
-    prober.stop().await.check(|_| false);
-    for prober in rare.join_all().await {
-        prober.stop().await.check(|_| false);
+    for prober in probers {
+        let ledger = prober.stop().await;
+        ledger.check(|_| false);
+        assert!(ledger.ends >= 5, "it was at zero {} times", ledger.ends);
     }
-    let idle = async || {
-        let instances = server.status("busy").await["instances"]
-            .as_array()
-            .map(Vec::len);
-        (instances == Some(0)).then_some(())
-    };
-    wait_until("it goes to zero", SOON, idle).await;
-    let answer = server.call("busy", json!({"id": 0})).await.response();
-    assert_eq!(answer["version"], 1, "and comes back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,10 +126,10 @@ async fn a_deleted_function_answers_what_it_has_begun() {
     let scale = json!({"scale": {"min": 1, "max": 2, "concurrency": 100}});
     server.deploy("doomed", version("doomed", 1, scale)).await;
     let prober = Prober::start(&server, "doomed", PACE, 500).await;
-    until_enough(&prober, 200).await;
+    until_enough(&prober, CALLS / 2).await;
     let before = prober.sent();
     server.delete("/functions/doomed").await;
-    until_enough(&prober, before + 100).await;
+    until_enough(&prober, before + CALLS / 2).await;
     let ledger = prober.stop().await;
     let gone = Outcome::Refused(400, "NotFound".to_owned());
     let first = ledger.calls.iter().position(|call| call.outcome == gone);
@@ -162,20 +152,18 @@ async fn a_graceful_stop_and_start_loses_no_call() {
     let scale = json!({"scale": {"min": 1, "max": 3, "concurrency": 8}});
     server.deploy("paused", version("paused", 1, scale)).await;
     let address = server.address;
-    let mut ledgers = Vec::new();
     let mut server = server;
-    for _ in 0..3 {
-        let prober = Prober::start(&server, "paused", PACE, 50).await;
-        until_enough(&prober, 300).await;
+    let mut prober = Prober::start(&server, "paused", PACE, 50).await;
+    for turn in 1..=3 {
+        until_enough(&prober, turn * CALLS / 4).await;
         server.signal(Signal::INT);
         assert!(server.end().await.success());
-        let before = prober.sent();
-        until_enough(&prober, before + 50).await;
-        ledgers.push(prober.stop().await);
+        drop(server);
         let start = Start::default().with("--listen", address.to_string());
         server = start.at(&home).await;
+        prober.listen_again(&server).await;
     }
-    for ledger in ledgers {
-        ledger.check(|call| call.outcome == Outcome::Unreachable);
-    }
+    until_enough(&prober, CALLS).await;
+    let ledger = prober.stop_after_losses().await;
+    ledger.check(|call| call.outcome == Outcome::Unreachable);
 }

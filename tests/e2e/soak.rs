@@ -105,8 +105,8 @@ impl Soak {
             .deploy("changing", warm("changing", self.version))
             .await;
         server.deploy("shot", warm("shot", 1)).await;
-        let changing = Prober::start(server, "changing", PACE, 20).await;
-        let shot = Prober::start(server, "shot", PACE, 20).await;
+        let mut changing = Prober::start(server, "changing", PACE, 20).await;
+        let mut shot = Prober::start(server, "shot", PACE, 20).await;
 
         self.version += 1;
         server
@@ -130,14 +130,16 @@ impl Soak {
         .await;
         if kill {
             self.begin_anew().await;
+            changing.listen_again(&self.server).await;
+            shot.listen_again(&self.server).await;
         }
         let cut =
             |call: &Call| kill && matches!(call.outcome, Outcome::Unreachable | Outcome::Broken(_));
         let lost = Outcome::Refused(502, "InstanceLost".to_owned());
-        let ledger = changing.stop().await;
+        let ledger = changing.stop_after_losses().await;
         ledger.check_but(cut);
         self.calls += ledger.calls.len();
-        let ledger = shot.stop().await;
+        let ledger = shot.stop_after_losses().await;
         ledger.check_but(|call| call.outcome == lost || cut(call));
         self.calls += ledger.calls.len();
     }

@@ -165,7 +165,7 @@ async fn a_roll_over_and_restarts_of_either_half_lose_no_call() {
     let [first, second] = images.map(|image| ready_made("moved", &image, scale.clone()));
     halves.cluster.apply(&first);
     halves.cluster.ready("moved");
-    let prober = halves.probe(&key).await;
+    let mut prober = halves.probe(&key).await;
     Halves::go_on(&prober, 100).await;
     halves.cluster.apply(&second);
     for gateway in &halves.gateways {
@@ -186,6 +186,7 @@ async fn a_roll_over_and_restarts_of_either_half_lose_no_call() {
         halves.controller.end().await;
         Halves::go_on(&prober, 100).await;
         halves.control_again().await;
+        prober.listen_again(&halves.controller).await;
         Halves::go_on(&prober, 200).await;
     }
     let ledger = prober.stop().await;

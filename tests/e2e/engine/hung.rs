@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{PACE, behind, more, settled, version};
+use super::{PACE, TOLD, behind, more, settled, version};
 use crate::support::{
     Reply, Server,
     fault::Faulty,
@@ -41,7 +41,7 @@ async fn deploy_all(server: &Server) {
 
 /// Everyone who asks hears that the engine does not answer, and soon.
 async fn is_told(server: &Server) {
-    wait_until("the status knows", Duration::from_secs(10), async || {
+    wait_until("the status knows", TOLD, async || {
         let status = server.get("/status").await.json();
         (status["loop"]["engine"]["reachable"] == false).then_some(())
     })
@@ -61,7 +61,7 @@ async fn an_engine_that_hangs_costs_no_call_of_what_runs_and_is_told() {
     let engine = Faulty::new();
     let server = behind(&engine).await;
     deploy_all(&server).await;
-    let prober = Prober::start(&server, "warm", PACE, 20).await;
+    let mut prober = Prober::start(&server, "warm", PACE, 20).await;
     more(&prober, 40).await;
 
     engine.hang();
@@ -76,8 +76,8 @@ async fn an_engine_that_hangs_costs_no_call_of_what_runs_and_is_told() {
     let late = server.call("stuck", json!({"stay": true})).await;
     late.refused(504, "InstanceNotStopped");
     let took = began.elapsed();
-    // Time that is left is for machines that are slow.
-    assert!(took < LIMIT + 2 * CONFIRMED, "{took:?}");
+    // Half as much is left for machines that are slow.
+    assert!(took < LIMIT + CONFIRMED * 3 / 2, "{took:?}");
 
     // What is wanted meanwhile is there in the end.
     server.apply("warm", version("warm", 2, warm())).await;
@@ -89,6 +89,7 @@ async fn an_engine_that_hangs_costs_no_call_of_what_runs_and_is_told() {
     for name in ["warm", "new", "stuck"] {
         server.ready(name).await;
     }
+    prober.listen_again(&server).await;
     let answer = Reply::of(patient.await.unwrap().unwrap()).await;
     assert_eq!(answer.response()["name"], "patient");
     assert_eq!(server.call("stuck", json!({})).await.response(), "here");

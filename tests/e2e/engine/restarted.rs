@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{PACE, more, version};
+use super::{PACE, TOLD, more, version};
 use crate::support::{
     SOON, Server,
     own_engine::OwnEngine,
@@ -21,7 +21,7 @@ async fn deploy(server: &Server) -> Prober {
 }
 
 async fn is_told(server: &Server) {
-    wait_until("the status knows", SOON, async || {
+    wait_until("the status knows", TOLD, async || {
         let status = server.get("/status").await.json();
         (status["loop"]["engine"]["reachable"] == false).then_some(())
     })
@@ -48,7 +48,7 @@ async fn an_engine_that_is_away_for_a_minute_and_keeps_its_containers_costs_no_c
         return;
     };
     let server = engine.server().await;
-    let prober = deploy(&server).await;
+    let mut prober = deploy(&server).await;
     let before = settled(&server, &engine).await;
 
     engine.stop();
@@ -57,6 +57,7 @@ async fn an_engine_that_is_away_for_a_minute_and_keeps_its_containers_costs_no_c
     more(&prober, 2400).await;
     engine.begin().await;
     server.ready("warm").await;
+    prober.listen_again(&server).await;
     more(&prober, 40).await;
     assert_eq!(settled(&server, &engine).await, before);
     prober.stop().await.check(|_| false);
@@ -69,7 +70,7 @@ async fn an_engine_that_stops_its_containers_gets_new_ones_when_it_is_back() {
         return;
     };
     let server = engine.server().await;
-    let prober = deploy(&server).await;
+    let mut prober = deploy(&server).await;
     let before = settled(&server, &engine).await;
 
     engine.stop();
@@ -77,6 +78,8 @@ async fn an_engine_that_stops_its_containers_gets_new_ones_when_it_is_back() {
     more(&prober, 40).await;
     engine.begin().await;
     server.ready("warm").await;
+    prober.listen_again(&server).await;
+    more(&prober, 40).await;
     let after = settled(&server, &engine).await;
     assert!(after.iter().all(|id| !before.contains(id)), "{after:?}");
     assert_eq!(
@@ -90,6 +93,6 @@ async fn an_engine_that_stops_its_containers_gets_new_ones_when_it_is_back() {
         Outcome::Refused(429, code) => code == "QueueFull",
         _ => false,
     };
-    prober.stop().await.check_but(fair);
+    prober.stop_after_losses().await.check_but(fair);
     engine.ends(server).await;
 }

@@ -12,6 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Reply, SOON, Server, Streaming, client, wait_until};
 
@@ -36,6 +37,12 @@ pub struct Call {
     pub outcome: Outcome,
 }
 
+impl Call {
+    fn is_answered(&self) -> bool {
+        matches!(self.outcome, Outcome::Answered(_))
+    }
+}
+
 /// The code of a function that answers who it is, and writes its own ledger of calls with an id into its log.
 pub fn honest(name: &str, version: u64) -> String {
     format!(
@@ -51,30 +58,45 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Calls one function until it is stopped.
 pub struct Prober {
+    name: String,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
     calls: JoinHandle<Vec<Call>>,
-    /// The function's side, as its instances say it.
-    log: JoinHandle<()>,
+    /// The function's side, as its instances say it; begun anew where that broke off.
+    logs: Vec<Log>,
+}
+
+/// What a function says, from its instances' last lines on.
+struct Log {
     did: Arc<Mutex<String>>,
+    _listens: AbortOnDropHandle<()>,
 }
 
 impl Prober {
     /// A call every `pace`, each taking `ms` in the function.
     pub async fn start(server: &Server, name: &str, pace: Duration, ms: u64) -> Self {
-        Self::beside(&[server], server, name, (pace, ms)).await
+        let each = Each { pace, calls: 1, ms };
+        Self::begin(&[server], server, name, each).await
     }
 
-    /// The same by one of several servers, each call by the next one that listens; another one has the log.
+    /// So many calls at once every `pace`.
+    pub async fn bursts(server: &Server, name: &str, pace: Duration, calls: usize) -> Self {
+        let each = Each { pace, calls, ms: 0 };
+        Self::begin(&[server], server, name, each).await
+    }
+
+    /// A call every `pace` by one of several servers, each by the next one that listens; another one has the log.
     pub async fn beside(
         servers: &[&Server],
         log: &Server,
         name: &str,
         (pace, ms): (Duration, u64),
     ) -> Self {
-        let did = Arc::<Mutex<String>>::default();
-        let url = log.url(&format!("/functions/{name}/logs?follow=true"));
-        let follow = Streaming(client().get(url).send().await.unwrap());
+        let each = Each { pace, calls: 1, ms };
+        Self::begin(servers, log, name, each).await
+    }
+
+    async fn begin(servers: &[&Server], log: &Server, name: &str, each: Each) -> Self {
         let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let urls = servers
             .iter()
@@ -82,17 +104,22 @@ impl Prober {
         let calls = Calls {
             urls: urls.collect(),
             name: name.to_owned(),
-            ms,
+            each,
             stop: Arc::clone(&stop),
             sent: Arc::clone(&sent),
         };
         Self {
-            calls: tokio::spawn(calls.go_on(pace)),
+            name: name.to_owned(),
+            logs: vec![Log::of(log, name).await],
+            calls: tokio::spawn(calls.go_on()),
             sent,
-            log: tokio::spawn(listen(follow, Arc::clone(&did))),
             stop,
-            did,
         }
+    }
+
+    /// A log ends with the server that tells it, and with the engine's answers: listens anew.
+    pub async fn listen_again(&mut self, server: &Server) {
+        self.logs.push(Log::of(server, &self.name).await);
     }
 
     /// How many calls were sent.
@@ -100,72 +127,106 @@ impl Prober {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Ends calling, waits for the last answer and for the function's own word about it.
+    /// Ends calling, waits for the last answer and for the function's own word about each one.
     pub async fn stop(self) -> Ledger {
-        self.stop.store(true, Ordering::Relaxed);
-        let calls = self.calls.await.unwrap();
-        let executed = || executed(&self.did.lock().unwrap());
-        let is_told = |call: &Call, did: &BTreeMap<u64, usize>| {
-            !matches!(call.outcome, Outcome::Answered(_)) || did.contains_key(&call.id)
-        };
+        let ledger = self.ended().await;
         wait_until("the function's ledger is whole", SOON, async || {
-            let did = executed();
-            // It ends with the server.
-            (self.log.is_finished() || calls.iter().all(|call| is_told(call, &did))).then_some(())
+            let did = executed(&ledger.logs);
+            let mut answered = ledger.calls.iter().filter(|call| call.is_answered());
+            answered
+                .all(|call| did.contains_key(&call.id))
+                .then_some(())
         })
         .await;
-        self.log.abort();
-        Ledger {
-            did: executed(),
-            calls,
+        ledger.close()
+    }
+
+    /// The same where instances or servers were taken away with what was not read of their words: the function's ledger
+    /// has the last call, and those before it as far as they can be known.
+    pub async fn stop_after_losses(self) -> Ledger {
+        let ledger = self.ended().await;
+        let last = ledger.calls.iter().rfind(|call| call.is_answered());
+        wait_until(
+            "the function's ledger has the last call",
+            SOON,
+            async || {
+                let did = executed(&ledger.logs);
+                last.is_none_or(|call| did.contains_key(&call.id))
+                    .then_some(())
+            },
+        )
+        .await;
+        ledger.close()
+    }
+
+    async fn ended(self) -> Open {
+        self.stop.store(true, Ordering::Relaxed);
+        Open {
+            calls: self.calls.await.unwrap(),
+            logs: self.logs,
         }
     }
+}
+
+/// How it is called.
+struct Each {
+    pace: Duration,
+    /// Each time.
+    calls: usize,
+    /// What one takes in the function.
+    ms: u64,
 }
 
 /// The caller's side.
 struct Calls {
     urls: Vec<String>,
     name: String,
-    ms: u64,
+    each: Each,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
 }
 
 impl Calls {
-    async fn go_on(self, pace: Duration) -> Vec<Call> {
+    async fn go_on(self) -> Vec<Call> {
         let client = client();
         let mut calls = JoinSet::new();
-        let mut pace = tokio::time::interval(pace);
+        let mut pace = tokio::time::interval(self.each.pace);
         while !self.stop.load(Ordering::Relaxed) {
             pace.tick().await;
-            self.sent.fetch_add(1, Ordering::Relaxed);
-            // An instance may have noted the calls of other probers before.
-            let id = NEXT.fetch_add(1, Ordering::Relaxed);
-            let first = usize::try_from(id).unwrap() % self.urls.len();
-            let urls = self.urls[first..].iter().chain(&self.urls[..first]);
-            let input = json!({"id": id, "ms": self.ms});
-            let tries: Vec<_> = urls.map(|url| client.post(url).json(&input)).collect();
-            let (name, sent) = (self.name.clone(), Instant::now());
-            calls.spawn(async move {
-                let mut outcome = Outcome::Unreachable;
-                for call in tries {
-                    outcome = self::outcome(call, id, &name).await;
-                    if outcome != Outcome::Unreachable {
-                        break;
-                    }
-                }
-                let ended = Instant::now();
-                Call {
-                    id,
-                    sent,
-                    ended,
-                    outcome,
-                }
-            });
+            for _ in 0..self.each.calls {
+                self.sent.fetch_add(1, Ordering::Relaxed);
+                calls.spawn(self.next(&client));
+            }
         }
         let mut calls = calls.join_all().await;
         calls.sort_by_key(|call| call.id);
         calls
+    }
+
+    fn next(&self, client: &reqwest::Client) -> impl Future<Output = Call> + use<> {
+        // An instance may have noted the calls of other probers before.
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let first = usize::try_from(id).unwrap() % self.urls.len();
+        let urls = self.urls[first..].iter().chain(&self.urls[..first]);
+        let input = json!({"id": id, "ms": self.each.ms});
+        let tries: Vec<_> = urls.map(|url| client.post(url).json(&input)).collect();
+        let (name, sent) = (self.name.clone(), Instant::now());
+        async move {
+            let mut outcome = Outcome::Unreachable;
+            for call in tries {
+                outcome = self::outcome(call, id, &name).await;
+                if outcome != Outcome::Unreachable {
+                    break;
+                }
+            }
+            let ended = Instant::now();
+            Call {
+                id,
+                sent,
+                ended,
+                outcome,
+            }
+        }
     }
 }
 
@@ -187,16 +248,56 @@ async fn outcome(call: reqwest::RequestBuilder, id: u64, name: &str) -> Outcome 
     }
 }
 
-async fn listen(mut log: Streaming, did: Arc<Mutex<String>>) {
-    while let Ok(Some(piece)) = log.0.chunk().await {
-        did.lock()
-            .unwrap()
-            .push_str(&String::from_utf8_lossy(&piece));
+impl Log {
+    async fn of(server: &Server, name: &str) -> Self {
+        let did = Arc::<Mutex<String>>::default();
+        let url = server.url(&format!("/functions/{name}/logs?follow=true&tail=100000"));
+        let mut log = Streaming(client().get(url).send().await.unwrap());
+        let heard = Arc::clone(&did);
+        let listens = tokio::spawn(async move {
+            while let Ok(Some(piece)) = log.0.chunk().await {
+                let text = String::from_utf8_lossy(&piece);
+                heard.lock().unwrap().push_str(&text);
+            }
+        });
+        Self {
+            did,
+            _listens: AbortOnDropHandle::new(listens),
+        }
     }
 }
 
-/// How often each call was begun, by the function's word.
-fn executed(log: &str) -> BTreeMap<u64, usize> {
+/// What was asked, and where it comes in what was done.
+struct Open {
+    calls: Vec<Call>,
+    logs: Vec<Log>,
+}
+
+impl Open {
+    fn close(self) -> Ledger {
+        let ends = |log: &str| log.matches(" was ended]\n").count();
+        let ends = ends(&self.logs[0].did.lock().unwrap());
+        Ledger {
+            did: executed(&self.logs),
+            ends,
+            calls: self.calls,
+        }
+    }
+}
+
+/// How often each call was begun, by the function's word. Logs may tell the same again.
+fn executed(logs: &[Log]) -> BTreeMap<u64, usize> {
+    let mut most = BTreeMap::new();
+    for log in logs {
+        for (id, times) in told(&log.did.lock().unwrap()) {
+            let known = most.entry(id).or_default();
+            *known = times.max(*known);
+        }
+    }
+    most
+}
+
+fn told(log: &str) -> BTreeMap<u64, usize> {
     let mut times = BTreeMap::new();
     let whole = log.rfind('\n').map_or("", |end| &log[..end]);
     let ids = whole.lines().filter_map(|line| line.strip_prefix("did "));
@@ -211,6 +312,8 @@ fn executed(log: &str) -> BTreeMap<u64, usize> {
 pub struct Ledger {
     pub calls: Vec<Call>,
     did: BTreeMap<u64, usize>,
+    /// Instances that were ended meanwhile.
+    pub ends: usize,
 }
 
 impl Ledger {
@@ -218,9 +321,10 @@ impl Ledger {
     /// had answered before it was sent; but for calls whose outcome `is_fair`.
     pub fn check(&self, is_fair: impl Fn(&Call) -> bool) {
         self.check_but(is_fair);
-        let unanswered = self.calls.iter().filter(|call| {
-            !matches!(call.outcome, Outcome::Answered(_)) && self.did.contains_key(&call.id)
-        });
+        let unanswered = self
+            .calls
+            .iter()
+            .filter(|call| !call.is_answered() && self.did.contains_key(&call.id));
         let unanswered: Vec<_> = unanswered.collect();
         assert!(unanswered.is_empty(), "executed, but: {unanswered:#?}");
     }
@@ -230,7 +334,7 @@ impl Ledger {
         let lost: Vec<_> = self
             .calls
             .iter()
-            .filter(|call| !matches!(call.outcome, Outcome::Answered(_)) && !is_fair(call))
+            .filter(|call| !call.is_answered() && !is_fair(call))
             .collect();
         assert!(lost.is_empty(), "lost: {lost:#?}\n{}", self.summary());
         let twice: Vec<_> = self.did.iter().filter(|(_, times)| **times > 1).collect();
@@ -300,7 +404,8 @@ mod tests {
         });
         Ledger {
             calls: calls.collect(),
-            did: executed(did),
+            did: told(did),
+            ends: 0,
         }
     }
 
