@@ -21,7 +21,10 @@ use self::{
     roles::GatewaysConfig,
     store::{StoreConfig, StoreFlags},
 };
-use crate::builder::{BaseImages, BuildEnvironment, recipe::is_variable};
+use crate::{
+    builder::{BaseImages, BuildEnvironment, recipe::is_variable},
+    crash,
+};
 
 /// Where the server listens, and clients look for it, unless told otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:5555";
@@ -176,11 +179,12 @@ pub fn log_filter() -> String {
     filters.join(",")
 }
 
-/// For tests, and in debug builds only: the file that names the [`crate::crash::Point`] to end at.
+/// For tests alone: the file that names the [`crate::crash::Point`] to end at.
 pub fn crash_file() -> Option<PathBuf> {
-    read("FAAS_CRASH_FILE")
-        .filter(|_| cfg!(debug_assertions))
-        .map(PathBuf::from)
+    if !crash::BUILT_IN {
+        return None;
+    }
+    read("FAAS_CRASH_FILE").map(PathBuf::from)
 }
 
 /// How many descriptors this process may have, from now on as many as it can: shells are stingy by default.

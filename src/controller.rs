@@ -48,7 +48,6 @@ pub use self::turns::Turns;
 use self::{capacity::Capacity, engine::Engine, entry::Entry, images::Images, resolve::Resolver};
 use crate::{
     builder::Builder,
-    crash::{self, Point},
     function::{DEFAULT_NAMESPACE, Function, FunctionKey, Revision},
     plan::{self, Blocked, Plan, Target},
     pool::Pools,
@@ -235,7 +234,6 @@ impl Controller {
         self.ports.store.hold(&key, &uid).await?;
         // 1. observe
         self.resolve(&key, &uid, function).await;
-        crash::point(Point::ContextDigested);
         let now = Instant::now();
         let Some((mut view, world)) = self.observe(&key) else {
             return Ok(Action::await_change());

@@ -155,7 +155,7 @@ async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<Funct
         .unwrap_or_else(|error| Err(Failure::bad("SourceUnavailable", error.to_string())))?;
     let stored = api.archives.put(key.namespace(), &context).await;
     stored.map_err(|error| not_stored(&error))?;
-    crash::point(Point::UploadStored);
+    crash::point(Point::UploadStored, &key);
     tracing::debug!(function = %key, digest = context.digest(), "Archive stored");
     let function = object(&key, context.digest(), &context)?;
     let applied = api
@@ -166,7 +166,7 @@ async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<Funct
         StoreError::Full { .. } => Failure::ours(error.reason(), &error.to_string()),
         error => Failure::bad(error.reason(), error.to_string()),
     })?;
-    crash::point(Point::ObjectStored);
+    crash::point(Point::ObjectStored, &key);
     let sent = Sent {
         turns: api.controller.retry(&key),
         key,

@@ -201,7 +201,7 @@ pub async fn follow(
     let (mut classic, mut buildkit) = (classic::Reader::default(), buildkit::Reader::default());
     let mut built = false;
     while let Some(record) = stream.next().await {
-        crash::point(Point::BuildSent);
+        crash::point_of_any(Point::BuildSent);
         let info = record.map_err(|error| errors::build(error, &report))?;
         if matches!(info.aux, Some(BuildInfoAux::Default(ref image)) if image.id.is_some()) {
             built = true;

@@ -69,7 +69,7 @@ impl Controller {
 
     /// Calls go to the newest revision from now on.
     fn switch(&self, key: &FunctionKey, function: &Function, revision: &Revision) {
-        crash::point(Point::BeforeSwitch);
+        crash::point(Point::BeforeSwitch, key);
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(key) else {
             return;
@@ -106,7 +106,7 @@ impl Controller {
         if let Some(entry) = self.entries().get_mut(key) {
             entry.unkept = None;
         }
-        crash::point(Point::Draining);
+        crash::point(Point::Draining, key);
         self.collect.notify_one();
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Controller {
         let (this, name, key) = (Arc::clone(self), image.clone(), key.clone());
         let task = self.tasks.spawn(async move {
             let outcome = this.make(&key, &made_from, &name, log).await;
-            crash::point(Point::ImageBuilt);
+            crash::point(Point::ImageBuilt, &key);
             this.metrics.build_ended(outcome.is_ok());
             if let Err(error) = &outcome {
                 tracing::warn!(function = %key, image = %name, %error, "Build failed");
@@ -282,7 +282,7 @@ impl Controller {
         let outcome = self.ports.runtime.start(&spec).await;
         match outcome {
             Ok(observed) => {
-                crash::point(Point::InstanceReady);
+                crash::point(Point::InstanceReady, &key);
                 self.metrics.start_took(began.elapsed());
                 self.learn(&key, &spec.uid, &spec.revision, Fact::Proven)
                     .await;

@@ -8,6 +8,7 @@ use std::{
 use super::{Controller, View, entry::Resolved, resolve::Served};
 use crate::{
     builder::ImageName,
+    crash::{self, Point},
     function::{Function, FunctionKey, Revision},
     plan::{Blocked, ImageState, Manners, Target, World, image::Desired},
     store::Fact,
@@ -32,6 +33,7 @@ impl Controller {
             before
         };
         let outcome = self.resolver.resolve(function).await.map(Arc::new);
+        crash::point(Point::ContextDigested, key);
         let outcome = outcome.map_err(|blocked| blocked.after(before.as_ref(), now));
         let restored = self.restore(key, uid).await;
         let mut entries = self.entries();

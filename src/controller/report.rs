@@ -53,7 +53,7 @@ impl Controller {
             self.ports.store.record(key, uid, event).await?;
         }
         if self.ports.store.write_status(key, uid, status).await? {
-            crash::point(Point::StatusWritten);
+            crash::point(Point::StatusWritten, key);
         }
         Ok(())
     }

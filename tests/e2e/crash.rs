@@ -1,19 +1,29 @@
-//! kill -9 at every point of a Function's way: the next start comes to the same end, and nothing is left over.
+//! kill -9 at every point of a Function's way, while one is created, changed or deleted: the next start comes to the same
+//! end, nothing is left over, and a function beside it goes on with the same instance.
 
-use std::{collections::BTreeSet, fs, os::unix::process::ExitStatusExt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use reqwest::Method;
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, SOON, Server, Start, containers, docker, has_docker, images, node,
-    prober::honest,
+    Home, SOON, Server, Start, containers, docker, has_docker, images, networks, node,
+    prober::{Outcome, Prober, honest},
     upload::{tar_of, upload},
     wait_until,
 };
 
-const CREATE: [&str; 10] = [
+/// Points on the way to an instance that serves.
+const COMING: [&str; 10] = [
     "upload-stored",
     "object-stored",
     "context-digested",
@@ -25,55 +35,75 @@ const CREATE: [&str; 10] = [
     "before-switch",
     "status-written",
 ];
-/// Beside those of a creation.
-const CHANGE: [&str; 2] = ["draining", "stopping"];
-const DELETE: [&str; 3] = ["draining", "stopping", "deleting"];
+/// Points on the way of one that goes, whatever takes its place.
+const GOING: [&str; 2] = ["draining", "stopping"];
+/// The point on the way of a Function that goes.
+const GONE: &str = "deleting";
+/// Between two calls of the function beside.
+const PACE: Duration = Duration::from_millis(40);
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_while_a_function_is_created() {
     if !has_docker("e2e crash points of creation") {
         return;
     }
-    let world = World::new().await;
-    for point in CREATE {
+    let mut world = World::new().await;
+    for point in COMING {
         let name = format!("new-{point}");
-        world.crash(point, &name, deployed(&name, 1)).await;
+        world.crash(point, &name, vec![deployed(&name, 1)]).await;
         world.comes_to(&name, 1).await;
     }
-    world.end().await;
-}
-
-#[tokio::test]
-async fn a_crash_while_a_function_changes() {
-    if !has_docker("e2e crash points of change") {
-        return;
-    }
-    let world = World::new().await;
-    for point in CREATE.into_iter().chain(CHANGE) {
-        let name = format!("changed-{point}");
+    // In the place of one that goes.
+    for point in GOING.into_iter().chain([GONE]) {
+        let name = format!("again-{point}");
         world.send(deployed(&name, 1)).await;
-        world.crash(point, &name, deployed(&name, 2)).await;
+        let requests = vec![deleted(&name), deployed(&name, 2)];
+        world.crash(point, &name, requests).await;
+        // Its caller was not told that it is taken; nor is it before the one before has gone.
+        wait_until("it is taken", SOON, async || {
+            let status = send(&world.server, &deployed(&name, 2)).await;
+            (status == Some(200)).then_some(())
+        })
+        .await;
         world.comes_to(&name, 2).await;
     }
     world.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_a_function_changes() {
+    if !has_docker("e2e crash points of change") {
+        return;
+    }
+    let mut world = World::new().await;
+    for point in COMING.into_iter().chain(GOING) {
+        let name = format!("changed-{point}");
+        world.send(deployed(&name, 1)).await;
+        world.crash(point, &name, vec![deployed(&name, 2)]).await;
+        world.comes_to(&name, 2).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_while_a_function_is_deleted() {
     if !has_docker("e2e crash points of deletion") {
         return;
     }
-    let world = World::new().await;
-    for point in DELETE {
+    let mut world = World::new().await;
+    for point in GOING.into_iter().chain([GONE]) {
         let name = format!("deleted-{point}");
         world.send(deployed(&name, 1)).await;
-        let delete = (Method::DELETE, format!("/functions/{name}"), Value::Null);
-        world.crash(point, &name, delete).await;
-        let server = world.server();
-        wait_until("the function is gone", SOON, async || {
-            server.object(&name).await.is_none().then_some(())
-        })
-        .await;
+        world.crash(point, &name, vec![deleted(&name)]).await;
+        world.goes(&name).await;
+    }
+    // What a change had come to goes too.
+    for point in COMING {
+        let name = format!("changed-{point}");
+        world.send(deployed(&name, 1)).await;
+        world.crash(point, &name, vec![deployed(&name, 2)]).await;
+        world.send(deleted(&name)).await;
+        world.goes(&name).await;
     }
     world.end().await;
 }
@@ -83,74 +113,97 @@ type Request = (Method, String, Value);
 /// The request that uploads a version, one instance of which is kept warm.
 fn deployed(name: &str, version: u64) -> Request {
     let code = honest(name, version);
+    // Where there can be one, so that it may be left over.
+    let network = if geteuid().is_root() {
+        "network: internet\n"
+    } else {
+        ""
+    };
     let tar = tar_of(&[
         ("index.js", code.as_str()),
-        ("fn.yaml", "language: node\nscale: {min: 1, max: 1}\n"),
+        (
+            "fn.yaml",
+            &format!("language: node\nscale: {{min: 1, max: 1}}\n{network}"),
+        ),
     ]);
     (Method::POST, "/functions".to_owned(), upload(name, &tar))
 }
 
-/// A server that is begun again after each crash, and a function beside the one in question.
+fn deleted(name: &str) -> Request {
+    (Method::DELETE, format!("/functions/{name}"), Value::Null)
+}
+
+/// A server that is begun again after each crash, and a function beside the one in question that is called all the time.
 struct World {
     home: Arc<Home>,
-    server: std::sync::Mutex<Arc<Server>>,
+    server: Arc<Server>,
+    address: SocketAddr,
+    /// The only instance of the function beside.
     bystander: String,
+    prober: Prober,
+    /// What lay in the state directory before anything happened.
+    files: BTreeSet<String>,
 }
 
 impl World {
     async fn new() -> Self {
         let home = Arc::new(Home::new());
-        let server = Arc::new(start(&home).await);
+        let server = Arc::new(start(&home, "127.0.0.1:0").await);
         let warm = json!({"scale": {"min": 1, "max": 1}});
         server
             .deploy("bystander", node(&honest("bystander", 1), warm))
             .await;
-        let bystander = server.instances("bystander", "ready").await.remove(0);
         Self {
+            address: server.address,
+            bystander: server.instances("bystander", "ready").await.remove(0),
+            prober: Prober::start(&server, "bystander", PACE, 0).await,
+            files: names(&home.state()),
             home,
-            server: server.into(),
-            bystander,
+            server,
         }
-    }
-
-    fn server(&self) -> Arc<Server> {
-        Arc::clone(&self.server.lock().unwrap())
     }
 
     async fn send(&self, request: Request) {
-        let reply = send(&self.server(), &request).await;
-        assert!(matches!(reply, Some(200 | 202)), "{request:?}: {reply:?}");
+        let status = send(&self.server, &request).await;
+        assert!(matches!(status, Some(200 | 202)), "{request:?}: {status:?}");
     }
 
-    /// Sends a request to a server that ends at the point; starts anew, and sends it again as a client does that got no
-    /// answer.
-    async fn crash(&self, point: &str, name: &str, request: Request) {
-        let server = self.server();
+    /// Sends requests, one after the other, to a server that ends at the point, and starts it anew. Only what cannot have
+    /// been taken is sent again.
+    async fn crash(&mut self, point: &str, name: &str, requests: Vec<Request>) {
         if point == "draining" {
-            hold(&server, name).await;
+            hold(&self.server, name).await;
         }
-        fs::write(self.trigger(), point).unwrap();
+        let there = format!("{point} {name}");
+        fs::write(trigger(&self.home), there).unwrap();
         let sent = tokio::spawn({
-            let (server, request) = (Arc::clone(&server), request.clone());
-            async move { send(&server, &request).await }
+            let (server, requests) = (Arc::clone(&self.server), requests.clone());
+            async move {
+                for request in &requests {
+                    send(&server, request).await;
+                }
+            }
         });
         let what = format!("{point} of {name} is reached");
-        let ended = wait_until(&what, SOON, async || server.ended()).await;
+        let ended = wait_until(&what, SOON, async || self.server.ended()).await;
         assert_eq!(ended.signal(), Some(Signal::KILL.as_raw()));
-        fs::remove_file(self.trigger()).unwrap();
+        fs::remove_file(trigger(&self.home)).unwrap();
         sent.await.unwrap();
-        drop(server);
+        self.begin_anew().await;
+        if point == "upload-stored" {
+            for request in requests {
+                self.send(request).await;
+            }
+        }
+    }
 
-        let server = Arc::new(start(&self.home).await);
-        *self.server.lock().unwrap() = Arc::clone(&server);
-        let again = send(&server, &request).await;
-        let gone = request.0 == Method::DELETE && again == Some(404);
-        assert!(gone || matches!(again, Some(200 | 202)), "{again:?}");
+    async fn begin_anew(&mut self) {
+        self.server = Arc::new(start(&self.home, &self.address.to_string()).await);
         wait_until(
             "who has nothing to do with it is adopted",
             SOON,
             async || {
-                let ready = server.instances("bystander", "ready").await;
+                let ready = self.server.instances("bystander", "ready").await;
                 (ready == [self.bystander.as_str()]).then_some(())
             },
         )
@@ -158,31 +211,48 @@ impl World {
     }
 
     async fn comes_to(&self, name: &str, version: u64) {
-        let server = self.server();
-        server.ready(name).await;
-        let answer = server.call(name, json!({})).await.response();
-        assert_eq!(
-            (&answer["name"], &answer["version"]),
-            (&json!(name), &json!(version))
-        );
-        let prefix = format!("faas-{name}-");
+        let is_the_version = async || {
+            let answer = self.server.call(name, json!({})).await;
+            let answer = (answer.status == 200).then(|| answer.response())?;
+            (answer["name"] == name && answer["version"] == version).then_some(())
+        };
+        wait_until(
+            &format!("{name} is of version {version}"),
+            SOON,
+            is_the_version,
+        )
+        .await;
+        self.server.ready(name).await;
         wait_until("one container is there, and it serves", SOON, async || {
-            let ready = server.instances(name, "ready").await;
-            let mut there = self.home.containers();
-            there.retain(|container| container.starts_with(&prefix));
+            let ready = self.server.instances(name, "ready").await;
+            let there = self.containers(name);
             (ready == there && there.len() == 1).then_some(())
         })
         .await;
     }
 
+    async fn goes(&self, name: &str) {
+        wait_until(&format!("{name} is gone"), SOON, async || {
+            let is_gone = self.server.object(name).await.is_none();
+            (is_gone && self.containers(name).is_empty()).then_some(())
+        })
+        .await;
+    }
+
+    fn containers(&self, name: &str) -> Vec<String> {
+        let prefix = format!("faas-{name}-");
+        let mut there = self.home.containers();
+        there.retain(|container| container.starts_with(&prefix));
+        there
+    }
+
     /// After one more crash, at rest, what is there is what the Functions need. After an orderly end nothing is left.
-    async fn end(self) {
-        let server = self.server();
-        server.signal(Signal::KILL);
-        server.end().await;
-        drop(server);
-        let server = Arc::new(start(&self.home).await);
-        let list = server.get("/functions").await.expect(200).json();
+    async fn end(mut self) {
+        self.server.signal(Signal::KILL);
+        self.server.end().await;
+        self.begin_anew().await;
+        self.beside_is_well().await;
+        let list = self.server.get("/functions").await.expect(200).json();
         let wanted: BTreeSet<_> = list["items"]
             .as_array()
             .unwrap()
@@ -205,18 +275,30 @@ impl World {
         .await;
         let dirs = run_dirs(&owner);
         assert_eq!(dirs, self.home.containers().into_iter().collect());
-        drop(server);
+        assert_eq!(children(self.server.pid()), [""; 0]);
         drop(self.server);
         assert_eq!(containers(&owner), [""; 0]);
+        assert_eq!(networks(&owner), [""; 0]);
         assert!(images(&owner).len() == wanted.len());
         assert_eq!(run_dirs(&owner), BTreeSet::new());
         // Sources stay for a while: an upload may be about to name one.
-        let mut sources = fs::read_dir(self.home.state().join("sources")).unwrap();
-        assert!(sources.all(|source| source.unwrap().path().extension().unwrap() == "tar"));
+        let sources = self.home.state().join("sources");
+        let sources = names(&sources);
+        assert!(
+            sources
+                .iter()
+                .all(|name| Path::new(name).extension().is_some_and(|e| e == "tar")),
+            "{sources:?}"
+        );
+        assert!(names(&self.home.state()).is_subset(&self.files));
     }
 
-    fn trigger(&self) -> PathBuf {
-        trigger(&self.home)
+    /// Calls were lost only while nobody listened, and with a server that was killed; none was executed twice.
+    async fn beside_is_well(&mut self) {
+        self.prober.listen_again(&self.server).await;
+        let again = Prober::start(&self.server, "bystander", PACE, 0).await;
+        let ledger = std::mem::replace(&mut self.prober, again).stop().await;
+        ledger.check_but(|call| matches!(call.outcome, Outcome::Unreachable | Outcome::Broken(_)));
     }
 }
 
@@ -224,8 +306,9 @@ fn trigger(home: &Home) -> PathBuf {
     home.secrets().join("crash")
 }
 
-async fn start(home: &Arc<Home>) -> Server {
-    Start::default().crashing_by(&trigger(home)).at(home).await
+async fn start(home: &Arc<Home>, address: &str) -> Server {
+    let start = Start::default().crashing_by(&trigger(home));
+    start.with("--listen", address).at(home).await
 }
 
 /// Keeps an instance busy for longer than a server that ends.
@@ -250,12 +333,24 @@ async fn send(server: &Server, (method, path, body): &Request) -> Option<u16> {
     Some(sent.ok()?.status().as_u16())
 }
 
+/// What a directory has.
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    entries
+        .map(|entry| name(entry).into_string().unwrap())
+        .collect()
+}
+
+/// Processes that a server has begun, running or not waited for.
+fn children(pid: u32) -> Vec<String> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().map(str::to_owned).collect()
+}
+
 /// Directories of instances.
 fn run_dirs(owner: &str) -> BTreeSet<String> {
     let around = faas::config::surroundings().unwrap();
     let dir = faas::app::run_base(around.user_runtime_dir.as_deref()).join(owner);
-    let entries = fs::read_dir(dir).into_iter().flatten();
-    entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    names(&dir)
 }

@@ -46,11 +46,11 @@ impl Controller {
         self.starve(key, false);
         self.pools.remove(key);
         if instances.is_empty() {
-            crash::point(Point::Deleting);
+            crash::point(Point::Deleting, key);
             self.ports.store.finalize(key, uid).await?;
             return Ok(Action::await_change());
         }
-        crash::point(Point::Draining);
+        crash::point(Point::Draining, key);
         let world = World {
             instances,
             ..World::empty()
@@ -114,7 +114,7 @@ impl Controller {
         self.end_proof(key, &revision);
         let (this, key, id) = (Arc::clone(self), key.clone(), id.clone());
         self.tasks.spawn(async move {
-            crash::point(Point::Stopping);
+            crash::point(Point::Stopping, &key);
             let log = this.end(&id, grace).await;
             if let Some(removed) = removed {
                 removed.instance.gone.cancel();

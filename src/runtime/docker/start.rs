@@ -119,10 +119,10 @@ async fn launch(
         clear(inner, &spec.id).await;
     }
     let container = created?;
-    crash::point(Point::ContainerCreated);
+    crash::point(Point::ContainerCreated, &spec.function);
     let outcome = async {
         begin(inner, &container).await?;
-        crash::point(Point::InstanceStarted);
+        crash::point(Point::InstanceStarted, &spec.function);
         drop(internet);
         tokio::select! {
             outcome = ready(inner, spec, &container) => outcome,

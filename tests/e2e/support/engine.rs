@@ -45,6 +45,12 @@ pub fn images(owner: &str) -> Vec<String> {
     words(&docker(&["images", "--quiet", "--filter", &filter]))
 }
 
+/// Ids of all networks of an owner.
+pub fn networks(owner: &str) -> Vec<String> {
+    let filter = format!("label=faas.dev/owner={owner}");
+    words(&docker(&["network", "ls", "--quiet", "--filter", &filter]))
+}
+
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
