@@ -19,6 +19,7 @@ pub mod images;
 pub mod last_words;
 pub mod log;
 pub mod observe;
+mod rebuild;
 pub mod report;
 pub mod resolve;
 pub mod secrets;

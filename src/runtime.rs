@@ -84,6 +84,8 @@ pub struct InstanceSpec {
     pub startup_timeout: Duration,
     /// The longest that a call may take.
     pub timeout: Duration,
+    /// The Function as JSON, for a store that is lost; where there is no need, or it is too long to be carried, nothing.
+    pub declared: Option<String>,
 }
 
 /// An instance that exists, as its runtime knows it (labels, not our memory).
@@ -100,6 +102,8 @@ pub struct Observed {
     pub running: bool,
     /// Where it listens, whether or not it does at this moment.
     pub address: Address,
+    /// [`InstanceSpec::declared`], where the runtime keeps it.
+    pub declared: Option<String>,
 }
 
 impl InstanceSpec {
@@ -115,6 +119,7 @@ impl InstanceSpec {
             memory: self.limits.memory,
             running: true,
             address: address.into(),
+            declared: self.declared.clone(),
         }
     }
 }

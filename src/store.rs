@@ -72,6 +72,12 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<(Applied, Arc<Function>), StoreError>;
 
+    /// Puts an object back that was lost with a damaged store, under its uid. Answers whether the store has lost anything, and
+    /// this object is not there.
+    async fn take_back(&self, _function: Function) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Marks the object for deletion. It goes when [`finalize`](Self::finalize) is called; until then it is there, with a
     /// `deletionTimestamp`. To delete it again is no error.
     ///

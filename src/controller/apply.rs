@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{
     Controller, View,
     entry::{Entry, Moving},
+    rebuild,
     resolve::Served,
 };
 use crate::{
@@ -259,6 +260,8 @@ impl Controller {
         }
         let mut spec = instance_spec(key, entry, &desired, &id);
         spec.image = self.images.reference(&desired.target.image);
+        let object = self.ports.store.get(key);
+        spec.declared = object.and_then(|object| rebuild::declared(&object));
         let (this, task_key) = (Arc::clone(self), key.clone());
         let task = self
             .tasks
@@ -363,6 +366,7 @@ fn instance_spec(
         network: desired.network,
         startup_timeout: desired.startup_timeout,
         timeout: desired.timeout,
+        declared: None,
     }
 }
 

@@ -141,6 +141,9 @@ impl Controller {
             .map(|o| o.id.clone())
             .collect();
         self.notice_missing(&present, began);
+        if self.engine() != Engine::Here {
+            self.fill_store(&observed).await;
+        }
         for instance in observed {
             self.account_for(instance).await;
         }

@@ -29,6 +29,8 @@ use crate::{
 /// The store. Every write waits for those before it.
 pub struct EmbeddedStore {
     memory: Arc<Memory>,
+    /// It was damaged, and not all could be read.
+    has_lost: bool,
     writer: Arc<Mutex<Writer>>,
 }
 
@@ -51,8 +53,13 @@ impl EmbeddedStore {
             let memory = Memory::new(file.objects()?, file.facts()?);
             Ok((file, Arc::new(memory)))
         };
+        let mut has_lost = false;
         let (file, memory) = match File::open(&state_dir.join(state::STORE)).and_then(read) {
-            Err(damage @ StoreError::Damaged { .. }) => read(salvage::rebuild(state_dir, &damage)?),
+            Err(damage @ StoreError::Damaged { .. }) => {
+                let (file, complete) = salvage::rebuild(state_dir, &damage)?;
+                has_lost = !complete;
+                read(file)
+            }
             whole => whole,
         }?;
         let writer = Writer {
@@ -61,6 +68,7 @@ impl EmbeddedStore {
         };
         Ok(Self {
             memory,
+            has_lost,
             writer: Arc::new(Mutex::new(writer)),
         })
     }
@@ -106,6 +114,13 @@ impl Store for EmbeddedStore {
         let manager = manager.clone();
         self.write(move |writer| writer.apply(function, &manager, now))
             .await
+    }
+
+    async fn take_back(&self, function: Function) -> Result<bool, StoreError> {
+        if !self.has_lost {
+            return Ok(false);
+        }
+        self.write(move |writer| writer.take_back(function)).await
     }
 
     async fn delete(
@@ -234,6 +249,19 @@ impl Writer {
             Some(function) => Ok((Applied::Configured, self.put(key, function, durability)?)),
             None => Ok((Applied::Unchanged, current)),
         }
+    }
+
+    fn take_back(&mut self, lost: Function) -> Result<bool, StoreError> {
+        let key = FunctionKey::try_from(&lost)?;
+        let Some(uid) = lost.metadata.uid.clone() else {
+            return Ok(false);
+        };
+        if self.memory.get(&key).is_some() {
+            return Ok(false);
+        }
+        let function = edit::created(lost, &Manager::Api, uid, Timestamp::now());
+        self.put(key, function, Durability::Full)?;
+        Ok(true)
     }
 
     fn delete(

@@ -68,6 +68,7 @@ impl Bench {
             network: Network::None,
             startup_timeout: Duration::from_secs(30),
             timeout: Duration::from_secs(30),
+            declared: None,
         }
     }
 

@@ -25,6 +25,7 @@ const REVISION: &str = "faas.dev/revision";
 pub const INSTANCE: &str = "faas.dev/instance";
 const IMAGE: &str = "faas.dev/image";
 const MEMORY: &str = "faas.dev/memory";
+const DECLARED: &str = "faas.dev/declared";
 
 /// Where the container finds what is mounted into it.
 const INIT: &str = "/.faas/init";
@@ -212,7 +213,7 @@ fn strings<const N: usize>(pairs: [(&str, &str); N]) -> HashMap<String, String> 
 }
 
 fn labels(spec: &InstanceSpec, owner: &str) -> HashMap<String, String> {
-    strings([
+    let mut labels = strings([
         ("app.kubernetes.io/managed-by", "faas"),
         (OWNER, owner),
         (FUNCTION, spec.function.name()),
@@ -222,7 +223,10 @@ fn labels(spec: &InstanceSpec, owner: &str) -> HashMap<String, String> {
         (INSTANCE, &spec.id),
         (IMAGE, &spec.image),
         (MEMORY, &spec.limits.memory.to_string()),
-    ])
+    ]);
+    let declared = spec.declared.clone();
+    labels.extend(declared.map(|json| (DECLARED.to_owned(), json)));
+    labels
 }
 
 /// Whose instance a container is, by the labels of a container or of an event.
@@ -248,6 +252,7 @@ pub fn observed(
         memory: labels.get(MEMORY)?.parse().ok()?,
         running,
         address: root.socket(&id).into(),
+        declared: labels.get(DECLARED).cloned(),
         id,
     })
 }

@@ -298,6 +298,8 @@ pub fn observed(pod: &Pod) -> Option<Observed> {
             at: at(pod).unwrap_or(([0, 0, 0, 0], 0).into()),
             uid: pod.uid()?,
         },
+        // The API server has the object.
+        declared: None,
     })
 }
 

@@ -10,8 +10,9 @@ use crate::{
     store::{StoreError, state},
 };
 
-/// Makes a new store in place of the damaged one. What the new one has from the old one is told in the log.
-pub fn rebuild(state_dir: &Path, damage: &StoreError) -> Result<File, StoreError> {
+/// Makes a new store in place of the damaged one, and says whether it has all that the old one had. What it has is told in the
+/// log.
+pub fn rebuild(state_dir: &Path, damage: &StoreError) -> Result<(File, bool), StoreError> {
     let aside = state::set_aside(state_dir)?;
     let old = read(&aside.join(state::STORE));
     let mut file = File::open(&state_dir.join(state::STORE))?;
@@ -34,9 +35,10 @@ pub fn rebuild(state_dir: &Path, damage: &StoreError) -> Result<File, StoreError
         kept,
         complete = old.complete,
         "The store was damaged and is set aside. A new one holds the functions that could be read. Of the others, those in \
-         watched directories come back by themselves; deploy the rest again"
+         watched directories come back by themselves, and so do those of which an instance runs that tells of them; deploy \
+         the rest again"
     );
-    Ok(file)
+    Ok((file, old.complete))
 }
 
 /// What could be read. Facts and events are not missed: the first are learnt again, the second were about what is past.

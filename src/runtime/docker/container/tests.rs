@@ -26,6 +26,7 @@ fn spec() -> InstanceSpec {
         network: Network::None,
         startup_timeout: Duration::from_secs(20),
         timeout: Duration::from_secs(30),
+        declared: Some("{}".to_owned()),
     }
 }
 
@@ -193,6 +194,7 @@ fn labels_tell_the_instance_again() {
         memory: spec.limits.memory,
         running: true,
         address: root.socket(&spec.id).into(),
+        declared: spec.declared.clone(),
     };
     assert_eq!(observed(&labels, true, &root), Some(expected));
     for missing in [FUNCTION, NAMESPACE, UID, REVISION, INSTANCE, IMAGE, MEMORY] {

@@ -35,6 +35,7 @@ fn spec() -> InstanceSpec {
         network: Network::None,
         startup_timeout: Duration::from_secs(20),
         timeout: Duration::from_secs(30),
+        declared: None,
     }
 }
 
