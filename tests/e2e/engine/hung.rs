@@ -23,16 +23,21 @@ fn warm() -> Value {
     json!({"scale": {"min": 2, "max": 2, "concurrency": 8}})
 }
 
-/// One that is called all the time, one whose call takes too long, and two at zero.
+/// Those whose calls take too long.
+const STUCK: [&str; 3] = ["stuck-1", "stuck-2", "stuck-3"];
+
+/// One that is called all the time, those whose calls take too long, and two at zero.
 async fn deploy_all(server: &Server) {
     server.deploy("warm", version("warm", 1, warm())).await;
     let stuck = json!({
         "scale": {"min": 1, "max": 1, "concurrency": 1}, "timeoutSeconds": LIMIT.as_secs(),
     });
     let code = "module.exports = async (c) => c.stay ? new Promise(() => {}) : 'here'";
-    server.deploy("stuck", node(code, stuck)).await;
+    for name in STUCK {
+        server.deploy(name, node(code, stuck.clone())).await;
+    }
     let scale = json!({"min": 0, "idleAfterSeconds": 1});
-    for (name, patience) in [("cold", 2), ("patient", 60)] {
+    for (name, patience) in [("cold", 2), ("patient", 120)] {
         let more = json!({"scale": scale, "startupTimeoutSeconds": patience});
         server.deploy(name, version(name, 1, more)).await;
         settled(server, name, 0).await;
@@ -72,12 +77,15 @@ async fn an_engine_that_hangs_costs_no_call_of_what_runs_and_is_told() {
     let refused = server.call("cold", json!({})).await;
     let refused = refused.refused(503, "NoInstance");
     assert!(refused.text.contains("does not answer"), "{}", refused.text);
-    let began = Instant::now();
-    let late = server.call("stuck", json!({"stay": true})).await;
-    late.refused(504, "InstanceNotStopped");
-    let took = began.elapsed();
-    // Half as much is left for machines that are slow.
-    assert!(took < LIMIT + CONFIRMED * 3 / 2, "{took:?}");
+    let mut took = Duration::MAX;
+    for name in STUCK {
+        let began = Instant::now();
+        let late = server.call(name, json!({"stay": true})).await;
+        late.refused(504, "InstanceNotStopped");
+        took = took.min(began.elapsed());
+    }
+    // The best of them: a busy machine is late now and then, a wrong limit always.
+    assert!(took < LIMIT + CONFIRMED * 5 / 4, "{took:?}");
 
     // What is wanted meanwhile is there in the end.
     server.apply("warm", version("warm", 2, warm())).await;
@@ -86,19 +94,20 @@ async fn an_engine_that_hangs_costs_no_call_of_what_runs_and_is_told() {
         .await;
     more(&prober, 200).await;
     engine.go_on();
-    for name in ["warm", "new", "stuck"] {
+    for name in STUCK.into_iter().chain(["warm", "new"]) {
         server.ready(name).await;
     }
     prober.listen_again(&server).await;
     let answer = Reply::of(patient.await.unwrap().unwrap()).await;
     assert_eq!(answer.response()["name"], "patient");
-    assert_eq!(server.call("stuck", json!({})).await.response(), "here");
+    for name in STUCK {
+        assert_eq!(server.call(name, json!({})).await.response(), "here");
+        settled(&server, name, 1).await;
+    }
     for name in ["cold", "new"] {
         server.call(name, json!({})).await.expect(200);
     }
-    for (name, instances) in [("warm", 2), ("stuck", 1)] {
-        settled(&server, name, instances).await;
-    }
+    settled(&server, "warm", 2).await;
     for name in ["cold", "patient"] {
         settled(&server, name, 0).await;
     }
