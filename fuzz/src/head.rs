@@ -252,8 +252,10 @@ impl Read for Wire<'_> {
     ) -> Poll<io::Result<()>> {
         let size = self.piece.min(self.left.len()).min(buf.remaining());
         let (come, left) = self.left.split_at(size);
-        self.framing.lock().expect("one thread").read(come);
-        buf.put_slice(come);
+        let bad = self.framing.lock().expect("one thread").read(come);
+        let mut come = come.to_vec();
+        come[bad.unwrap_or(size)..].fill(0);
+        buf.put_slice(&come);
         self.left = left;
         Poll::Ready(Ok(()))
     }

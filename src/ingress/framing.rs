@@ -44,15 +44,22 @@ enum Place {
 }
 
 impl Framing {
-    /// Takes the next bytes of the connection.
-    pub fn read(&mut self, mut bytes: &[u8]) {
+    /// Takes the next bytes of the connection. Answers where among them the size of a chunk stands, or ends, that is none or
+    /// that others read differently: the server below us must not see it.
+    pub fn read(&mut self, mut bytes: &[u8]) -> Option<usize> {
+        let come = bytes.len();
         while !bytes.is_empty() && self.place != Place::Lost {
+            let (at, was_size) = (come - bytes.len(), self.place == Place::Size);
             bytes = match self.place {
                 Place::Body(left) => self.skip(left, bytes, Place::Body, Place::Before),
                 Place::Chunk(left) => self.skip(left, bytes, Place::Chunk, Place::Size),
                 _ => self.read_line(bytes),
             };
+            if was_size && self.place == Place::Lost {
+                return Some(at);
+            }
         }
+        None
     }
 
     /// The first head that can be read in two ways, counted from 1. No request follows such a one.
@@ -109,6 +116,7 @@ impl Framing {
             Place::Head if !is_whole => self.twice(),
             Place::Head if empty => self.body(),
             Place::Head => self.field(),
+            Place::Size if !is_whole => Place::Lost,
             Place::Size => match size(&self.line) {
                 Some(0) => Place::Trailers,
                 Some(size) => Place::Chunk(size),
@@ -167,18 +175,27 @@ impl Framing {
     }
 }
 
-/// Bytes from behind a chunk's size line to before the next one; 0 for the last.
+/// Bytes from behind a chunk's size line to before the next one; 0 for the last. Nothing but an extension may follow the
+/// digits, and no size is so large that it is negative to somebody.
 fn size(line: &[u8]) -> Option<u64> {
+    let line = line.strip_suffix(b"\r\n")?;
     let digits = line.split(|byte| *byte == b';').next()?;
-    match number(digits, 16)? {
+    match digits_of(std::str::from_utf8(digits).ok()?, 16)? {
         0 => Some(0),
-        size => size.checked_add(2),
+        size => i64::try_from(size).ok()?.checked_add(2)?.try_into().ok(),
     }
 }
 
 fn number(text: &[u8], radix: u32) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    u64::from_str_radix(text, radix).ok()
+    digits_of(std::str::from_utf8(text).ok()?.trim(), radix)
+}
+
+/// Without a sign.
+fn digits_of(text: &str, radix: u32) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_plain
+        .then(|| u64::from_str_radix(text, radix).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -248,6 +265,38 @@ mod tests {
                 assert_eq!(seen, ambiguous.then_some(number), "{before}{head}");
                 assert_eq!((http2, between), (false, !ambiguous), "{before}{head}");
             }
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_chunk_is_its_digits_alone() {
+        for (line, is_size) in [
+            ("5\r\n", true),
+            ("0005\r\n", true),
+            ("aF;x=\"y z\"\r\n", true),
+            ("5 \r\n", false),
+            (" 5\r\n", false),
+            ("5 ;x\r\n", false),
+            ("+5\r\n", false),
+            ("5\n", false),
+            ("0x5\r\n", false),
+            ("\r\n", false),
+            ("ffffffffffffffff\r\n", false),
+            ("8000000000000000\r\n", false),
+        ] {
+            let head = format!("{REQUEST}{CODING}\r\n");
+            let mut framing = Framing::default();
+            let bad = framing.read(format!("{head}{line}").as_bytes());
+            assert_eq!(bad, (!is_size).then_some(head.len()), "{line:?}");
+            let mut framing = Framing::default();
+            framing.read(head.as_bytes());
+            let pieces = line.as_bytes().chunks(1);
+            let bad: Vec<_> = pieces.filter_map(|piece| framing.read(piece)).collect();
+            assert_eq!(
+                bad,
+                vec![0; usize::from(!is_size)],
+                "{line:?}, byte by byte"
+            );
         }
     }
 

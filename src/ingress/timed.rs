@@ -171,7 +171,9 @@ impl Timed {
 
     /// Follows what comes.
     fn follow(&mut self, come: &mut [u8]) {
-        self.framing.read(come);
+        if let Some(at) = self.framing.read(come) {
+            come[at..].fill(0);
+        }
         if let Some(number) = self.framing.ambiguous() {
             self.requests.set_ambiguous(number);
         }

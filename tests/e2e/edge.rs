@@ -328,6 +328,17 @@ fn ambiguous() -> Vec<String> {
         ] {
             requests.push(format!("POST {path} HTTP/1.1\r\n{fields}\r\n0\r\n\r\n"));
         }
+        for size in [
+            "5 \r\n",
+            "+5\r\n",
+            "0x5\r\n",
+            "5\n",
+            "\r\n",
+            "ffffffffffffffff\r\n",
+        ] {
+            let head = format!("POST {path} HTTP/1.1\r\n{host}{chunked}");
+            requests.push(format!("{head}\r\n{size}12345\r\n0\r\n\r\n"));
+        }
         for odd in [
             "/..",
             "/./x",
