@@ -300,6 +300,16 @@ async fn what_is_no_request_gets_an_answer_like_any_other() {
     }
 }
 
+/// Sizes of chunks that say more than a size, or one that nobody can mean.
+const NO_SIZES: [&str; 6] = [
+    "5 \r\n",
+    "+5\r\n",
+    "0x5\r\n",
+    "5\n",
+    "\r\n",
+    "ffffffffffffffff\r\n",
+];
+
 /// Requests that say something twice, or in a way that others may read differently.
 fn ambiguous() -> Vec<String> {
     let (host, close) = ("Host: localhost\r\n", "Connection: close\r\n");
@@ -328,14 +338,7 @@ fn ambiguous() -> Vec<String> {
         ] {
             requests.push(format!("POST {path} HTTP/1.1\r\n{fields}\r\n0\r\n\r\n"));
         }
-        for size in [
-            "5 \r\n",
-            "+5\r\n",
-            "0x5\r\n",
-            "5\n",
-            "\r\n",
-            "ffffffffffffffff\r\n",
-        ] {
+        for size in NO_SIZES {
             let head = format!("POST {path} HTTP/1.1\r\n{host}{chunked}");
             requests.push(format!("{head}\r\n{size}12345\r\n0\r\n\r\n"));
         }

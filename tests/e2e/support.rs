@@ -23,7 +23,7 @@ pub use self::{
     engine::{containers, docker, has_docker, images, networks},
     home::{Home, save},
     http::{Reply, Streaming, builder, client, exchange},
-    server::{Server, Shared, Start},
+    server::{Server, Shared, Start, memory_of},
 };
 
 /// Longest wait for what must come: generous, for slow and busy machines.

@@ -78,6 +78,7 @@ const deeds = {
     forever(socket, `10000\r\n${' '.repeat(1 << 16)}\r\n`)
   },
   longline: (socket) => { process.stdout.once('through', () => say(socket, 'said')); forever(process.stdout, 'x'.repeat(1 << 16), 1000) },
+  words: (socket) => { process.stdout.once('through', () => say(socket, 'said')); forever(process.stdout, 'so many words\n'.repeat(1 << 12), 1000) },
   emptylines: (socket) => { process.stdout.once('through', () => say(socket, 'said')); forever(process.stdout, '\n'.repeat(1 << 16), 100) },
   count: () => setInterval(() => console.log(`at ${Date.now()}`), 10),
   mark: (socket) => { console.log('mark'); say(socket, 'marked') }

@@ -1,9 +1,14 @@
 //! Instances that end, freeze, fill what they have, or put something else where their socket was.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use super::{Watch, ask, recovers, rogue, server};
-use crate::support::{SOON, Server, client, docker, has_docker, wait_until};
+use super::{FLAT, Watch, ask, recovers, rogue, server};
+use crate::support::{SOON, Server, client, docker, has_docker, own_engine::OwnEngine, wait_until};
+
+/// Between two looks at what may grow fast.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// An instance that is in the middle of a call.
 async fn busy(server: &Server, name: &str) -> String {
@@ -170,4 +175,32 @@ async fn a_flood_of_long_and_empty_lines_is_cut_and_harms_nobody() {
     recovers(&server, "chatty").await;
     watch.end().await;
     server.delete("/functions/chatty").await.expect(202);
+}
+
+/// An engine of its own, so that nothing else needs memory there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_words_costs_the_engine_no_memory() {
+    let Some(engine) = OwnEngine::with(&[], "e2e memory of a flooded engine").await else {
+        return;
+    };
+    let server = engine.server().await;
+    let more = json!({"timeoutSeconds": 60, "scale": {"min": 1, "max": 1}});
+    server.deploy("chatty", rogue(more)).await;
+    let before = engine.memory();
+    for deed in ["words", "longline", "emptylines"] {
+        let said = ask(&server, "chatty", deed);
+        tokio::pin!(said);
+        let mut look = tokio::time::interval(LOOK);
+        let reply = loop {
+            tokio::select! {
+                reply = &mut said => break reply,
+                _ = look.tick() => {
+                    let now = engine.memory();
+                    assert!(now < before + FLAT, "{deed}: {before} KiB have become {now}");
+                }
+            }
+        };
+        assert_eq!(reply.expect(200).text, "said");
+    }
+    engine.ends(server).await;
 }

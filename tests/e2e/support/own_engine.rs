@@ -101,6 +101,11 @@ impl OwnEngine {
         command
     }
 
+    /// Resident memory, in KiB.
+    pub fn memory(&self) -> u64 {
+        super::memory_of(self.daemon.as_ref().unwrap().id())
+    }
+
     /// Ends it as its machine's service manager would, and waits until it has.
     pub fn stop(&mut self) {
         let Some(mut daemon) = self.daemon.take() else {

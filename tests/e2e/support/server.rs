@@ -188,10 +188,7 @@ impl Server {
 
     /// What it holds in memory, in KiB.
     pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.unwrap().trim().trim_end_matches(" kB");
-        kib.parse().unwrap()
+        memory_of(self.pid())
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -390,4 +387,12 @@ impl Shared {
         *shared = Arc::downgrade(&server);
         server
     }
+}
+
+/// Resident memory of a process, in KiB.
+pub fn memory_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse().unwrap()
 }
