@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{Watch, ask, recovers, rogue, server};
-use crate::support::{Reply, SOON, Streaming, client, has_docker, wait_until};
+use crate::support::{Reply, SOON, Server, Streaming, client, has_docker, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_slow_halves_or_none_end_in_their_time() {
@@ -90,17 +90,8 @@ async fn an_answer_without_an_end_costs_no_memory() {
 
     let mut callers = Vec::new();
     for _ in 0..3 {
-        let mut caller = TcpStream::connect(server.address).await.unwrap();
-        let request = "GET /function/endless/endless HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        caller.write_all(request.as_bytes()).await.unwrap();
-        let (mut read, mut piece) = (0, vec![0; 1 << 16]);
-        while read < 100 << 20 {
-            let length = caller.read(&mut piece).await.unwrap();
-            assert!(length > 0, "ended after {read} bytes");
-            read += length;
-        }
-        // From now on it reads no more, and stays.
-        callers.push(caller);
+        // From then on they read no more, and stay.
+        callers.push(reads(&server, "endless", 100 << 20).await);
     }
     watch.is_flat();
     wait_until("nobody's call runs any more", SOON, async || {
@@ -110,8 +101,32 @@ async fn an_answer_without_an_end_costs_no_memory() {
     })
     .await;
     recovers(&server, "endless").await;
+    server
+        .deploy("longer", rogue(json!({"timeoutSeconds": 600})))
+        .await;
+    drop(reads(&server, "longer", 10 << 30).await);
+    watch.is_flat();
     watch.end().await;
-    server.delete("/functions/endless").await.expect(202);
+    for name in ["endless", "longer"] {
+        server
+            .delete(&format!("/functions/{name}"))
+            .await
+            .expect(202);
+    }
+}
+
+/// A caller that has read so much of an answer without an end.
+async fn reads(server: &Server, name: &str, bytes: usize) -> TcpStream {
+    let mut caller = TcpStream::connect(server.address).await.unwrap();
+    let request = format!("GET /function/{name}/endless HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    caller.write_all(request.as_bytes()).await.unwrap();
+    let (mut read, mut piece) = (0, vec![0; 1 << 20]);
+    while read < bytes {
+        let length = caller.read(&mut piece).await.unwrap();
+        assert!(length > 0, "ended after {read} bytes");
+        read += length;
+    }
+    caller
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,8 @@
 //! Callers that leave, that never finish what they say, and that are too many.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{
@@ -30,6 +31,29 @@ async fn half_heads(address: SocketAddr, number: usize) -> Vec<TcpStream> {
         callers.push(caller);
     }
     callers
+}
+
+/// Goes on with a field, a byte every `pace` milliseconds or not at all, until there is an answer.
+async fn drip(mut caller: TcpStream, pace: u64) -> String {
+    let (mut from, mut to) = caller.split();
+    let mut answer = vec![0; 4096];
+    let mut pace = (pace > 0).then(|| tokio::time::interval(Duration::from_millis(pace)));
+    let answered = from.read(&mut answer);
+    tokio::pin!(answered);
+    let length = loop {
+        let turn = async {
+            match &mut pace {
+                Some(pace) => pace.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            length = &mut answered => break length.unwrap(),
+            // Once it is given up it may be closed.
+            _ = turn => drop(to.write_all(b"x").await),
+        }
+    };
+    String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {
@@ -93,7 +117,7 @@ async fn a_start_that_nobody_waits_for_any_more_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_half_heads_keep_nobody_waiting() {
+async fn a_thousand_heads_that_do_not_end_keep_nobody_waiting() {
     if !has_docker("e2e half heads") {
         return;
     }
@@ -106,10 +130,13 @@ async fn a_thousand_half_heads_keep_nobody_waiting() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
     watch.is_flat();
-    for mut caller in callers {
-        let mut answer = String::new();
-        let end = timeout(SOON, caller.read_to_string(&mut answer)).await;
-        end.expect("it is given up").unwrap();
+    // Half of them say nothing more, the others a byte now and then.
+    let given_up = callers.into_iter().enumerate().map(|(number, caller)| {
+        let pace = number % 2 * 300;
+        timeout(SOON, tokio::spawn(drip(caller, pace as u64)))
+    });
+    for answer in join_all(given_up).await {
+        let answer = answer.expect("it is given up").unwrap();
         assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     }
     watch.end().await;
