@@ -22,7 +22,7 @@ const PACE: Duration = Duration::from_millis(40);
 /// Memory that the server may have more in the end, in KiB: caches fill, and allocators keep some.
 const SLACK: u64 = 16 << 10;
 /// Descriptors that a server with two functions and no callers has at most: listener, store, engine, timers, workers.
-const AT_REST: usize = 40;
+const AT_REST: usize = 24;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_few_rounds_everything_is_as_before() {
@@ -49,7 +49,7 @@ async fn soak(test: &str, length: Duration) {
         server,
     };
     soak.round(false).await;
-    let first = soak.footprint().await;
+    let first = soak.footprint(AT_REST).await;
     println!("after one round     {first}");
     loop {
         soak.round(false).await;
@@ -57,7 +57,7 @@ async fn soak(test: &str, length: Duration) {
             break;
         }
     }
-    let half = soak.footprint().await;
+    let half = soak.footprint(first.descriptors).await;
     println!("one server, {:>4} s  {half}", begin.elapsed().as_secs());
     assert!(half.memory < first.memory + SLACK, "{half}");
     loop {
@@ -68,7 +68,7 @@ async fn soak(test: &str, length: Duration) {
     }
     // The new server has seen as much as the first one then.
     soak.round(false).await;
-    let last = soak.footprint().await;
+    let last = soak.footprint(first.descriptors).await;
     println!("in the end, {:>4} s  {last}", begin.elapsed().as_secs());
     println!("{} calls, {} versions", soak.calls, soak.version);
     for seen in [half, last] {
@@ -76,6 +76,8 @@ async fn soak(test: &str, length: Duration) {
         assert_eq!(
             Footprint {
                 memory: first.memory,
+                // Those that were waited for.
+                descriptors: first.descriptors,
                 ..seen
             },
             first
@@ -155,8 +157,8 @@ impl Soak {
         }
     }
 
-    /// What there is once everything has come to rest.
-    async fn footprint(&self) -> Footprint {
+    /// What there is once everything has come to rest, with so many descriptors at most.
+    async fn footprint(&self, most: usize) -> Footprint {
         let server = &self.server;
         let owner = server.home.owner().unwrap();
         wait_until("one instance of each is left", SOON, async || {
@@ -178,11 +180,13 @@ impl Soak {
         let run = faas::app::run_base(around.user_runtime_dir.as_deref()).join(&owner);
         // Connections of the last calls rest for a few seconds.
         wait_until("descriptors are given back", SOON, async || {
-            (descriptors(server) <= AT_REST).then_some(())
+            (descriptors(server) <= most).then_some(())
         })
         .await;
         Footprint {
             memory: server.memory(),
+            descriptors: descriptors(server),
+            images: images(&owner).len(),
             containers: server.home.containers().len(),
             sockets: entries(&run),
             mounts: fs::read_to_string(format!("{process}/mounts"))
@@ -199,6 +203,8 @@ impl Soak {
 struct Footprint {
     /// KiB resident.
     memory: u64,
+    descriptors: usize,
+    images: usize,
     containers: usize,
     /// Directories of instances.
     sockets: usize,
