@@ -2,16 +2,19 @@
 //!
 //! A token is `faas_ID_SECRET`: a beginning that scanners for leaked secrets can know, a public id, and 256 random bits. It
 //! is shown once, when it is made; the state directory keeps its digest. What a request costs here is one digest and one
-//! look into a map that no other request holds up.
+//! look into a map that no other request holds up. Beside a cluster, its users may manage Functions as they may with `kubectl`:
+//! their tokens are judged there (`users.rs`).
 
 pub mod audit;
 pub mod book;
 pub mod failures;
 pub mod needs;
+pub mod rights;
 pub mod secret;
 pub mod tls;
 pub mod token;
 pub mod tokens;
+pub mod users;
 pub mod watch;
 
 use std::{
@@ -32,9 +35,12 @@ use jiff::Timestamp;
 use self::{
     book::BookError,
     failures::{Failures, Key},
+    rights::Deed,
     token::{Scope, Scopes, Token},
     tokens::Tokens,
+    users::{Asker, Users},
 };
+use crate::kubernetes::review::{NotReviewed, Right};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +67,19 @@ pub enum Denied {
         has: Scopes,
     },
     #[error(
+        "the API server does not know whose this token is, or it has expired; `kubectl create token NAME` makes one of a service \
+         account"
+    )]
+    NoUser,
+    #[error(
+        "{user} may not do this; whoever may edit the namespace may, and `kubectl auth can-i {right}` tells"
+    )]
+    MayNot { user: String, right: Right },
+    #[error(
+        "who asks, and what they may, is for the API server to say, and it does not: {0}; try again in a moment"
+    )]
+    Unjudged(#[from] NotReviewed),
+    #[error(
         "too many requests without a valid token came from this address; try again in {}s", seconds(*.wait)
     )]
     TooMany { wait: Duration },
@@ -70,10 +89,13 @@ impl Denied {
     /// Word for programs.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoToken | Self::Malformed | Self::Unknown | Self::Expired { .. } => {
-                "Unauthorized"
-            }
-            Self::Scope { .. } => "Forbidden",
+            Self::NoToken
+            | Self::Malformed
+            | Self::Unknown
+            | Self::Expired { .. }
+            | Self::NoUser => "Unauthorized",
+            Self::Scope { .. } | Self::MayNot { .. } => "Forbidden",
+            Self::Unjudged(_) => "Unjudged",
             Self::TooMany { .. } => "TooManyFailures",
         }
     }
@@ -81,10 +103,13 @@ impl Denied {
     /// Status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoToken | Self::Malformed | Self::Unknown | Self::Expired { .. } => {
-                StatusCode::UNAUTHORIZED
-            }
-            Self::Scope { .. } => StatusCode::FORBIDDEN,
+            Self::NoToken
+            | Self::Malformed
+            | Self::Unknown
+            | Self::Expired { .. }
+            | Self::NoUser => StatusCode::UNAUTHORIZED,
+            Self::Scope { .. } | Self::MayNot { .. } => StatusCode::FORBIDDEN,
+            Self::Unjudged(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -93,6 +118,7 @@ impl Denied {
     pub fn who(&self) -> Option<&str> {
         match self {
             Self::Expired { name, .. } | Self::Scope { name, .. } => Some(name),
+            Self::MayNot { user, .. } => Some(user),
             _ => None,
         }
     }
@@ -102,13 +128,14 @@ impl Denied {
         let challenge = match self {
             Self::NoToken => r#"Bearer realm="faas""#.to_owned(),
             Self::Malformed => r#"Bearer realm="faas", error="invalid_request""#.to_owned(),
-            Self::Unknown | Self::Expired { .. } => {
+            Self::Unknown | Self::Expired { .. } | Self::NoUser => {
                 r#"Bearer realm="faas", error="invalid_token""#.to_owned()
             }
             Self::Scope { needed, .. } => {
                 format!(r#"Bearer realm="faas", error="insufficient_scope", scope="{needed}""#)
             }
-            Self::TooMany { .. } => return None,
+            Self::MayNot { .. } => r#"Bearer realm="faas", error="insufficient_scope""#.to_owned(),
+            Self::Unjudged(_) | Self::TooMany { .. } => return None,
         };
         HeaderValue::try_from(challenge).ok()
     }
@@ -117,6 +144,7 @@ impl Denied {
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::TooMany { wait } => Some(seconds(*wait)),
+            Self::Unjudged(_) => Some(1),
             _ => None,
         }
     }
@@ -131,6 +159,15 @@ pub struct Access {
     dir: PathBuf,
     known: ArcSwap<BTreeMap<String, Token>>,
     failures: Mutex<Failures>,
+    /// Who else may manage.
+    users: Option<Users>,
+}
+
+/// Who was let in to manage.
+pub struct Manager {
+    pub name: String,
+    /// A user of the cluster, who is to be asked about again where the body says what is done.
+    pub asker: Option<Asker>,
 }
 
 impl Access {
@@ -145,7 +182,14 @@ impl Access {
             dir,
             known: ArcSwap::from_pointee(known),
             failures: Mutex::default(),
+            users: None,
         })
+    }
+
+    /// These may manage, too.
+    #[must_use]
+    pub fn and(self, users: Option<Users>) -> Self {
+        Self { users, ..self }
     }
 
     /// Whether anybody could come in.
@@ -202,6 +246,34 @@ impl Access {
         verdict
     }
 
+    /// Whose management request this is: by a token of ours, or of a user of the cluster who may do it there.
+    pub async fn admit_manager(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        needed: Scope,
+        deed: &Deed,
+    ) -> Result<Manager, Denied> {
+        let Some((users, token)) = self.users.as_ref().zip(foreign(headers)) else {
+            let name = self.admit(headers, peer, needed)?;
+            return Ok(Manager { name, asker: None });
+        };
+        let key = Key::new(peer, None);
+        if let Some(wait) = self.failures().wait(&key, Instant::now()) {
+            return Err(Denied::TooMany { wait });
+        }
+        let asker = users.asker(token).await;
+        if let Err(Denied::NoUser) = asker {
+            self.failures().note(key, Instant::now());
+        }
+        let asker = asker?;
+        asker.may(deed).await?;
+        Ok(Manager {
+            name: asker.name(),
+            asker: Some(asker),
+        })
+    }
+
     fn failures(&self) -> MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,6 +299,12 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Denied> {
     } else {
         Err(Denied::Malformed)
     }
+}
+
+/// A token that cannot be ours.
+fn foreign(headers: &HeaderMap) -> Option<&str> {
+    let token = bearer(headers).ok()?;
+    (!token.is_empty() && !token.starts_with(token::PREFIX)).then_some(token)
 }
 
 /// `token` is the one whose id is in the text, if there is one.

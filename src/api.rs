@@ -54,8 +54,6 @@ pub struct Api {
     pub roots: Arc<Vec<PathBuf>>,
     /// What is wrong with files of the watched directories.
     pub problems: watch::Receiver<Vec<Problem>>,
-    /// The URL of calls, where they have a listener of their own.
-    pub calls: Option<String>,
     /// What this server is made of, for `/status`.
     pub facts: Arc<Value>,
     /// The server drains: answers that would not end by themselves end.

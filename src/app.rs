@@ -23,11 +23,16 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    adapters::adapters, doors::Doors, gateways::Gateways, signals::Signals, stores::Opened,
+    adapters::adapters,
+    doors::{Doors, Part},
+    gateways::Gateways,
+    signals::Signals,
+    stores::Opened,
     tenure::Tenure,
 };
 pub use self::{adapters::run_base, error::AppError};
 use crate::{
+    access::users::Users,
     api::{self, Api},
     builder::{archive::Limits, archives::Archives, sources::Sources},
     config::{self, Config, RuntimeKind, store::StoreConfig},
@@ -64,9 +69,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
 async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     let tenure = Tenure::begin(state.opened.lease.take());
     let adapters = adapters(&config, &state).await?;
-    let is_whole = config.gateways.is_none();
-    let cluster = state.opened.cluster.as_ref().map(|(cluster, _)| cluster);
-    let doors = Doors::open(&config.doors, &config.state_dir, cluster, is_whole).await?;
+    let doors = doors(&config, &state).await?;
     let facts = facts(&config, &state.opened.name, doors.url(), &*adapters.runtime).await;
     let directory = watcher(&config, &state)?;
     let problems = directory
@@ -100,7 +103,6 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
         metrics: Arc::clone(&metrics),
         roots: Arc::new(directory::absolute(&config.dirs).map_err(at(Path::new(".")))?),
         problems,
-        calls: doors.calls_elsewhere(),
         facts: Arc::new(facts),
         stop: tasks.stop.clone(),
     };
@@ -113,13 +115,26 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     tasks.spawn("engine", Arc::clone(&controller).watch_engine());
     let stop = tasks.stop.clone();
     tasks.spawn_some("directory", directory.map(|directory| directory.run(stop)));
-    if let Some(gateways) = gateways {
-        gateways.serve(&mut tasks, &controller);
-    }
     doors.follow(&mut tasks);
-    let listeners = doors.serve(&ingress, &tasks.stop);
+    let rules = doors.for_passed();
+    let mut listeners = doors.serve(&ingress, &tasks.stop);
+    if let Some(gateways) = gateways {
+        gateways.serve(&mut tasks, &mut listeners, &controller, (&ingress, rules));
+    }
     let signals = state.opened.signals.unwrap_or_else(Signals::listen);
     until_the_end(tasks, listeners, signals, &controller, tenure).await
+}
+
+/// Where it listens, and for what.
+async fn doors(config: &Config, state: &State) -> Result<Doors, AppError> {
+    let opened = state.opened.cluster.as_ref();
+    let cluster = opened.map(|(cluster, _)| cluster);
+    let users = opened.map(|(cluster, served)| Users::new(cluster.client.clone(), served.clone()));
+    let part = match config.gateways {
+        Some(_) => Part::Controller,
+        None => Part::Whole,
+    };
+    Ok(Doors::open(&config.doors, &config.state_dir, cluster, part, users).await?)
 }
 
 /// Pods have machines of their own.

@@ -3,13 +3,16 @@
 //!
 //! Without the stream a gateway goes on with what it has, for as long as nobody else can have it: a controller that is gone
 //! lends nothing. One that lives, and cannot be reached, gives us up after a while, and so we stop before that (`cut_off.rs`).
+//!
+//! What callers ask that is the controller's is passed on to it (`passage.rs`), while there is a stream.
 
 pub(crate) mod borrower;
 mod cut_off;
+pub mod passage;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,16 +20,17 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use kube::Client;
+use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{interval, sleep, timeout},
 };
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use self::{borrower::Borrower, cut_off::CutOff};
+use self::{borrower::Borrower, cut_off::CutOff, passage::Passage};
 use crate::{
     controller::Turns,
     function::FunctionKey,
@@ -34,7 +38,7 @@ use crate::{
     pool::Pools,
     stream::{
         self, BACKLOG, Frames,
-        message::{Hello, Welcome},
+        message::{Hello, Purpose, Welcome},
         tls::{self, PinError},
     },
 };
@@ -45,6 +49,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const STILL: Duration = Duration::from_secs(3);
 /// Longest wait for a connection to it.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How often the kernel asks whether it is still there.
+const ALIVE: Duration = Duration::from_secs(10);
 /// How often it is told which slots have calls. What it must know at once is told at once.
 const TELL: Duration = Duration::from_millis(250);
 
@@ -67,6 +73,8 @@ enum Unreached {
     Pin(#[from] PinError),
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error("no stream leads to a controller")]
+    Nobody,
     #[error("it does not accept a connection")]
     Late,
     #[error("it refuses: {0}")]
@@ -79,6 +87,8 @@ pub struct Gateway {
     /// Of this process.
     run: String,
     borrower: Borrower,
+    /// Where the controller is, while there is a stream to it.
+    reached: watch::Sender<Option<Place>>,
 }
 
 impl Gateway {
@@ -88,7 +98,14 @@ impl Gateway {
             settings,
             run: uuid::Uuid::new_v4().simple().to_string(),
             borrower: Borrower::new(pools, turns),
+            reached: watch::Sender::default(),
         }
+    }
+
+    /// The way to the controller for what is its own.
+    pub fn passage(&self) -> Passage {
+        let token_file = self.settings.token_file.clone();
+        Passage::new(self.reached.subscribe(), token_file)
     }
 
     /// Keeps a stream, until it is told to leave and has given everything back. `keys` are the functions whose pools need
@@ -117,12 +134,14 @@ impl Gateway {
                         self.settings.namespace.clone(),
                         &place,
                     );
+                    self.reached.send_replace(Some(place.clone()));
                     let (borrower, keys) = (&mut self.borrower, keys.as_mut());
                     let stream = talk(borrower, frames, keys, &leave);
                     tokio::select! {
                         outcome = stream => tracing::warn!(?outcome, "The stream ended"),
                         () = stays => tracing::info!("Another controls now"),
                     }
+                    self.reached.send_replace(None);
                     cut_off = CutOff::default();
                 }
                 (Err(error), _) if error != trouble => {
@@ -156,28 +175,35 @@ impl Gateway {
     }
 
     async fn enter(&self, place: &Place) -> Result<Frames<TlsStream<TcpStream>>, Unreached> {
-        let file = &self.settings.token_file;
-        let token = tokio::fs::read_to_string(file);
-        let token = token.await.map_err(|error| Unreached::Token {
-            file: file.clone(),
-            error,
-        })?;
         let hello = Hello {
-            name: self.settings.name.clone(),
-            run: self.run.clone(),
-            token: token.trim().to_owned(),
+            token: token(&self.settings.token_file).await?,
+            purpose: Purpose::Borrow {
+                name: self.settings.name.clone(),
+                run: self.run.clone(),
+            },
         };
         reach(place, &hello).await
     }
 }
 
-/// A stream to a controller that lets us in.
+/// What proves that we are a gateway.
+async fn token(file: &Path) -> Result<String, Unreached> {
+    let token = tokio::fs::read_to_string(file);
+    let token = token.await.map_err(|error| Unreached::Token {
+        file: file.to_owned(),
+        error,
+    })?;
+    Ok(token.trim().to_owned())
+}
+
+/// A connection to a controller that lets us in.
 async fn reach(place: &Place, hello: &Hello) -> Result<Frames<TlsStream<TcpStream>>, Unreached> {
     let connector = tls::connector(&place.certificate)?;
     let connected = async {
         let stream = TcpStream::connect(place.address).await?;
         // Small messages must not wait for each other.
         stream.set_nodelay(true)?;
+        keep_asking(&stream)?;
         connector.connect(tls::name(), stream).await
     };
     let late = |_| Unreached::Late;
@@ -188,6 +214,14 @@ async fn reach(place: &Place, hello: &Hello) -> Result<Frames<TlsStream<TcpStrea
         Welcome::Come => Ok(frames),
         Welcome::Stay(why) => Err(Unreached::Refused(why)),
     }
+}
+
+/// Ends it when the other side is gone without a word: what is followed on it, such as a log, may be silent for long.
+fn keep_asking(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, ALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, ALIVE)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, 3)?)
 }
 
 /// Ends when another one is the controller.

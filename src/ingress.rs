@@ -5,11 +5,13 @@
 
 mod accept;
 pub mod body;
+mod connections;
 pub mod door;
 pub mod framing;
 pub mod guard;
 mod headless;
 mod ids;
+pub mod passed;
 mod peer;
 mod places;
 pub mod proxy;
@@ -26,7 +28,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::{Router, body::Body};
@@ -37,23 +39,16 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    runtime::Handle,
-    time::timeout,
-};
-use tokio_util::{
-    sync::CancellationToken,
-    task::{AbortOnDropHandle, TaskTracker},
-};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, runtime::Handle};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tower::ServiceExt;
 
 use self::{
     accept::{hand_over, pause_after},
+    connections::Connections,
     door::{Caller, Door, Scope},
     ids::Ids,
-    places::Places,
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     requests::{Answering, Requests, Running},
     route::Route,
@@ -66,10 +61,6 @@ use crate::{access::audit::Change, pool::Pools, telemetry::Metrics, workers::Wor
 pub const MAX_HEAD: usize = 64 << 10;
 /// Most fields of a request's head: as many as hyper takes unless it is told otherwise, which would cost each call.
 pub const MAX_FIELDS: usize = 100;
-/// Kept connections are heard after the listener is closed, until nothing came for this long: a request on its way would be
-/// lost if its connection were closed meanwhile. Each answer says that it was the connection's last.
-const QUIET: Duration = Duration::from_millis(500);
-
 /// Serves requests; shared by all connections.
 pub struct Ingress {
     pools: Arc<Pools>,
@@ -84,13 +75,6 @@ pub struct Ingress {
     leaving: AtomicBool,
     /// Requests that came nevertheless.
     late: AtomicUsize,
-}
-
-/// The connections of one listener.
-struct Connections {
-    places: Places,
-    graceful: GracefulShutdown,
-    running: TaskTracker,
 }
 
 impl Ingress {
@@ -122,11 +106,7 @@ impl Ingress {
         stop: CancellationToken,
     ) {
         let door = Arc::new(door);
-        let mut connections = Connections {
-            places: Places::new(limit),
-            graceful: GracefulShutdown::new(),
-            running: TaskTracker::new(),
-        };
+        let mut connections = Connections::new(limit);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -140,19 +120,10 @@ impl Ingress {
         for (stream, peer) in accept::last(listener) {
             self.admit(stream, peer, &door, &mut connections);
         }
-        self.leaving.store(true, Ordering::Relaxed);
-        connections.running.close();
-        let mut heard = 0;
-        while timeout(QUIET, connections.running.wait()).await.is_err() {
-            let late = self.late.load(Ordering::Relaxed);
-            if late == heard {
-                return connections.graceful.shutdown().await;
-            }
-            heard = late;
-        }
+        connections.end(&self).await;
     }
 
-    /// Gives a connection its place and its worker. Beyond the limit the oldest one there makes room.
+    /// Gives a connection its worker.
     fn admit(
         self: &Arc<Self>,
         stream: net::TcpStream,
@@ -160,17 +131,31 @@ impl Ingress {
         door: &Arc<Door>,
         connections: &mut Connections,
     ) {
-        let permit = connections.places.take();
-        let beyond = permit.is_none().then_some(connections.places.limit);
         let worker = self.workers.next();
         let Ok(stream) = hand_over(stream, worker) else {
             return;
         };
-        let caller = Caller {
-            door: Arc::clone(door),
-            peer: peer.ip().to_canonical(),
-        };
-        let connection = Arc::clone(self).connection(stream, caller, beyond);
+        // A small answer must not wait for the acknowledgement of the one before.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "No TCP_NODELAY");
+        }
+        let wire = Wire::new(stream, door.tls.as_deref());
+        let caller = Caller::new(Arc::clone(door), peer.ip().to_canonical());
+        self.hold(wire, caller, worker, connections);
+    }
+
+    /// Gives a connection its place. Beyond the limit the oldest one there makes room.
+    fn hold(
+        self: &Arc<Self>,
+        wire: Wire,
+        caller: Caller,
+        worker: &Handle,
+        connections: &mut Connections,
+    ) {
+        let permit = connections.places.take();
+        let beyond = permit.is_none().then_some(connections.places.limit);
+        let peer = caller.origin.peer;
+        let connection = Arc::clone(self).connection(wire, caller, beyond);
         let connection = connections.graceful.watch(connection);
         let task = async move {
             let _permit = permit;
@@ -187,7 +172,7 @@ impl Ingress {
     /// One connection's requests. What is `beyond` the limit of connections is refused.
     fn connection(
         self: Arc<Self>,
-        stream: TcpStream,
+        wire: Wire,
         caller: Caller,
         beyond: Option<usize>,
     ) -> http1::Connection<
@@ -199,14 +184,9 @@ impl Ingress {
             Future: Send,
         >,
     > {
-        // A small answer must not wait for the acknowledgement of the one before.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(peer = %caller.peer, %error, "No TCP_NODELAY");
-        }
         let requests = Requests::default();
         let (ids, metrics) = (Arc::clone(&self.ids), Arc::clone(&self.metrics));
-        let stream = Wire::new(stream, caller.door.tls.as_deref());
-        let stream = Timed::new(stream, requests.clone(), ids, metrics);
+        let stream = Timed::new(wire, requests.clone(), ids, metrics);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let running = requests.begin();
             let (this, caller) = (Arc::clone(&self), caller.clone());
@@ -235,7 +215,11 @@ impl Ingress {
         running: &Running,
     ) -> Response<Body> {
         let id = self.ids.identify(request.headers_mut());
-        let change = Change::asked_by(&mut request, caller.peer, &id);
+        // What is passed on is noted where it is judged.
+        let change = match caller.door.scope {
+            Scope::Gateway => None,
+            _ => Change::asked_by(&mut request, caller.origin.peer, &id),
+        };
         let local = caller.door.local;
         let mut response = match guard::judge(request.headers(), running.is_ambiguous(), local) {
             Ok(()) => self.dispatch(request, caller, running).await,
@@ -273,28 +257,32 @@ impl Ingress {
         {
             return self.tell(&refusal.into(), Style::Raw);
         }
-        if let Err(denied) = caller.admit(&mut request, &route) {
+        let admitted = match route {
+            Route::Manage => caller.admit_management(&mut request).await,
+            Route::Call(_) | Route::Raw(..) => caller.admit(&mut request),
+        };
+        if let Err(denied) = admitted {
             return self.tell(&denied.into(), Style::Raw);
         }
         match (route, &caller.door.scope) {
-            (Route::Call(target), Scope::All | Scope::Invoke) => {
+            (Route::Call(target), Scope::All | Scope::Invoke | Scope::Gateway) => {
                 let busy = self.arrive();
                 let outcome = proxy::call(&self.pools, &target, request).await;
                 self.finish(outcome, Style::Envelope, busy)
             }
-            (Route::Raw(target, path), Scope::All | Scope::Invoke) => {
+            (Route::Raw(target, path), Scope::All | Scope::Invoke | Scope::Gateway) => {
                 let busy = self.arrive();
                 let outcome = proxy::raw(&self.pools, &target, &path, request, running).await;
                 self.finish(outcome, Style::Raw, busy)
             }
-            (Route::Manage, Scope::All | Scope::Manage { .. }) => self.manage(request).await,
-            (Route::Call(_) | Route::Raw(..), Scope::Manage { calls }) => {
-                let url = format!("{calls}{}", request.uri());
-                self.tell(&CallError::Elsewhere { url }, Style::Raw)
-            }
             (Route::Manage, Scope::Invoke) => {
                 let path = request.uri().path().to_owned();
                 self.tell(&CallError::CallsOnly(path), Style::Raw)
+            }
+            (Route::Manage, _) => self.manage(request).await,
+            (Route::Call(_) | Route::Raw(..), Scope::Manage { .. } | Scope::Passed) => {
+                let url = format!("{}{}", caller.calls(request.headers()).0, request.uri());
+                self.tell(&CallError::Elsewhere { url }, Style::Raw)
             }
         }
     }

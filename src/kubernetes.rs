@@ -1,9 +1,10 @@
 //! The API server of a cluster: how it is reached, who may write there ([`lease`]), what that one says to others
-//! ([`notice`]), what is watched there ([`watch`]), and
-//! how long ago each watch was seen to live.
+//! ([`notice`]), who its users are and what they may do ([`review`]), what is watched there ([`watch`]), and how long ago each watch
+//! was seen to live.
 
 pub mod lease;
 pub mod notice;
+pub mod review;
 pub mod watch;
 
 use std::{

@@ -17,6 +17,11 @@ pub fn needed(method: &Method, route: &Route, path: &str) -> Option<Scope> {
     }
 }
 
+/// Whether what is no call is the controller's to judge and to answer, at a gateway: all but what that tells of itself.
+pub fn is_controllers(path: &str) -> bool {
+    !matches!(path, "/healthz" | "/readyz" | "/ping" | "/metrics")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +64,16 @@ mod tests {
             let route = route::parse(&method, &uri).unwrap();
             let found = needed(&method, &route, uri.path());
             assert_eq!(found, scope, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_answers_for_itself() {
+        for path in ["/healthz", "/readyz", "/ping", "/metrics"] {
+            assert!(!is_controllers(path), "{path}");
+        }
+        for path in ["/status", "/functions", "/functions/a", "/healthz/", "/"] {
+            assert!(is_controllers(path), "{path}");
         }
     }
 }

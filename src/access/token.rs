@@ -10,7 +10,7 @@ use strum::{Display, EnumString};
 use subtle::ConstantTimeEq;
 
 /// Beginning of every token.
-const PREFIX: &str = "faas_";
+pub const PREFIX: &str = "faas_";
 /// Random bytes of an id, which is no secret.
 const ID_BYTES: usize = 6;
 /// Random bytes of a secret: 256 bits.

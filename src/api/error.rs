@@ -34,6 +34,12 @@ pub enum ApiError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Unavailable(String),
+    #[error("{0}")]
+    NoController(String),
+    #[error("{0}")]
+    ControllerLost(String),
+    #[error("{0}")]
+    Overloaded(String),
 }
 
 impl ApiError {
@@ -55,6 +61,9 @@ impl ApiError {
             Self::TooLarge { .. } => "BodyTooLarge",
             Self::Store(error) => error.reason(),
             Self::Unavailable(_) => "Unavailable",
+            Self::NoController(_) => "NoController",
+            Self::ControllerLost(_) => "ControllerLost",
+            Self::Overloaded(_) => "Overloaded",
         }
     }
 
@@ -72,9 +81,11 @@ impl ApiError {
                 | StoreError::Conflict { .. },
             ) => StatusCode::CONFLICT,
             Self::Store(StoreError::Full { .. }) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Unavailable(_) | Self::Store(StoreError::Cluster { .. }) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Unavailable(_)
+            | Self::NoController(_)
+            | Self::Overloaded(_)
+            | Self::Store(StoreError::Cluster { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ControllerLost(_) => StatusCode::BAD_GATEWAY,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -113,6 +124,9 @@ mod tests {
     fn only_what_passes_is_to_be_tried_again() {
         for (error, status, again) in [
             (ApiError::Unavailable(String::new()), 503, true),
+            (ApiError::NoController(String::new()), 503, true),
+            (ApiError::Overloaded(String::new()), 503, true),
+            (ApiError::ControllerLost(String::new()), 502, false),
             (ApiError::Invalid(String::new()), 400, false),
             (ApiError::NotFound(String::new()), 404, false),
         ] {

@@ -1,12 +1,12 @@
-//! What a gateway answers beside calls.
+//! What a gateway answers beside calls: for itself, and for the controller by passing on.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
-    Json, Router,
-    extract::State,
+    Extension, Json, Router,
+    extract::{Request, State},
     http::{
-        HeaderMap, StatusCode, Uri,
+        HeaderMap, StatusCode,
         header::{ACCEPT, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
@@ -16,6 +16,8 @@ use serde_json::json;
 
 use super::error::ApiError;
 use crate::{
+    gateway::passage::{NotPassed, Passage},
+    ingress::door::Origin,
     plan::Phase,
     pool::Pools,
     telemetry::{Metrics, Snapshot, text::Format},
@@ -26,6 +28,7 @@ use crate::{
 pub struct Pages {
     pub pools: Arc<Pools>,
     pub metrics: Arc<Metrics>,
+    pub passage: Passage,
 }
 
 /// The routes.
@@ -35,7 +38,7 @@ pub fn router(pages: Pages) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .fallback(elsewhere)
+        .fallback(pass)
         .with_state(pages)
 }
 
@@ -80,9 +83,19 @@ fn snapshot(pools: &Pools) -> Snapshot {
     }
 }
 
-async fn elsewhere(uri: Uri) -> ApiError {
-    let path = uri.path();
-    ApiError::NotFound(format!(
-        "there is nothing at {path}: a gateway answers calls, and management is at the controller"
-    ))
+/// Everything else is the controller's.
+async fn pass(
+    State(pages): State<Pages>,
+    Extension(origin): Extension<Origin>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let answer = pages.passage.pass(request, origin).await;
+    answer.map_err(|error| {
+        let message = error.to_string();
+        match error {
+            NotPassed::NoController => ApiError::NoController(message),
+            NotPassed::Crowded => ApiError::Overloaded(message),
+            NotPassed::Lost => ApiError::ControllerLost(message),
+        }
+    })
 }

@@ -4,13 +4,10 @@
 use std::time::Duration;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::{Body, HttpBody as _},
     extract::{Request, State},
-    http::{
-        HeaderMap, StatusCode,
-        header::{HOST, RETRY_AFTER},
-    },
+    http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -21,7 +18,7 @@ use serde_json::json;
 
 use super::Api;
 use crate::{
-    access::audit::Change,
+    access::{Denied, audit::Change, rights::Deed, users::Asker},
     builder::{
         archive::{ArchiveError, Context, Limits},
         archives::ArchivesError,
@@ -33,7 +30,7 @@ use crate::{
         manifest::ManifestError,
         status::{self, ConditionType, Reason},
     },
-    ingress::{door::Scheme, reply::ERROR_HEADER},
+    ingress::{door::Calls, reply::ERROR_HEADER},
     store::{Manager, StoreError},
 };
 
@@ -82,6 +79,13 @@ impl Failure {
         }
     }
 
+    fn denied(denied: &Denied) -> Self {
+        Self {
+            status: denied.status(),
+            ..Self::bad(denied.code(), denied.to_string())
+        }
+    }
+
     fn superseded() -> Self {
         Self {
             status: StatusCode::CONFLICT,
@@ -119,12 +123,12 @@ impl IntoResponse for Failure {
 }
 
 /// Handles an upload.
-pub async fn deploy(State(api): State<Api>, request: Request) -> Response {
-    let Scheme(scheme) = *request.extensions().get().unwrap_or(&Scheme("http"));
-    let here = format!("{scheme}://{}", host(request.headers()));
-    let calls = api.calls.clone().unwrap_or(here);
-    let change: Option<Change> = request.extensions().get().cloned();
-    match take_in(&api, change.as_ref(), request.into_body()).await {
+pub async fn deploy(
+    State(api): State<Api>,
+    Extension(Calls(calls)): Extension<Calls>,
+    request: Request,
+) -> Response {
+    match take_in(&api, request).await {
         Ok(key) => Json(json!({"invoke": format!("{calls}/functions/{}", key.url_segment())}))
             .into_response(),
         Err(failure) => failure.into_response(),
@@ -141,14 +145,19 @@ fn not_stored(error: &ArchivesError) -> Failure {
     Failure::ours(code, &info)
 }
 
-async fn take_in(api: &Api, change: Option<&Change>, body: Body) -> Result<FunctionKey, Failure> {
+async fn take_in(api: &Api, request: Request) -> Result<FunctionKey, Failure> {
+    let (head, body) = request.into_parts();
     let upload = read(body).await?;
     let key: FunctionKey = upload
         .name
         .parse()
         .map_err(|e: crate::function::KeyError| Failure::bad("InvalidSpec", e.to_string()))?;
-    if let Some(change) = change {
+    if let Some(change) = head.extensions.get::<Change>() {
         change.names(&key.url_segment());
+    }
+    if let Some(asker) = head.extensions.get::<Asker>() {
+        let may = asker.may(&Deed::upload(key.clone())).await;
+        may.map_err(|denied| Failure::denied(&denied))?;
     }
     let context = tokio::task::spawn_blocking(move || unpack(&upload.file))
         .await
@@ -334,15 +343,6 @@ fn object(key: &FunctionKey, digest: &str, context: &Context) -> Result<Function
         };
         Failure::bad("InvalidSpec", info)
     })
-}
-
-/// Under which name the caller reached us.
-fn host(headers: &HeaderMap) -> String {
-    headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or("localhost:5555")
-        .to_owned()
 }
 
 #[cfg(test)]

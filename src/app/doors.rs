@@ -18,6 +18,7 @@ use crate::{
         book::BookError,
         secret::{Keeper, SecretError},
         tls::{Tls, TlsError},
+        users::Users,
     },
     config::{self, DoorsConfig, access::AccessConfig},
     ingress::{
@@ -26,6 +27,16 @@ use crate::{
     },
     kubernetes::Cluster,
 };
+
+/// Which part of a server has these doors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Whole,
+    /// Its gateways answer calls.
+    Controller,
+    /// Its controller manages.
+    Gateway,
+}
 
 /// Most connections of a listener.
 const MAX_CONNECTIONS: u64 = 10_000;
@@ -70,13 +81,14 @@ struct Bound {
 }
 
 impl Doors {
-    /// Before anything is served, so that what is missing, or a conflict, is found early. A server that `takes_calls` not has
-    /// gateways that do.
+    /// Before anything is served, so that what is missing, or a conflict, is found early. Where tokens are asked for, these users
+    /// may manage too.
     pub async fn open(
         config: &DoorsConfig,
         state: &Path,
         cluster: Option<&Cluster>,
-        takes_calls: bool,
+        part: Part,
+        users: Option<Users>,
     ) -> Result<Self, DoorError> {
         let keeper = keeper(&config.access, state, cluster).await?.map(Arc::new);
         let mut addresses = [Some(config.listen), config.invoke].into_iter().flatten();
@@ -84,7 +96,7 @@ impl Doors {
         let mut doors = Self {
             main: Bound::at(config.listen, Scope::All).await?,
             invoke: None,
-            access: asks.map(|address| tokens(state, address)).transpose()?,
+            access: access(state, asks, part)?.map(|access| Arc::new(access.and(users))),
             tls: match &config.access.tls {
                 Some(files) => Some(Arc::new(Tls::open(files.clone())?)),
                 None => None,
@@ -103,7 +115,9 @@ impl Doors {
             bound.door.access = access.filter(|_| config.access.asks_for_tokens(bound.address));
             bound.door.tls = tls.filter(|_| config.access.speaks_tls(bound.address));
         }
-        if doors.invoke.is_some() || !takes_calls {
+        if part == Part::Gateway {
+            doors.main.door.scope = Scope::Gateway;
+        } else if doors.invoke.is_some() || part == Part::Controller {
             let calls = doors.calls();
             doors.main.door.scope = Scope::Manage { calls };
         }
@@ -120,11 +134,13 @@ impl Doors {
         self.invoke.as_ref().map(Bound::url)
     }
 
-    /// The URL of calls, where management has another.
-    pub fn calls_elsewhere(&self) -> Option<String> {
-        match &self.main.door.scope {
-            Scope::Manage { calls } => Some(calls.clone()),
-            Scope::All | Scope::Invoke => None,
+    /// What holds for requests that gateways pass on, from wherever.
+    pub fn for_passed(&self) -> Door {
+        Door {
+            scope: Scope::Passed,
+            local: false,
+            access: self.access.clone(),
+            tls: None,
         }
     }
 
@@ -185,7 +201,7 @@ impl Bound {
     }
 
     fn url(&self) -> String {
-        format!("{}://{}", self.door.scheme().0, self.address)
+        format!("{}://{}", self.door.scheme(), self.address)
     }
 }
 
@@ -204,12 +220,18 @@ async fn keeper(
     Ok(Some(keeper))
 }
 
-/// The tokens, of which one at least must be good.
-fn tokens(state: &Path, address: SocketAddr) -> Result<Arc<Access>, DoorError> {
-    let access = Access::open(state)?;
-    if !access.has_valid(Timestamp::now()) {
-        let state = state.to_owned();
-        return Err(DoorError::NoToken { address, state });
+/// The tokens. One at least must be good where a listener asks for them.
+fn access(state: &Path, asks: Option<SocketAddr>, part: Part) -> Result<Option<Access>, DoorError> {
+    // Whoever comes by a gateway needs one.
+    if asks.is_none() && part != Part::Controller {
+        return Ok(None);
     }
-    Ok(Arc::new(access))
+    let access = Access::open(state)?;
+    match asks {
+        Some(address) if !access.has_valid(Timestamp::now()) => {
+            let state = state.to_owned();
+            Err(DoorError::NoToken { address, state })
+        }
+        _ => Ok(Some(access)),
+    }
 }

@@ -5,7 +5,12 @@ use std::{future::pending, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Tasks, doors::Doors, say, signals::Signals};
+use super::{
+    AppError, Tasks,
+    doors::{Doors, Part},
+    say,
+    signals::Signals,
+};
 use crate::{
     api::gateway::{Pages, router},
     config::roles::GatewayConfig,
@@ -27,16 +32,11 @@ pub async fn run(config: GatewayConfig) -> Result<(), AppError> {
     let _lock = state::lock(&config.state_dir, "faas gateway")?;
     let own = Identity::own(&config.state_dir)?;
     let cluster = kubernetes::connect().await?;
-    let doors = Doors::open(&config.doors, &config.state_dir, Some(&cluster), true).await?;
+    let (dir, part) = (&config.state_dir, Part::Gateway);
+    let doors = Doors::open(&config.doors, dir, Some(&cluster), part, None).await?;
     let (turns, keys) = Turns::new();
     let pools = Arc::new(Pools::new(turns.clone()));
     let metrics = Arc::new(Metrics::default());
-    let pages = router(Pages {
-        pools: Arc::clone(&pools),
-        metrics: Arc::clone(&metrics),
-    });
-    let workers = Workers::alone().map_err(AppError::Threads)?;
-    let ingress = Ingress::new(Arc::clone(&pools), pages, metrics, workers);
     let settings = Settings {
         client: cluster.client,
         namespace: cluster.namespace,
@@ -49,9 +49,17 @@ pub async fn run(config: GatewayConfig) -> Result<(), AppError> {
     ));
     say(&format!("listening on {}", doors.url()));
 
+    let gateway = Gateway::new(settings, Arc::clone(&pools), turns);
+    let pages = router(Pages {
+        pools: Arc::clone(&pools),
+        metrics: Arc::clone(&metrics),
+        passage: gateway.passage(),
+    });
+    let workers = Workers::alone().map_err(AppError::Threads)?;
+    let ingress = Ingress::new(pools, pages, metrics, workers);
+
     let mut tasks = Tasks::default();
     let (leave, left) = (CancellationToken::new(), CancellationToken::new());
-    let gateway = Gateway::new(settings, pools, turns);
     let (leaves, has_left) = (leave.clone(), left.clone());
     tasks.spawn("stream", async move {
         gateway.run(keys, leaves).await;

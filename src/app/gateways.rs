@@ -3,14 +3,18 @@
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{AppError, Tasks, doors::DoorError, stores::Opened};
 use crate::{
     config::roles::GatewaysConfig,
     controller::{Controller, Turns},
     function::FunctionKey,
-    kubernetes::notice::{Notice, Place},
+    ingress::{Ingress, door, passed::Passed},
+    kubernetes::{
+        notice::{Notice, Place},
+        review::Reviews,
+    },
     lender::{
         Lender,
         door::{Door, Judge},
@@ -19,6 +23,9 @@ use crate::{
     stream::tls::Identity,
 };
 
+/// Requests that gateways pass on, on their way to those who answer them.
+const PASSED: usize = 16;
+
 /// What stands between a controller's pools and gateways.
 pub(super) struct Gateways {
     lender: Lender,
@@ -26,6 +33,7 @@ pub(super) struct Gateways {
     door: Door,
     notice: Notice,
     place: Place,
+    passed: mpsc::Receiver<Passed>,
 }
 
 impl Gateways {
@@ -47,14 +55,17 @@ impl Gateways {
         let identity = Identity::new()?;
         let (news, keys) = Turns::new();
         let pools = Arc::new(pools.lent_by(news.clone()));
-        let (fence, client) = (cluster.fence.clone(), cluster.client.clone());
+        let fence = cluster.fence.clone();
+        let reviews = Arc::new(Reviews::new(cluster.client.clone()));
+        let (to, passed) = mpsc::channel(PASSED);
         let lender = Lender::new(Arc::clone(&pools), news, notice.clone(), fence);
         let door = Door {
             listener,
             acceptor: identity.acceptor,
-            judge: Judge::account(client, &cluster.namespace, &config.account),
+            judge: Judge::account(reviews, &cluster.namespace, &config.account),
             notice: notice.clone(),
             events: lender.events(),
+            passed: to,
         };
         let gateways = Self {
             lender,
@@ -65,12 +76,22 @@ impl Gateways {
                 address: SocketAddr::new(config.told, port),
                 certificate: identity.certificate,
             },
+            passed,
         };
         Ok((pools, Some(gateways)))
     }
 
-    /// Lets gateways in once it is known what there is to lend.
-    pub(super) fn serve(self, tasks: &mut Tasks, controller: &Arc<Controller>) {
+    /// Lets gateways in once it is known what there is to lend. What they pass on is heard by a listener as others are.
+    pub(super) fn serve(
+        self,
+        tasks: &mut Tasks,
+        listeners: &mut Tasks,
+        controller: &Arc<Controller>,
+        (ingress, rules): (&Arc<Ingress>, door::Door),
+    ) {
+        let ingress = Arc::clone(ingress);
+        let passed = ingress.serve_passed(self.passed, rules, listeners.stop.clone());
+        listeners.spawn("passed requests", passed);
         let (lender, knows) = (self.lender, Arc::clone(controller));
         tasks.spawn("lender", async move {
             knows.knows().await;

@@ -1,11 +1,18 @@
 //! A gateway and a lender in one process, over real TLS on loopback.
 
+use axum::{Extension, Router, body::Body};
 use futures::future::join;
+use http_body_util::BodyExt;
+use hyper::{HeaderMap, Method, Request, Response, Uri, header::CONNECTION};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::*;
+use super::{passage::NotPassed, *};
 use crate::{
     function::Revision,
+    ingress::{
+        Ingress,
+        door::{self, Calls, Origin, Scope},
+    },
     kubernetes::{lease::Fence, notice::Notice},
     lender::{
         Lender,
@@ -14,6 +21,8 @@ use crate::{
     plan::Manners,
     pool::{Pool, Route},
     stream::tls::Identity,
+    telemetry::Metrics,
+    workers::Workers,
 };
 
 const WORD: &str = "open";
@@ -29,7 +38,7 @@ fn key() -> FunctionKey {
 struct Owner {
     pool: Arc<Pool>,
     place: Place,
-    _tasks: [tokio_util::task::AbortOnDropHandle<()>; 3],
+    _tasks: [tokio_util::task::AbortOnDropHandle<()>; 4],
 }
 
 impl Owner {
@@ -53,6 +62,17 @@ impl Owner {
             address: listener.local_addr().unwrap(),
             certificate: identity.certificate,
         };
+        let (to, passed) = mpsc::channel(1);
+        let ingress = Ingress::new(
+            Arc::clone(&pools),
+            Router::new().fallback(tell),
+            Arc::new(Metrics::default()),
+            Workers::alone().unwrap(),
+        );
+        let rules = door::Door {
+            local: false,
+            ..door::Door::local(Scope::Passed)
+        };
         let lender = Lender::new(pools, news, notice.clone(), Fence::default());
         let door = Door {
             listener,
@@ -60,6 +80,7 @@ impl Owner {
             judge: Judge::Word(WORD),
             notice: notice.clone(),
             events: lender.events(),
+            passed: to,
         };
         // What a Lease would do.
         let lease = async move {
@@ -73,6 +94,7 @@ impl Owner {
             tokio::spawn(lender.run(keys)),
             tokio::spawn(door.run()),
             tokio::spawn(lease),
+            tokio::spawn(ingress.serve_passed(passed, rules, CancellationToken::new())),
         ];
         Self {
             pool,
@@ -86,15 +108,29 @@ impl Owner {
     }
 }
 
+/// What the controller saw of a request.
+async fn tell(
+    Extension(origin): Extension<Origin>,
+    Extension(Calls(calls)): Extension<Calls>,
+    (method, uri, headers): (Method, Uri, HeaderMap),
+    body: String,
+) -> String {
+    let id = headers["x-request-id"].to_str().unwrap();
+    assert_eq!(headers.get(CONNECTION), None);
+    format!("{} {calls} {id} {method} {uri} {body}", origin.peer)
+}
+
 async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
 
 fn hello(name: &str, token: &str) -> Hello {
     Hello {
-        name: name.to_owned(),
-        run: "1".to_owned(),
         token: token.to_owned(),
+        purpose: Purpose::Borrow {
+            name: name.to_owned(),
+            run: "1".to_owned(),
+        },
     }
 }
 
@@ -175,4 +211,50 @@ async fn strangers_are_told_that_they_are_and_a_stranger_is_not_told_our_word() 
         panic!("{refused:?}")
     };
     assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+/// A gateway's way to this place.
+fn passage(place: Option<&Place>, word: &str) -> (Passage, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), word).unwrap();
+    let (_, reached) = watch::channel(place.cloned());
+    (Passage::new(reached, file.path().to_owned()), file)
+}
+
+async fn pass(passage: &Passage) -> Result<Response<Body>, NotPassed> {
+    let request = Request::put("/functions/sum?a=b")
+        .header("host", "faas.example")
+        .header("x-request-id", "one")
+        .header(CONNECTION, "close");
+    let origin = Origin {
+        peer: "192.0.2.1".parse().unwrap(),
+        https: true,
+    };
+    let request = request.body(Body::from("body")).unwrap();
+    timeout(SOON, passage.pass(request, origin)).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_passed_on_is_answered_as_its_callers_own_and_strangers_pass_nothing_on() {
+    let owner = Owner::new().await;
+    let (way, _file) = passage(Some(&owner.place), WORD);
+    for _ in 0..2 {
+        let answer = pass(&way).await.unwrap();
+        assert_eq!(answer.headers()["x-request-id"], "one");
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        let seen = "192.0.2.1 https://faas.example one PUT /functions/sum?a=b body";
+        assert_eq!(text, seen);
+    }
+    let (stranger, _file) = passage(Some(&owner.place), "another");
+    let refused = pass(&stranger).await;
+    assert!(matches!(refused, Err(NotPassed::NoController)));
+    let (nowhere, _file) = passage(None, WORD);
+    assert!(matches!(pass(&nowhere).await, Err(NotPassed::NoController)));
+
+    // So many at a time, and each until its answer's end.
+    let held: Vec<_> = futures::future::join_all((0..100).map(|_| pass(&way))).await;
+    assert!(held.iter().all(Result::is_ok));
+    assert!(matches!(pass(&way).await, Err(NotPassed::Crowded)));
+    drop(held);
+    assert!(pass(&way).await.is_ok());
 }

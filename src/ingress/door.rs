@@ -2,10 +2,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use hyper::{Request, header::AUTHORIZATION};
+use hyper::{
+    HeaderMap, Method, Request, Uri,
+    header::{AUTHORIZATION, HOST},
+};
+use serde::{Deserialize, Serialize};
 
 use super::route::Route;
-use crate::access::{Access, Denied, audit::Change, needs, tls::Tls};
+use crate::access::{
+    Access, Denied, Manager, audit::Change, needs, rights::Deed, tls::Tls, token::Scope as Needed,
+};
 
 /// What a listener serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +22,10 @@ pub enum Scope {
     Manage { calls: String },
     /// Invocation and nothing else.
     Invoke,
+    /// Invocation; management is passed on to the controller, who judges it.
+    Gateway,
+    /// Management that gateways pass on. Calls are answered by them, where their callers came in.
+    Passed,
 }
 
 /// A listener's rules.
@@ -28,9 +38,17 @@ pub struct Door {
     pub tls: Option<Arc<Tls>>,
 }
 
-/// What the management API learns of how a request came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scheme(pub &'static str);
+/// Where a request comes from, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub peer: IpAddr,
+    /// Its caller speaks TLS.
+    pub https: bool,
+}
+
+/// What the management API learns of where functions are called: how their URLs begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calls(pub String);
 
 impl Door {
     /// One for programs of this machine.
@@ -44,46 +62,98 @@ impl Door {
     }
 
     /// How URLs begin that lead here.
-    pub fn scheme(&self) -> Scheme {
-        Scheme(if self.tls.is_some() { "https" } else { "http" })
+    pub fn scheme(&self) -> &'static str {
+        scheme(self.tls.is_some())
     }
+
+    /// Whether somebody else judges and answers a request that is no call.
+    pub fn passes_on(&self, path: &str) -> bool {
+        self.scope == Scope::Gateway && needs::is_controllers(path)
+    }
+}
+
+fn scheme(https: bool) -> &'static str {
+    if https { "https" } else { "http" }
 }
 
 /// Whoever is at the other end of a connection.
 #[derive(Clone)]
 pub struct Caller {
     pub door: Arc<Door>,
-    pub peer: IpAddr,
+    pub origin: Origin,
 }
 
 impl Caller {
-    /// Lets a request in, if its token allows it. No function gets to see the token.
-    pub fn admit<B>(&self, request: &mut Request<B>, route: &Route) -> Result<(), Denied> {
-        let who = self.who(request, route);
-        if self.door.tls.is_some() {
-            request.extensions_mut().insert(self.door.scheme());
+    /// The one behind a connection to a listener.
+    pub fn new(door: Arc<Door>, peer: IpAddr) -> Self {
+        let https = door.tls.is_some();
+        Self {
+            door,
+            origin: Origin { peer, https },
         }
+    }
+
+    /// Lets a call in, if its token allows it. No function gets to see the token.
+    pub fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Denied> {
+        let Some(access) = &self.door.access else {
+            return Ok(());
+        };
+        let verdict = access.admit(request.headers(), self.origin.peer, Needed::Invoke);
+        request.headers_mut().remove(AUTHORIZATION);
+        verdict.map(drop)
+    }
+
+    /// Lets a request in that is no call, if whoever asks may do that. What is passed on keeps its token, by which it is judged.
+    pub async fn admit_management<B>(&self, request: &mut Request<B>) -> Result<(), Denied> {
+        let calls = self.calls(request.headers());
+        request.extensions_mut().insert(calls);
+        request.extensions_mut().insert(self.origin);
+        if self.door.passes_on(request.uri().path()) {
+            return Ok(());
+        }
+        let who = self.who(request.method(), request.uri(), request.headers());
+        let who = who.await;
         if let Some(change) = request.extensions().get::<Change>() {
             match &who {
                 Ok(None) => change.by("local"),
-                Ok(Some(who)) => change.by(who),
+                Ok(Some(who)) => change.by(&who.name),
                 Err(denied) => denied.who().into_iter().for_each(|who| change.by(who)),
             }
         }
         if self.door.access.is_some() {
             request.headers_mut().remove(AUTHORIZATION);
         }
-        who.map(drop)
+        if let Some(asker) = who?.and_then(|who| who.asker) {
+            request.extensions_mut().insert(asker);
+        }
+        Ok(())
     }
 
-    /// Name of the token, if one is needed.
-    fn who<B>(&self, request: &Request<B>, route: &Route) -> Result<Option<String>, Denied> {
+    /// Who asks, if anybody in particular must.
+    async fn who(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Option<Manager>, Denied> {
         let Some(access) = &self.door.access else {
             return Ok(None);
         };
-        match needs::needed(request.method(), route, request.uri().path()) {
-            Some(needed) => access.admit(request.headers(), self.peer, needed).map(Some),
-            None => Ok(None),
+        let Some(needed) = needs::needed(method, &Route::Manage, uri.path()) else {
+            return Ok(None);
+        };
+        let (peer, deed) = (self.origin.peer, Deed::of(method, uri));
+        let manager = access.admit_manager(headers, peer, needed, &deed);
+        manager.await.map(Some)
+    }
+
+    /// Where this caller calls functions: under the name by which it reached us, unless it is elsewhere.
+    pub fn calls(&self, headers: &HeaderMap) -> Calls {
+        if let Scope::Manage { calls } = &self.door.scope {
+            return Calls(calls.clone());
         }
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.unwrap_or("localhost:5555");
+        Calls(format!("{}://{host}", scheme(self.origin.https)))
     }
 }

@@ -1,12 +1,12 @@
 //! The listener: its bound, and callers who leave or only stop sending.
 
-use std::{io, num::NonZero, thread};
+use std::{io, num::NonZero, thread, time::Duration};
 
 use futures::FutureExt;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixListener, UnixStream},
+    net::{TcpStream, UnixListener, UnixStream},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };

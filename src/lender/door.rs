@@ -1,4 +1,5 @@
-//! Where gateways come in: TLS with the certificate that the Lease names, and a token of the expected service account.
+//! Where gateways come in: TLS with the certificate that the Lease names, and a token of the expected service account. Some come to
+//! have instances lent, and some pass on a request that is ours.
 
 use std::{
     io,
@@ -9,26 +10,24 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use kube::{
-    Api, Client,
-    api::{ObjectMeta, PostParams},
-};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Event;
 use crate::{
-    kubernetes::notice::Notice,
+    ingress::{door::Origin, passed::Passed},
+    kubernetes::{
+        notice::Notice,
+        review::{Reviews, User},
+    },
     stream::{
-        self, BACKLOG,
-        message::{Hello, Welcome},
+        self, BACKLOG, Frames,
+        message::{Hello, Purpose, Welcome},
     },
 };
 
@@ -44,7 +43,7 @@ const MOST: usize = 1000;
 /// Who may be a gateway.
 pub enum Judge {
     /// A service account, by its whole name, as the API server knows it.
-    Account { client: Client, name: String },
+    Account { reviews: Arc<Reviews>, name: String },
     /// Whoever brings these words: for tests without a cluster.
     #[cfg(test)]
     Word(&'static str),
@@ -52,9 +51,9 @@ pub enum Judge {
 
 impl Judge {
     /// Pods with this service account of a namespace.
-    pub fn account(client: Client, namespace: &str, account: &str) -> Self {
+    pub fn account(reviews: Arc<Reviews>, namespace: &str, account: &str) -> Self {
         Self::Account {
-            client,
+            reviews,
             name: format!("system:serviceaccount:{namespace}:{account}"),
         }
     }
@@ -62,7 +61,7 @@ impl Judge {
     /// Says why not.
     async fn judge(&self, token: &str) -> Result<(), String> {
         match self {
-            Self::Account { client, name } => review(client, name, token).await,
+            Self::Account { reviews, name } => review(reviews, name, token).await,
             #[cfg(test)]
             Self::Word(word) if token == *word => Ok(()),
             #[cfg(test)]
@@ -71,30 +70,15 @@ impl Judge {
     }
 }
 
-async fn review(client: &Client, name: &str, token: &str) -> Result<(), String> {
-    let asked = TokenReview {
-        metadata: ObjectMeta::default(),
-        spec: TokenReviewSpec {
-            audiences: Some(vec![AUDIENCE.to_owned()]),
-            token: token.to_owned(),
-        },
-        status: None,
-    };
-    let reviews = Api::<TokenReview>::all(client.clone());
-    let reviewed = reviews.create(&PostParams::default(), &asked).await;
-    let reviewed = reviewed.map_err(|error| format!("the token cannot be reviewed: {error}"))?;
-    let status = reviewed.status.unwrap_or_default();
-    let is_for_us = |for_whom: &Vec<String>| for_whom.iter().any(|one| one == AUDIENCE);
-    if status.authenticated != Some(true) || !status.audiences.as_ref().is_some_and(is_for_us) {
-        let why = status.error.unwrap_or_default();
-        return Err(format!("the token is not good for {AUDIENCE}: {why}"));
-    }
-    let who = status.user.and_then(|user| user.username);
-    match who.unwrap_or_default() {
-        who if who == name => Ok(()),
-        who => Err(format!(
+async fn review(reviews: &Reviews, name: &str, token: &str) -> Result<(), String> {
+    let user = reviews.user(token, Some(AUDIENCE)).await;
+    let user = user.map_err(|error| format!("the token cannot be reviewed: {error}"))?;
+    match user.as_deref().map(User::name) {
+        Some(who) if who == name => Ok(()),
+        Some(who) => Err(format!(
             "the token is that of {who}, and {name} is expected"
         )),
+        None => Err(format!("the token is not good for {AUDIENCE}")),
     }
 }
 
@@ -105,6 +89,8 @@ pub struct Door {
     pub judge: Judge,
     pub notice: Notice,
     pub events: mpsc::Sender<Event>,
+    /// Where requests are answered that gateways pass on.
+    pub passed: mpsc::Sender<Passed>,
 }
 
 impl Door {
@@ -116,11 +102,13 @@ impl Door {
             judge,
             notice,
             events,
+            passed,
         } = self;
         let guest = Arc::new(Guest {
             judge,
             notice,
             events,
+            passed,
             next: AtomicU64::new(0),
         });
         let places = Arc::new(Semaphore::new(MOST));
@@ -163,21 +151,37 @@ struct Guest {
     judge: Judge,
     notice: Notice,
     events: mpsc::Sender<Event>,
+    passed: mpsc::Sender<Passed>,
     next: AtomicU64,
 }
 
 impl Guest {
-    async fn come<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<()> {
+    async fn come(&self, stream: TlsStream<TcpStream>) -> io::Result<()> {
         let mut frames = stream::frames(stream);
         let hello: Hello = stream::receive(&mut frames).await?;
-        if let Err(why) = self.admit(&hello).await {
-            tracing::warn!(gateway = ?hello.name, %why, "Gateway refused");
+        if let Err(why) = self.judge.judge(&hello.token).await {
+            tracing::warn!(purpose = ?hello.purpose, %why, "Gateway refused");
+            return stream::send(&mut frames, &Welcome::Stay(why)).await;
+        }
+        match hello.purpose {
+            Purpose::Borrow { name, run } => self.lend(frames, name, run).await,
+            Purpose::Pass(origin) => self.take(frames, origin).await,
+        }
+    }
+
+    async fn lend(
+        &self,
+        mut frames: Frames<TlsStream<TcpStream>>,
+        name: String,
+        run: String,
+    ) -> io::Result<()> {
+        if let Err(why) = self.note(&name).await {
+            tracing::warn!(gateway = ?name, %why, "Gateway refused");
             return stream::send(&mut frames, &Welcome::Stay(why)).await;
         }
         stream::send(&mut frames, &Welcome::Come).await?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (to, outgoing) = mpsc::channel(BACKLOG);
-        let Hello { name, run, .. } = hello;
         let joined = Event::Joined {
             name: name.clone(),
             run,
@@ -193,18 +197,39 @@ impl Guest {
     }
 
     /// Whoever comes after us must know of it before it has anything.
-    async fn admit(&self, hello: &Hello) -> Result<(), String> {
-        let name = &hello.name;
+    async fn note(&self, name: &str) -> Result<(), String> {
         let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > 200 || !name.chars().all(is_word) {
             return Err("its name is none".to_owned());
         }
-        self.judge.judge(&hello.token).await?;
         self.notice.change(|said| {
-            said.gateways.insert(name.clone());
+            said.gateways.insert(name.to_owned());
         });
         let written = self.notice.written(|said| said.gateways.contains(name));
         let late = |_| "the Lease cannot be written".to_owned();
         timeout(ENTER, written).await.map_err(late)
+    }
+
+    /// Leaves the connection to those who answer requests.
+    async fn take(
+        &self,
+        mut frames: Frames<TlsStream<TcpStream>>,
+        origin: Origin,
+    ) -> io::Result<()> {
+        let Ok(place) = self.passed.reserve().await else {
+            let why = "this controller ends".to_owned();
+            return stream::send(&mut frames, &Welcome::Stay(why)).await;
+        };
+        stream::send(&mut frames, &Welcome::Come).await?;
+        let parts = frames.into_parts();
+        if !parts.read_buf.is_empty() {
+            let early = "it did not wait for the welcome";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, early));
+        }
+        place.send(Passed {
+            stream: parts.io,
+            origin,
+        });
+        Ok(())
     }
 }

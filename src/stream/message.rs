@@ -7,20 +7,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     function::{FunctionKey, Revision, status::Reason},
+    ingress::door::Origin,
     plan::{Failure, Phase},
     pool::{LeaseError, Terms, slots::lent::Borrowed},
     runtime::{Address, InstanceId},
 };
 
-/// The first message: who it is.
+/// The first message: that it is a gateway, and what for it comes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Nobody else's name, and the same after a crash.
-    pub name: String,
-    /// Of this process: another one of the name means that the one before is no more.
-    pub run: String,
     /// Of its service account, for this purpose alone.
     pub token: String,
+    pub purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To have instances lent.
+    Borrow {
+        /// Nobody else's name, and the same after a crash.
+        name: String,
+        /// Of this process: another one of the name means that the one before is no more.
+        run: String,
+    },
+    /// To pass on a request that is the controller's. The welcome is followed by HTTP, and no more frames.
+    Pass(Origin),
 }
 
 /// The answer to that.

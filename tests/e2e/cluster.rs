@@ -6,6 +6,7 @@ mod days;
 mod gateways;
 mod install;
 mod pods;
+mod users;
 mod verdicts;
 
 use std::sync::Arc;

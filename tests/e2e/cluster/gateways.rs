@@ -1,14 +1,16 @@
 //! A server in its halves: a controller, and gateways that answer with what it lends them.
 
+pub(super) mod manage;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::pods::{image, ready_made};
+use super::pods::{image, push_base, ready_made};
 use crate::support::{
-    Home, SOON, Server,
+    Home, SOON, Server, Start,
     cluster::Cluster,
     has_docker,
     prober::{Prober, honest},
@@ -25,12 +27,26 @@ pub(super) struct Halves {
 impl Halves {
     /// With so many gateways, each of which knows what there is.
     pub async fn start(gateways: usize) -> Option<Self> {
+        Self::of(gateways, Cluster::controller).await
+    }
+
+    /// With a gateway, and a registry where code becomes images.
+    async fn with_registry() -> Option<Self> {
+        let controller = |cluster: &Cluster| {
+            let (place, base) = push_base(cluster);
+            let start = cluster.controller().with("--registry", place);
+            start.with("--base-image", format!("node={base}"))
+        };
+        Self::of(1, controller).await
+    }
+
+    async fn of(gateways: usize, controller: impl Fn(&Cluster) -> Start) -> Option<Self> {
         if !has_docker("e2e gateways") {
             return None;
         }
         let cluster = Cluster::here()?;
         Cluster::registry("e2e gateways")?;
-        let controller = cluster.controller().at(&Arc::new(Home::new())).await;
+        let controller = controller(&cluster).at(&Arc::new(Home::new())).await;
         let mut halves = Self {
             gateways: Vec::new(),
             controller,

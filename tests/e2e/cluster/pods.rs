@@ -56,6 +56,20 @@ pub(super) fn image(cluster: &Cluster, name: &str, code: &str) -> String {
     image
 }
 
+/// Where images of a test's own go in the registry, and the base that is there.
+pub(super) fn push_base(cluster: &Cluster) -> (String, String) {
+    let registry = Cluster::registry("e2e pods").unwrap();
+    let base = format!("{registry}/bases/node:22");
+    for words in [
+        ["tag", "faas.local/node:22", &base].as_slice(),
+        &["push", &base],
+    ] {
+        let output = Command::new("docker").args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    (format!("{registry}/{}", cluster.namespace), base)
+}
+
 pub(super) fn ready_made(name: &str, image: &str, more: Value) -> Value {
     let mut spec = json!({"source": {"image": image}});
     let fields = more.as_object().unwrap().clone();
@@ -468,16 +482,7 @@ async fn code_without_dependencies_runs_without_a_build_engine() {
         return;
     };
     drop(server);
-    let registry = Cluster::registry("e2e pods").unwrap();
-    let base = format!("{registry}/bases/node:22");
-    for words in [
-        ["tag", "faas.local/node:22", &base].as_slice(),
-        &["push", &base],
-    ] {
-        let output = Command::new("docker").args(words).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-    }
-    let place = format!("{registry}/{}", cluster.namespace);
+    let (place, base) = push_base(&cluster);
     let server = start(&cluster)
         .with("--registry", &place)
         .with("--base-image", format!("node={base}"))
