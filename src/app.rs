@@ -6,6 +6,7 @@ mod error;
 pub mod gateway;
 mod gateways;
 mod signals;
+mod standby;
 mod stores;
 mod tenure;
 

@@ -31,6 +31,8 @@ use crate::{
     store::{StoreError, state},
 };
 
+/// How often is looked for what another makes.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often is looked.
 const LOOK: Duration = Duration::from_secs(15);
 /// Longest wait for an answer.
@@ -54,6 +56,10 @@ pub enum SecretError {
     },
     #[error("there is no Secret {0}: faas makes it when it starts with --access-secret")]
     Missing(String),
+    #[error(
+        "Secret {0} has no {CERTIFICATE}, {KEY} and {TOKENS} yet: a controller makes them when it starts with --access-secret"
+    )]
+    Unmade(String),
     #[error("Secret {0}: somebody else goes on changing it; try again")]
     Contended(String),
     #[error(transparent)]
@@ -147,13 +153,14 @@ impl Place {
 /// Keeps the state directory as the Secret is, and the Secret whole.
 pub struct Keeper {
     place: Place,
-    /// Whom the certificate is for.
-    hosts: Vec<String>,
+    /// Whom the certificate is for; nothing where another makes what is missing.
+    hosts: Option<Vec<String>>,
     state: PathBuf,
 }
 
 impl Keeper {
-    /// Makes what is missing, so that listeners can begin. While the server does not answer, what it said before counts.
+    /// Makes what is missing, or waits for it, so that listeners can begin. While the server does not answer, what it said before
+    /// counts.
     ///
     /// # Errors
     /// When it says nothing and never has, or files cannot be written.
@@ -161,7 +168,7 @@ impl Keeper {
         client: Client,
         namespace: String,
         name: String,
-        hosts: Vec<String>,
+        hosts: Option<Vec<String>>,
         state: PathBuf,
     ) -> Result<Self, SecretError> {
         let place = Place::new(client, namespace, name);
@@ -170,13 +177,22 @@ impl Keeper {
             hosts,
             state,
         };
-        match keeper.look().await {
-            Err(error @ SecretError::Cluster { .. }) if keeper.has_files() => {
-                tracing::warn!(%error, "Who may come in is what it was before");
+        let mut is_told = false;
+        loop {
+            match keeper.look().await {
+                Err(error @ SecretError::Cluster { .. }) if keeper.has_files() => {
+                    tracing::warn!(%error, "Who may come in is what it was before");
+                    return Ok(keeper);
+                }
+                Err(error @ SecretError::Unmade(_)) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::info!(%error, "Waiting");
+                    }
+                    sleep(AGAIN).await;
+                }
+                outcome => return outcome.map(|()| keeper),
             }
-            outcome => outcome?,
         }
-        Ok(keeper)
     }
 
     /// Goes by the Secret as it is, for ever.
@@ -197,7 +213,11 @@ impl Keeper {
                 .await?
                 .unwrap_or_else(|| new(&self.place.name));
             let mut content = Content(plain(secret.data.take()));
-            let is_changed = content.complete(&self.hosts, Timestamp::now())?;
+            let is_changed = match &self.hosts {
+                Some(hosts) => content.complete(hosts, Timestamp::now())?,
+                None if content.is_whole() => false,
+                None => return Err(SecretError::Unmade(self.place.told())),
+            };
             if is_changed {
                 secret.data = Some(encoded(&content));
                 if self.place.write(&secret).await?.is_none() {

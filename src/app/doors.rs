@@ -34,6 +34,8 @@ pub enum Part {
     Whole,
     /// Its gateways answer calls.
     Controller,
+    /// A controller that waits until it controls.
+    Standby,
     /// Its controller manages.
     Gateway,
 }
@@ -90,7 +92,11 @@ impl Doors {
         part: Part,
         users: Option<Users>,
     ) -> Result<Self, DoorError> {
-        let keeper = keeper(&config.access, state, cluster).await?.map(Arc::new);
+        // What is missing whoever controls makes.
+        let makes = matches!(part, Part::Whole | Part::Controller);
+        let hosts = makes.then(|| config.access.hosts());
+        let keeper = keeper(&config.access, state, cluster, hosts).await?;
+        let keeper = keeper.map(Arc::new);
         let mut addresses = [Some(config.listen), config.invoke].into_iter().flatten();
         let asks = addresses.find(|address| config.access.asks_for_tokens(*address));
         let mut doors = Self {
@@ -115,12 +121,13 @@ impl Doors {
             bound.door.access = access.filter(|_| config.access.asks_for_tokens(bound.address));
             bound.door.tls = tls.filter(|_| config.access.speaks_tls(bound.address));
         }
-        if part == Part::Gateway {
-            doors.main.door.scope = Scope::Gateway;
-        } else if doors.invoke.is_some() || part == Part::Controller {
-            let calls = doors.calls();
-            doors.main.door.scope = Scope::Manage { calls };
-        }
+        doors.main.door.scope = match part {
+            Part::Gateway => Scope::Gateway,
+            Part::Whole if doors.invoke.is_none() => Scope::All,
+            Part::Whole | Part::Controller | Part::Standby => Scope::Manage {
+                calls: doors.calls(),
+            },
+        };
         Ok(doors)
     }
 
@@ -210,13 +217,13 @@ async fn keeper(
     access: &AccessConfig,
     state: &Path,
     cluster: Option<&Cluster>,
+    hosts: Option<Vec<String>>,
 ) -> Result<Option<Keeper>, DoorError> {
     let (Some(name), Some(cluster)) = (&access.secret, cluster) else {
         return Ok(None);
     };
     let (client, namespace) = (cluster.client.clone(), cluster.namespace.clone());
-    let (hosts, state) = (access.hosts(), state.to_owned());
-    let keeper = Keeper::open(client, namespace, name.clone(), hosts, state).await?;
+    let keeper = Keeper::open(client, namespace, name.clone(), hosts, state.to_owned()).await?;
     Ok(Some(keeper))
 }
 

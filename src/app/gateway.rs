@@ -32,8 +32,14 @@ pub async fn run(config: GatewayConfig) -> Result<(), AppError> {
     let _lock = state::lock(&config.state_dir, "faas gateway")?;
     let own = Identity::own(&config.state_dir)?;
     let cluster = kubernetes::connect().await?;
+    let mut signals = Signals::listen();
     let (dir, part) = (&config.state_dir, Part::Gateway);
-    let doors = Doors::open(&config.doors, dir, Some(&cluster), part, None).await?;
+    let opening = Doors::open(&config.doors, dir, Some(&cluster), part, None);
+    let doors = tokio::select! {
+        doors = opening => doors?,
+        // What it waits for may never come.
+        () = signals.next() => return Ok(()),
+    };
     let (turns, keys) = Turns::new();
     let pools = Arc::new(Pools::new(turns.clone()));
     let metrics = Arc::new(Metrics::default());
@@ -73,7 +79,7 @@ pub async fn run(config: GatewayConfig) -> Result<(), AppError> {
         let _ = timeout(GIVE_BACK, left.cancelled()).await;
     };
     let ended = tasks
-        .until_signal(Signals::listen(), listeners, pending(), give_back)
+        .until_signal(signals, listeners, pending(), give_back)
         .await?;
     if ended.is_orderly {
         return Ok(());

@@ -9,7 +9,7 @@ use futures::{
 
 use tokio::time::sleep;
 
-use super::{AppError, say, signals::Signals};
+use super::{AppError, say, signals::Signals, standby::Standby};
 use crate::{
     config::{
         Config, RuntimeKind,
@@ -80,8 +80,18 @@ async fn follow_cluster(
     };
     let name = format!("kubernetes {}, {what}", cluster.url);
     let mut signals = Signals::listen();
+    // In one process calls are what is waited for, and there is nothing to say before they can be answered.
+    let standby = config.gateways.as_ref();
+    let standby = standby.map(|_| Standby::new(config, &cluster));
+    let entering = enter(&cluster, &config.state_dir, own, standby.as_ref());
+    let entered = async {
+        match &standby {
+            Some(standby) => standby.beside(entering).await,
+            None => entering.await,
+        }
+    };
     let (lease, identity) = tokio::select! {
-        entered = enter(&cluster, &config.state_dir, own) => entered?,
+        entered = entered => entered?,
         () = signals.next() => return Err(AppError::Waited),
     };
     // Pods go with their Function; what runs elsewhere must be gone before it is.
@@ -115,11 +125,15 @@ async fn enter(
     cluster: &Cluster,
     state: &Path,
     own: &Identity,
+    standby: Option<&Standby<'_>>,
 ) -> Result<(Lease, Identity), AppError> {
     let me = me(own);
     let (client, fence) = (cluster.client.clone(), cluster.fence.clone());
     let mut lease = Lease::new(client, &cluster.namespace, me, fence);
     let waits = |holder: &str| {
+        if let Some(standby) = standby {
+            standby.waits_for(holder);
+        }
         say(&format!(
             "waiting      {holder} controls this cluster's functions; this one takes over when it ends"
         ));

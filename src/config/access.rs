@@ -26,7 +26,7 @@ pub struct AccessArgs {
     tls_key: Option<PathBuf>,
 
     /// Secret beside faas that has certificate, key and tokens for all that run there, with --store kubernetes; what is
-    /// missing in it is made
+    /// missing in it is made, but by gateways, which wait for it
     #[arg(long, value_name = "NAME", requires = "public_url")]
     access_secret: Option<String>,
 

@@ -56,6 +56,11 @@ impl Content {
         Ok(*self != before)
     }
 
+    /// Whether it is all that listeners need.
+    pub fn is_whole(&self) -> bool {
+        [CERTIFICATE, KEY, TOKENS].iter().all(|key| self.has(key))
+    }
+
     fn has(&self, key: &str) -> bool {
         self.0.get(key).is_some_and(|value| !value.is_empty())
     }
@@ -150,7 +155,9 @@ mod tests {
         let hosts = ["faas.faas-system.svc".to_owned(), "127.0.0.1".to_owned()];
         let now: Timestamp = "2026-11-26T12:00:00Z".parse().unwrap();
         let mut content = Content::default();
+        assert!(!content.is_whole());
         assert!(content.complete(&hosts, now).unwrap());
+        assert!(content.is_whole());
         let whole = content.clone();
         assert!(
             !content.complete(&hosts, now).unwrap(),

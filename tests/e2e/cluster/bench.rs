@@ -1,7 +1,13 @@
 //! What a Function costs in a cluster, side by side with what people would do without us: a Deployment of the same image.
 //! `make bench-cluster` prints it; nothing here asserts a time.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -32,6 +38,14 @@ async fn apply_to_ready() {
 async fn zero_to_the_first_answer() {
     if let Some(bench) = Bench::start().await {
         bench.zero_to_the_first_answer().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "takes minutes: make bench-cluster"]
+async fn a_waiting_call_to_its_pod() {
+    if let Some(bench) = Bench::start().await {
+        bench.a_waiting_call_to_its_pod().await;
     }
 }
 
@@ -165,6 +179,34 @@ impl Bench {
             .good();
     }
 
+    /// From a call that leaves for the gateway, and finds nothing that runs, until its pod is told to somebody who watches.
+    async fn a_waiting_call_to_its_pod(&self) {
+        let (cluster, gateway) = (self.cluster(), &self.halves.gateways[0]);
+        let scale = json!({"scale": {"min": 0, "max": 1, "idleAfterSeconds": 1}});
+        cluster.apply(&ready_made("soon", &self.image("soon"), scale));
+        cluster.ready("soon");
+        let pods = Watched::pods(cluster, "soon");
+        let mut took = Vec::new();
+        for _ in 0..ROUNDS {
+            cluster.has_no_pods("soon").await;
+            let began = Instant::now();
+            let answer = gateway.call(&cluster.key("soon"), json!({})).await;
+            assert_eq!(answer.response(), "soon");
+            let pod = wait_until("its pod is told", SOON, async || {
+                pods.added.try_iter().find(|told| *told > began)
+            });
+            took.push(pod.await - began);
+        }
+        took.sort_unstable();
+        let told = |took: Duration| took.as_millis();
+        println!(
+            "\na waiting call to its pod, as kubectl sees it: {} ms, at most {} ms (expected <= 100)",
+            told(took[ROUNDS / 2]),
+            told(took[ROUNDS - 1])
+        );
+        cluster.kubectl(["delete", "fn/soon"]).good();
+    }
+
     /// Functions of one image that come at once, and what both halves hold in memory with them.
     async fn a_thousand_at_once(&self) {
         let cluster = self.cluster();
@@ -205,6 +247,42 @@ impl Bench {
             cluster.list("fn").is_empty().then_some(())
         })
         .await;
+    }
+}
+
+/// What `kubectl` tells of the pods of a Function, until this is dropped.
+struct Watched {
+    kubectl: Child,
+    /// When each pod came.
+    added: mpsc::Receiver<Instant>,
+}
+
+impl Watched {
+    fn pods(cluster: &Cluster, name: &str) -> Self {
+        let label = format!("faas.dev/function={name}");
+        let format = r#"jsonpath={.type}{"\n"}"#;
+        let words = ["get", "pods", "-l", &label, "--watch", "-o", format];
+        let mut command = cluster.command(words);
+        let command = command.arg("--output-watch-events").stdout(Stdio::piped());
+        let mut kubectl = command.spawn().unwrap();
+        let lines = BufReader::new(kubectl.stdout.take().unwrap()).lines();
+        let (tell, added) = mpsc::channel();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                // Nobody listens any more at the end.
+                if line == "ADDED" && tell.send(Instant::now()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { kubectl, added }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::*;
 use crate::support::{
-    Reply, Streaming, client, fresh,
+    Streaming, fresh,
     upload::{tar_of, upload},
 };
 
