@@ -102,10 +102,10 @@ impl Gateway {
         }
     }
 
-    /// The way to the controller for what is its own.
-    pub fn passage(&self) -> Passage {
+    /// The way to the controller for what is its own, until the gateway drains.
+    pub fn passage(&self, stop: CancellationToken) -> Passage {
         let token_file = self.settings.token_file.clone();
-        Passage::new(self.reached.subscribe(), token_file)
+        Passage::new(self.reached.subscribe(), token_file, stop)
     }
 
     /// Keeps a stream, until it is told to leave and has given everything back. `keys` are the functions whose pools need

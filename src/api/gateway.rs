@@ -95,6 +95,7 @@ async fn pass(
         match error {
             NotPassed::NoController => ApiError::NoController(message),
             NotPassed::Crowded => ApiError::Overloaded(message),
+            NotPassed::Broken(_) => ApiError::BadRequest(message),
             NotPassed::Lost => ApiError::ControllerLost(message),
         }
     })

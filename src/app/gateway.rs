@@ -56,15 +56,15 @@ pub async fn run(config: GatewayConfig) -> Result<(), AppError> {
     say(&format!("listening on {}", doors.url()));
 
     let gateway = Gateway::new(settings, Arc::clone(&pools), turns);
+    let mut tasks = Tasks::default();
     let pages = router(Pages {
         pools: Arc::clone(&pools),
         metrics: Arc::clone(&metrics),
-        passage: gateway.passage(),
+        passage: gateway.passage(tasks.stop.clone()),
     });
     let workers = Workers::alone().map_err(AppError::Threads)?;
     let ingress = Ingress::new(pools, pages, metrics, workers);
 
-    let mut tasks = Tasks::default();
     let (leave, left) = (CancellationToken::new(), CancellationToken::new());
     let (leaves, has_left) = (leave.clone(), left.clone());
     tasks.spawn("stream", async move {

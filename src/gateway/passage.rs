@@ -10,7 +10,8 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use futures::StreamExt;
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::{Request, Response, Version, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use tokio_rustls::client::TlsStream;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Unreached, reach, token};
 use crate::{
@@ -41,6 +42,8 @@ pub enum NotPassed {
         "{MOST} requests are passed on to the controller at this moment, and more are not; try again later"
     )]
     Crowded,
+    #[error("the request's body cannot be read: {0}")]
+    Broken(String),
     #[error(
         "the controller was lost before it had answered: it may have done what was asked; look, and ask again"
     )]
@@ -53,14 +56,21 @@ pub struct Passage {
     reached: watch::Receiver<Option<Place>>,
     token_file: PathBuf,
     places: Arc<Semaphore>,
+    /// The gateway drains: answers that would not end by themselves end.
+    stop: CancellationToken,
 }
 
 impl Passage {
-    pub(super) fn new(reached: watch::Receiver<Option<Place>>, token_file: PathBuf) -> Self {
+    pub(super) fn new(
+        reached: watch::Receiver<Option<Place>>,
+        token_file: PathBuf,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             reached,
             token_file,
             places: Arc::new(Semaphore::new(MOST)),
+            stop,
         }
     }
 
@@ -76,10 +86,14 @@ impl Passage {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| NotPassed::Crowded)?;
         let stream = self.connect(origin).await.map_err(|error| {
-            tracing::warn!(%error, "A request cannot be passed on to the controller");
+            // That there is no stream was told, and is not to be told of each request.
+            tracing::debug!(%error, "A request cannot be passed on to the controller");
             NotPassed::NoController
         })?;
         let lost = |error: hyper::Error| {
+            if error.is_user() {
+                return NotPassed::Broken(error.to_string());
+            }
             tracing::warn!(%error, "The controller did not answer");
             NotPassed::Lost
         };
@@ -91,7 +105,23 @@ impl Passage {
             }
         }));
         let answer = sender.send_request(onward(request)).await.map_err(lost)?;
-        Ok(back(answer, driver, place))
+        Ok(back(answer).map(|body| {
+            self.until_stop(Passing {
+                body,
+                _driver: driver,
+                _place: place,
+            })
+        }))
+    }
+
+    /// Only of what is told as it comes, such as a log, is the length not known.
+    fn until_stop(&self, passing: Passing) -> Body {
+        let body = Body::new(passing);
+        if body.size_hint().exact().is_some() {
+            return body;
+        }
+        let stop = self.stop.clone().cancelled_owned();
+        Body::from_stream(body.into_data_stream().take_until(stop))
     }
 
     async fn connect(&self, origin: Origin) -> Result<TlsStream<TcpStream>, Unreached> {
@@ -112,20 +142,10 @@ fn onward(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-fn back(
-    mut answer: Response<Incoming>,
-    driver: AbortOnDropHandle<()>,
-    place: OwnedSemaphorePermit,
-) -> Response<Body> {
+fn back(mut answer: Response<Incoming>) -> Response<Incoming> {
     *answer.version_mut() = Version::HTTP_11;
     reply::strip_hop_by_hop(answer.headers_mut());
-    answer.map(|body| {
-        Body::new(Passing {
-            body,
-            _driver: driver,
-            _place: place,
-        })
-    })
+    answer
 }
 
 /// The body of an answer, with the connection that it comes by.

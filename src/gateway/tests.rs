@@ -218,7 +218,8 @@ fn passage(place: Option<&Place>, word: &str) -> (Passage, tempfile::NamedTempFi
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), word).unwrap();
     let (_, reached) = watch::channel(place.cloned());
-    (Passage::new(reached, file.path().to_owned()), file)
+    let stop = CancellationToken::new();
+    (Passage::new(reached, file.path().to_owned(), stop), file)
 }
 
 async fn pass(passage: &Passage) -> Result<Response<Body>, NotPassed> {

@@ -1,5 +1,5 @@
-//! faas installed by `kubectl apply -k manifests/`, in its own image, with the rights that the manifests give: it serves, and
-//! `kubectl` does with Functions what people expect of it.
+//! faas installed by `kubectl apply -k manifests/`, in its own image, in halves, with the rights that the manifests give: it serves,
+//! and `kubectl` does with Functions what people expect of it.
 
 mod manners;
 mod rights;
@@ -7,7 +7,7 @@ mod rights;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -24,6 +24,8 @@ use crate::support::{
 };
 
 const SYSTEM: &str = "faas-system";
+/// Its halves.
+const HALVES: [&str; 2] = ["deployment/faas-controller", "deployment/faas-gateway"];
 
 /// A cluster has one of it: tests install it one after the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -87,22 +89,22 @@ fn manifests(namespace: &str, nodes_registry: &str, registry: &str) -> tempfile:
     ];
     let path = "/spec/template/spec/containers/0/args";
     let mut patch = vec![
-        json!({"op": "test", "path": format!("{path}/2"), "value": "--namespaces=default"}),
-        json!({"op": "remove", "path": format!("{path}/2")}),
+        json!({"op": "test", "path": format!("{path}/1"), "value": "--namespaces=default"}),
+        json!({"op": "remove", "path": format!("{path}/1")}),
     ];
     let adds = arguments.iter();
     patch.extend(
         adds.map(|argument| json!({"op": "add", "path": format!("{path}/-"), "value": argument})),
     );
     let kustomization = json!({
-        "resources": [up.join("../crds"), up.join("system"), "../serving"],
+        "resources": [up.join("../crds"), up.join("system"), up.join("halves"), "../serving"],
         "images": [{
             "name": "faas.local/faas",
             "newName": format!("{nodes_registry}/install/faas"),
             "newTag": "test",
         }],
         "patches": [{
-            "target": {"kind": "Deployment", "name": "faas"},
+            "target": {"kind": "Deployment", "name": "faas-controller"},
             "patch": Value::from(patch).to_string(),
         }],
     });
@@ -157,9 +159,11 @@ impl Installed {
     }
 
     fn rolled_out(&self) {
-        let ran = self.in_system(&["rollout", "status", "deployment/faas", "--timeout=120s"]);
-        let why = || self.in_system(&["logs", "deployment/faas", "--tail=20"]);
-        assert!(ran.success, "{ran:?} {:?}", why());
+        for half in HALVES {
+            let ran = self.in_system(&["rollout", "status", half, "--timeout=120s"]);
+            let why = || self.in_system(&["logs", half, "--tail=20"]);
+            assert!(ran.success, "{ran:?} {:?}", why());
+        }
     }
 
     /// A key of the Secret that lets callers in.
@@ -197,14 +201,8 @@ impl Drop for Installed {
         let roles = "clusterroles,clusterrolebindings";
         self.cluster.kubectl(["delete", roles, "-l", label]);
         // A namespace goes in seconds once it has no pods; else it is waited for as long as they may take to end.
-        let pods = [
-            "delete",
-            "deployment",
-            "faas",
-            "--cascade=foreground",
-            "--timeout=60s",
-        ];
-        self.in_system(&pods);
+        let how = ["--cascade=foreground", "--timeout=60s"];
+        self.in_system(&[&["delete"][..], &HALVES, &how].concat());
         let gone = ["delete", "namespace", SYSTEM, "--timeout=60s"];
         self.cluster.kubectl(gone);
     }
@@ -288,7 +286,7 @@ async fn kubectl_apply_k_installs_what_serves_functions() {
     nobody.call(&key).await.refused(401, "Unauthorized");
     let made = installed.in_system(&[
         "exec",
-        "deployment/faas",
+        HALVES[0],
         "--",
         "/faas",
         "token",
@@ -309,13 +307,29 @@ async fn kubectl_apply_k_installs_what_serves_functions() {
         .await
         .refused(403, "Forbidden");
 
-    // The next pod has the same certificate and tokens, and takes the instances as they are.
-    let before = cluster.pod_names("hello");
-    installed
-        .in_system(&["rollout", "restart", "deployment/faas"])
-        .good();
-    installed.rolled_out();
-    caller.answers(&key, "world").await;
-    assert_eq!(service.call(&key).await.response(), "world");
-    assert_eq!(cluster.pod_names("hello"), before);
+    restarts_lose_nothing(&installed, &caller, &key).await;
+    // Management is passed on to the one that controls now.
+    wait_until("it is told again", SOON, async || {
+        let asked = service.try_to_ask("GET", "/functions", None).await;
+        asked.ok().filter(|reply| reply.status == 200)
+    })
+    .await;
+}
+
+/// The next pods have the same certificate and tokens, and take the instances as they are. Calls go on all the while.
+async fn restarts_lose_nothing(installed: &Installed, caller: &Service, key: &str) {
+    let before = installed.cluster.pod_names("hello");
+    for half in HALVES {
+        installed.in_system(&["rollout", "restart", half]).good();
+        let status = ["rollout", "status", half, "--timeout=120s"];
+        let status = [&["--namespace", SYSTEM][..], &status].concat();
+        let mut status = installed.cluster.command(status);
+        let mut restart = status.stdout(Stdio::null()).spawn().unwrap();
+        while restart.try_wait().unwrap().is_none() {
+            let answer = caller.call(key).await;
+            assert_eq!(answer.response(), "world", "{half} restarts");
+        }
+        assert!(restart.wait().unwrap().success(), "{half}");
+    }
+    assert_eq!(installed.cluster.pod_names("hello"), before);
 }

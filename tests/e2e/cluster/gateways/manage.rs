@@ -118,11 +118,22 @@ async fn management_at_a_gateway_is_passed_on_to_the_controller_who_judges_it() 
     let nobody = nobody.refused(503, "NoController");
     assert_eq!(nobody.header("retry-after"), "1");
     halves.control_again().await;
+    ask_until(&halves.gateways[1], "GET /functions", &read, 200).await;
+    a_log_ends_with_its_gateway(&halves.gateways[1], &logs, &read).await;
     ask_until(&halves.gateways[0], &delete, &admin, 202).await;
     wait_until("it has gone", SOON, async || {
         halves.cluster.get("fn", "put").is_none().then_some(())
     })
     .await;
+}
+
+/// One that is followed keeps no gateway from its end.
+async fn a_log_ends_with_its_gateway(gateway: &Server, logs: &str, token: &str) {
+    let follow = gateway.request(Method::GET, logs).bearer_auth(token);
+    let mut follow = Streaming(follow.send().await.unwrap());
+    gateway.signal(Signal::TERM);
+    assert!(follow.ended().await);
+    assert!(gateway.end().await.success());
 }
 
 /// Bounds and guards hold, and nothing is lost of what says so.

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::json;
 
-use super::{super::saying, installed};
+use super::{super::saying, Service, installed};
 use crate::support::{SOON, cluster::Cluster, function, node, wait_until};
 
 #[tokio::test]
@@ -127,8 +127,44 @@ async fn the_rights_of_the_manifests_are_enough() {
         service.ask("DELETE", &path, None).await.expect(202);
         has_gone(cluster, name).await;
     }
-    let said = installed.in_system(&["logs", "deployment/faas"]).good();
+    a_user_may_what_kubectl_lets_them(cluster, &installed.service()).await;
+    let ours = "app.kubernetes.io/name=faas";
+    let said = installed.in_system(&["logs", "-l", ours, "--tail=-1"]);
+    let said = said.good();
+    assert!(said.contains("Gateway joined"), "{said}");
     assert!(!said.contains("forbidden"), "{said}");
+}
+
+/// Whoever may edit the namespace, and has a token of the cluster alone.
+async fn a_user_may_what_kubectl_lets_them(cluster: &Cluster, service: &Service) {
+    let account = format!("--serviceaccount={}:person", cluster.namespace);
+    for words in [
+        &["create", "serviceaccount", "person"][..],
+        &[
+            "create",
+            "rolebinding",
+            "person",
+            "--clusterrole=edit",
+            &account,
+        ],
+    ] {
+        cluster.kubectl(words).good();
+    }
+    let token = ["create", "token", "person", "--audience=faas.dev"];
+    let person = Service {
+        token: cluster.kubectl(token).good(),
+        client: service.client.clone(),
+    };
+    let path = format!("/functions/{}", cluster.key("person"));
+    let mut object = saying("person", "by a person");
+    object["metadata"]["namespace"] = cluster.namespace.clone().into();
+    let made = person.ask("PUT", &path, Some(object)).await;
+    made.expect(201);
+    person.ask("DELETE", &path, None).await.expect(202);
+    has_gone(cluster, "person").await;
+    let elsewhere = "/functions?namespace=kube-system";
+    let elsewhere = person.ask("GET", elsewhere, None).await;
+    elsewhere.refused(403, "Forbidden");
 }
 
 async fn has_gone(cluster: &Cluster, name: &str) {

@@ -9,6 +9,7 @@ use super::{SYSTEM, installed};
 use crate::support::cluster::Cluster;
 
 const FAAS: &str = "--as=system:serviceaccount:faas-system:faas";
+const GATEWAY: &str = "--as=system:serviceaccount:faas-system:faas-gateway";
 
 /// The installation, and what may be taken in its place.
 const OVERLAYS: [&str; 4] = [
@@ -63,7 +64,9 @@ const ELSEWHERE: [(&str, bool); 6] = [
     ("get leases.coordination.k8s.io", false),
 ];
 /// Whatever the namespace.
-const CLUSTER: [(&str, bool); 6] = [
+const CLUSTER: [(&str, bool); 8] = [
+    ("create tokenreviews.authentication.k8s.io", true),
+    ("create subjectaccessreviews.authorization.k8s.io", true),
     ("list nodes", false),
     ("list namespaces", false),
     (
@@ -73,6 +76,27 @@ const CLUSTER: [(&str, bool); 6] = [
     ("list secrets", false),
     ("create clusterroles.rbac.authorization.k8s.io", false),
     ("impersonate users", false),
+];
+
+/// What gateways may in their namespace, in one that is served, and whatever the namespace.
+const GATEWAYS_OWN: [(&str, bool); 9] = [
+    ("get leases.coordination.k8s.io/faas-controller", true),
+    ("update leases.coordination.k8s.io/faas-controller", false),
+    ("get secrets/faas-access", true),
+    ("update secrets/faas-access", false),
+    ("get secrets/faas-identity", false),
+    ("create secrets", false),
+    ("list secrets", false),
+    ("get pods", false),
+    ("create serviceaccounts/token", false),
+];
+const GATEWAYS_ELSEWHERE: [(&str, bool); 6] = [
+    ("list functions.faas.dev", false),
+    ("list pods", false),
+    ("get secrets", false),
+    ("create tokenreviews.authentication.k8s.io", false),
+    ("create subjectaccessreviews.authorization.k8s.io", false),
+    ("list secrets", false),
 ];
 
 impl Cluster {
@@ -115,6 +139,12 @@ async fn faas_may_do_what_it_needs_and_nothing_else() {
         (&CLUSTER, &["--all-namespaces"]),
     ] {
         wrong.extend(cluster.wrong(table, place, &[FAAS]));
+    }
+    for (table, place) in [
+        (&GATEWAYS_OWN[..], ["--namespace", SYSTEM]),
+        (&GATEWAYS_ELSEWHERE, ["--namespace", served]),
+    ] {
+        wrong.extend(cluster.wrong(table, &place, &[GATEWAY]));
     }
     // What a function runs as may do nothing at all.
     let function = format!("--as=system:serviceaccount:{served}:default");
