@@ -39,7 +39,10 @@ pub enum CredentialsError {
         path: PathBuf,
         error: std::io::Error,
     },
-    #[error("{0} holds no token: one begins with faas_ and is printed by `faas token create`")]
+    #[error(
+        "{0} holds no token: one begins with faas_ and is printed by `faas token create`, or is a cluster's and printed by \
+         `kubectl create token`"
+    )]
     NoToken(String),
     #[error(
         "the token is not sent in the clear: {0} is not on this machine, so its URL must begin with https://"
@@ -91,9 +94,10 @@ impl Credentials {
             },
         };
         let token = text.trim();
-        match token::id(token) {
-            Some(_) => Ok(Some(token.to_owned())),
-            None => Err(CredentialsError::NoToken(whence)),
+        if token::id(token).is_some() || is_jwt(token) {
+            Ok(Some(token.to_owned()))
+        } else {
+            Err(CredentialsError::NoToken(whence))
         }
     }
 
@@ -131,9 +135,33 @@ fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     })
 }
 
+/// Whether a text has the shape of a cluster's tokens. What has not may be a password, and is not sent.
+fn is_jwt(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        !part.is_empty() && part.bytes().all(fits)
+    };
+    text.split('.').count() == 3 && text.split('.').all(is_part)
+}
+
 /// Whether nobody but this machine hears what is said to it.
 fn is_local(server: &Url) -> bool {
     let host = server.host_str().unwrap_or_default();
     let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cluster_gives_is_told_from_passwords() {
+        assert!(is_jwt("eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOlsiZmFhcyJdfQ.a-b_C"));
+        for other in [
+            "", "hunter2", "a.b", "a.b.c.d", "a..c", "a.b.", "a.b.c d", "faas_x",
+        ] {
+            assert!(!is_jwt(other), "{other:?}");
+        }
+    }
 }

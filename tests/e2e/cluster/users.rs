@@ -1,6 +1,6 @@
 //! Users of the cluster manage Functions by HTTP as they may with `kubectl`, and as the API server says.
 
-use std::sync::Arc;
+use std::{process::Command, sync::Arc};
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use super::{
     saying,
 };
 use crate::support::{
-    Home,
+    Home, Server,
     cluster::Cluster,
     fault::{ALWAYS, Fault},
     has_docker,
@@ -68,6 +68,8 @@ async fn users_of_the_cluster_manage_at_a_gateway_as_they_may_with_kubectl() {
         }
     }
 
+    assert!(typed_list(gateway, &own).contains("theirs"));
+
     // What each may not, and who is nobody; of an upload it is said by its body, and by nothing before.
     let (delete, deploy) = (format!("DELETE {path}"), "POST /functions");
     let sent = |key: &str| upload(key, &tar_of(&[("index.js", "")])).to_string();
@@ -100,6 +102,17 @@ async fn users_of_the_cluster_manage_at_a_gateway_as_they_may_with_kubectl() {
     cluster.kubectl(["delete", "rolebinding", "editor"]).good();
     ask_until(gateway, &delete, &editor, 403).await;
     ask_until(gateway, &put, &own, 403).await;
+}
+
+/// What `faas list` prints for whoever has this token.
+fn typed_list(server: &Server, token: &str) -> String {
+    let list = Command::new(env!("CARGO_BIN_EXE_faas"))
+        .args(["list", "-A", "-o", "json"])
+        .envs([("FAAS_TOKEN", token), ("FAAS_URL", &server.url(""))])
+        .output()
+        .unwrap();
+    assert!(list.status.success(), "{list:?}");
+    String::from_utf8(list.stdout).unwrap()
 }
 
 /// A gateway's own token, which proves that it is a gateway, and is for nothing else.
