@@ -4,6 +4,7 @@ mod away;
 mod bench;
 mod days;
 mod gateways;
+mod hostile;
 mod install;
 mod pods;
 mod users;

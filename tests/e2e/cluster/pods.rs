@@ -18,7 +18,7 @@ use crate::support::{
 const SHIM: &str = include_str!("../../../languages/node/shim.js");
 
 /// A cluster with a registry, whose namespace takes no pod that is not restricted, and a server that runs pods there.
-async fn served() -> Option<(Cluster, Arc<Home>, Server)> {
+pub(super) async fn served() -> Option<(Cluster, Arc<Home>, Server)> {
     if !has_docker("e2e pods") {
         return None;
     }
