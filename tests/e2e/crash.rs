@@ -182,7 +182,8 @@ impl World {
             }
         });
         let what = format!("{point} of {name} is reached");
-        let ended = wait_until(&what, SOON, async || self.server.ended()).await;
+        // What fails on the way for a moment is tried again after some time.
+        let ended = wait_until(&what, SOON * 3, async || self.server.ended()).await;
         assert_eq!(ended.signal(), Some(Signal::KILL.as_raw()));
         fs::remove_file(trigger(&self.home)).unwrap();
         sent.await.unwrap();
