@@ -78,7 +78,7 @@ impl Scaler<'_> {
         if startable {
             self.start(active, wanted, self.world.demand.waiting, failure);
         }
-        self.call_off(active);
+        self.call_off(active, wanted);
         self.retire(active, wanted);
         self.let_go(active);
         self.give_up(active);
@@ -152,7 +152,7 @@ impl Scaler<'_> {
     }
 
     /// Ends the starts of a revision that is not in use, once everyone has left who waited for them.
-    fn call_off(&mut self, active: &Target) {
+    fn call_off(&mut self, active: &Target, wanted: u32) {
         let world = self.world;
         let in_use = of(world, &active.revision).any(|i| i.in_flight > 0);
         let Some(left) = world
@@ -166,7 +166,7 @@ impl Scaler<'_> {
         let unwanted = of(world, &active.revision)
             .rev()
             .filter(|i| i.phase == Phase::Starting && i.since <= left)
-            .take(have.saturating_sub(active.min) as usize);
+            .take(have.saturating_sub(wanted) as usize);
         for instance in unwanted {
             if left + UNWANTED <= self.now {
                 self.plan.stop.push(Stop::Kill(instance.id.clone()));

@@ -403,3 +403,24 @@ fn a_start_is_called_off_when_everyone_has_left_who_waited() {
         assert_eq!(steady(&active, &world), expected, "{what}");
     }
 }
+
+#[test]
+fn one_ahead_of_a_single_call_revision_is_not_called_off() {
+    let single = Target {
+        concurrency: 1,
+        manners: Manners::Single,
+        ..target("a")
+    };
+    let world = World {
+        demand: Demand {
+            last_left: Some(ago(2)),
+            ..called(ago(100))
+        },
+        instances: vec![Instance {
+            since: ago(9),
+            ..instance("a", "1", Phase::Starting)
+        }],
+        ..proven()
+    };
+    assert_eq!(steady(&single, &world), wake(from_now(200)));
+}
