@@ -21,6 +21,7 @@ use axum::{
         header::{self, ALLOW},
         request::Parts,
     },
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -62,6 +63,7 @@ pub struct Api {
 
 /// The routes of the management API.
 pub fn router(api: Api) -> Router {
+    let known = middleware::from_fn_with_state(api.clone(), when_known);
     Router::new()
         .route("/functions", get(list).post(upload::deploy))
         .route("/functions/", get(list).post(upload::deploy))
@@ -69,6 +71,7 @@ pub fn router(api: Api) -> Router {
         .route("/functions/{name}/logs", get(stream::logs))
         .route("/functions/{name}/build-log", get(stream::build_log))
         .route("/functions/{name}/events", get(events))
+        .route_layer(known)
         .route("/status", get(status::status))
         .route("/ping", get(|| async { Json(json!({"message": "pong"})) }))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -81,15 +84,13 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-impl Api {
-    /// That there are no Functions must not be said before it is known.
-    fn known(&self) -> Result<(), ApiError> {
-        if self.store.freshness().is_known {
-            return Ok(());
-        }
-        let message = "what Functions there are is not known yet: try again in a moment";
-        Err(ApiError::Unavailable(message.to_owned()))
+/// What there is, and that there is none, must not be said before it is known.
+async fn when_known(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if api.store.freshness().is_known {
+        return next.run(request).await;
     }
+    let message = "what Functions there are is not known yet: try again in a moment";
+    ApiError::Unavailable(message.to_owned()).into_response()
 }
 
 async fn unknown(uri: axum::http::Uri) -> ApiError {
@@ -171,7 +172,6 @@ async fn list(
     State(api): State<Api>,
     Params(query): Params<ListQuery>,
 ) -> Result<Response, ApiError> {
-    api.known()?;
     let wanted =
         |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
     let functions = api.store.list();
@@ -185,7 +185,6 @@ async fn list(
 }
 
 async fn read(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {
-    api.known()?;
     let function = api
         .store
         .get(&key)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_stream::stream;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{
     Stream, StreamExt,
     future::ready,
@@ -19,6 +19,8 @@ use crate::{function::FunctionKey, plan::Phase, runtime::InstanceId};
 
 /// Instances that are remembered after their last piece: how one ended is known a moment later.
 const LATELY: usize = 64;
+/// Bytes of a line that are waited for: as much as runtimes keep together.
+const LINE: usize = 16 * 1024;
 
 /// What comes from an instance that runs.
 enum Piece {
@@ -122,7 +124,7 @@ impl Reader {
             let runtime = &self.controller.ports.runtime;
             if let Ok(log) = runtime.logs(&id, self.tail, follow).await {
                 let end = stream::once(ready(Piece::End(id.clone())));
-                let texts = log.map(|piece| Piece::Text(piece.bytes));
+                let texts = lines(log.map(|piece| piece.bytes)).map(Piece::Text);
                 self.pieces.push(texts.chain(end).boxed());
                 self.open.insert(id.clone());
                 self.heard.push_back(id);
@@ -169,5 +171,47 @@ impl Reader {
     fn is_over(&self) -> bool {
         let lost = matches!(self.controller.engine(), Engine::Away(_));
         lost || self.controller.ports.store.get(&self.key).is_none()
+    }
+}
+
+/// Whole lines, so that instances that write at once do not tear each other's; what is longer goes on as it comes.
+fn lines(mut pieces: impl Stream<Item = Bytes> + Unpin + Send) -> impl Stream<Item = Bytes> + Send {
+    stream! {
+        let mut begun = BytesMut::new();
+        while let Some(piece) = pieces.next().await {
+            begun.extend_from_slice(&piece);
+            let whole = match begun.iter().rposition(|byte| *byte == b'\n') {
+                Some(end) => end + 1,
+                None if begun.len() >= LINE => begun.len(),
+                None => continue,
+            };
+            yield begun.split_to(whole).freeze();
+        }
+        if !begun.is_empty() {
+            yield begun.freeze();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_stay_whole_unless_they_are_too_long() {
+        let long = "x".repeat(LINE);
+        for (pieces, expected) in [
+            (vec![], vec![]),
+            (vec!["one\n", "two\n"], vec!["one\n", "two\n"]),
+            (vec!["o", "ne\ntw", "o\n"], vec!["one\n", "two\n"]),
+            (vec!["one\ntwo\nthr", "ee"], vec!["one\ntwo\n", "three"]),
+            (vec!["x", &long, "y\n"], vec![&format!("x{long}"), "y\n"]),
+        ] {
+            let pieces = pieces
+                .into_iter()
+                .map(|p| Bytes::copy_from_slice(p.as_bytes()));
+            let lines: Vec<_> = lines(stream::iter(pieces)).collect().await;
+            assert_eq!(lines, expected);
+        }
     }
 }

@@ -40,7 +40,10 @@ async fn an_api_server_that_is_away_costs_no_call_and_takes_nothing_along() {
     let server = cluster.start().at(&home).await;
     let ready = server.get("/readyz").await.expect(503);
     assert!(ready.text.contains("API server"), "{}", ready.text);
-    server.get("/functions").await.refused(503, "Unavailable");
+    for path in ["", "/K", "/K/logs", "/K/events", "/K/build-log"] {
+        let path = format!("/functions{}", path.replace('K', &key));
+        server.get(&path).await.refused(503, "Unavailable");
+    }
     server.get("/healthz").await.expect(200);
     assert_eq!(
         home.containers(),

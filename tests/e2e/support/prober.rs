@@ -252,7 +252,12 @@ impl Log {
     async fn of(server: &Server, name: &str) -> Self {
         let did = Arc::<Mutex<String>>::default();
         let url = server.url(&format!("/functions/{name}/logs?follow=true&tail=100000"));
-        let mut log = Streaming(client().get(url).send().await.unwrap());
+        // A server that has just begun may not know its functions yet.
+        let opened = wait_until("the log is told", SOON, async || {
+            let answer = client().get(&url).send().await.unwrap();
+            answer.status().is_success().then_some(answer)
+        });
+        let mut log = Streaming(opened.await);
         let heard = Arc::clone(&did);
         let listens = tokio::spawn(async move {
             while let Ok(Some(piece)) = log.0.chunk().await {
