@@ -26,7 +26,7 @@ use super::{
 use crate::{
     plan::Manners,
     pool::{
-        Lease, Pool, Pools,
+        Instance, Lease, Pool, Pools,
         connection::{Connection, MAX_FIELDS, MAX_HEAD, RequestBody, SendError, is_shortage},
     },
     runtime::Address,
@@ -197,7 +197,7 @@ async fn exchange(
         let was_kept = kept.is_some();
         let mut connection = match kept.take() {
             Some(connection) => connection,
-            None => match Connection::open(&lease.instance.address).await {
+            None => match open(&lease.instance).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(unreached(&lease, error, request)),
             },
@@ -244,6 +244,10 @@ async fn exchange(
             }
         }
     }
+}
+
+async fn open(instance: &Instance) -> io::Result<Connection> {
+    Connection::open(&instance.address, &instance.gone).await
 }
 
 fn set_connection(headers: &mut HeaderMap, keep: bool) {

@@ -23,6 +23,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use super::stream::Stream;
 use crate::{runtime::Address, workers};
@@ -118,13 +119,13 @@ pub struct SendError {
 }
 
 impl Connection {
-    /// Connects to an instance: see [`Address::connect`].
+    /// Connects to an instance: see [`Address::connect`]. It breaks off once the instance is `gone`.
     ///
     /// # Errors
     /// When nobody listens there, or what is there is no socket.
-    pub async fn open(address: &Address) -> io::Result<Self> {
+    pub async fn open(address: &Address, gone: &CancellationToken) -> io::Result<Self> {
         let deaf = Arc::<AtomicBool>::default();
-        let stream = Stream::new(address.connect().await?, Arc::clone(&deaf));
+        let stream = Stream::new(address.connect().await?, Arc::clone(&deaf), gone);
         let (sender, driver) = http1::Builder::new()
             .max_header_size(MAX_HEAD)
             .max_headers(MAX_FIELDS)
@@ -194,7 +195,12 @@ fn drive(
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::UnixListener;
+    use http_body_util::{BodyExt, Empty};
+    use hyper::body::Body;
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, UnixListener},
+    };
 
     use super::*;
 
@@ -214,12 +220,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_pod_sent_before_it_was_gone_is_read_and_no_more_is_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Pod {
+            at: listener.local_addr().unwrap(),
+            uid: String::new(),
+        };
+        let gone = CancellationToken::new();
+        let (connection, accepted) =
+            tokio::join!(Connection::open(&address, &gone), listener.accept());
+        let (mut connection, mut accepted) = (connection.unwrap(), accepted.unwrap().0);
+        let half = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha";
+        accepted.write_all(half).await.unwrap();
+        let request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        let answer = connection.send(request).await.unwrap();
+        gone.cancel();
+        let mut body = answer.into_body();
+        let mut frame = async || {
+            poll_fn(|cx| {
+                connection.drive(cx);
+                Pin::new(&mut body).poll_frame(cx)
+            })
+            .await
+            .unwrap()
+        };
+        assert_eq!(frame().await.unwrap().into_data().unwrap(), "ha");
+        assert!(frame().await.is_err());
+    }
+
+    #[tokio::test]
     async fn connections_rest_for_a_while_and_no_longer() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fn.sock");
         let _listener = UnixListener::bind(&path).unwrap();
         let address = Address::from(path);
-        let open = async || Connection::open(&address).await.unwrap();
+        let gone = CancellationToken::new();
+        let open = async || Connection::open(&address, &gone).await.unwrap();
         let (kept, then) = (Connections::default(), Instant::now());
         let resting = || kept.0.iter().map(|shelf| lock(shelf).len()).sum::<usize>();
 

@@ -12,6 +12,10 @@ use std::{
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::{
+    either::Either,
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+};
 
 use crate::runtime::address::Link;
 
@@ -21,12 +25,19 @@ use crate::runtime::address::Link;
 pub struct Stream {
     socket: Link,
     deaf: Arc<AtomicBool>,
+    /// A node that disappears closes nothing.
+    gone: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Stream {
-    /// `deaf` is set once the other side does not read any more.
-    pub fn new(socket: Link, deaf: Arc<AtomicBool>) -> Self {
-        Self { socket, deaf }
+    /// `deaf` is set once the other side does not read any more; `gone` is cancelled once it is no more.
+    pub fn new(socket: Link, deaf: Arc<AtomicBool>, gone: &CancellationToken) -> Self {
+        let is_far = matches!(socket, Either::Right(_));
+        Self {
+            socket,
+            deaf,
+            gone: is_far.then(|| Box::pin(gone.clone().cancelled_owned())),
+        }
     }
 
     fn is_deaf(&self) -> bool {
@@ -55,7 +66,18 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if read.is_ready() {
+            return read;
+        }
+        // What it sent before was read.
+        match &mut self.gone {
+            Some(gone) => gone
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(io::ErrorKind::ConnectionAborted.into())),
+            None => Poll::Pending,
+        }
     }
 }
 

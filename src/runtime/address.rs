@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{TcpStream, UnixStream},
@@ -18,6 +19,13 @@ use super::socket;
 
 /// Longest wait for a pod to accept a connection: one whose node has gone answers nothing at all.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// After this silence a pod's node is asked whether it is still there, ...
+const SILENCE: Duration = Duration::from_secs(5);
+/// ... again after this without an answer, ...
+const PROBE: Duration = Duration::from_secs(2);
+/// ... and this often at most.
+const PROBES: u32 = 3;
 
 /// Where an instance listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +54,11 @@ impl Address {
                     .map_err(late)??;
                 // A small request must not wait for the acknowledgement of the one before.
                 stream.set_nodelay(true)?;
+                // Nor may an answer be waited for that cannot come.
+                sockopt::set_tcp_keepidle(&stream, SILENCE)?;
+                sockopt::set_tcp_keepintvl(&stream, PROBE)?;
+                sockopt::set_tcp_keepcnt(&stream, PROBES)?;
+                sockopt::set_socket_keepalive(&stream, true)?;
                 Ok(Either::Right(stream))
             }
         }

@@ -125,7 +125,10 @@ impl Inner {
             Err(CallError::Refused(status)) if matches!(status.code, 404 | 409) => {}
             outcome => drop(outcome?),
         }
-        let gone = self.index.until(id, |pod| pod.is_none().then_some(()));
+        // One that is lost with its node goes when that comes back, or when Kubernetes forgets the node.
+        let gone = self
+            .index
+            .until(id, |pod| pod.is_none_or(status::is_lost).then_some(()));
         timeout(grace + GONE, gone)
             .await
             .map_err(|_| RuntimeError::Cluster(format!("pod {id} was deleted and is still there")))
@@ -173,7 +176,8 @@ impl Runtime for PodRuntime {
         listed.map_err(|_| late())?;
         self.0.collect_copies().await;
         let pods = self.0.index.all();
-        Ok(pods.iter().filter_map(|pod| pod::observed(pod)).collect())
+        let pods = pods.iter().filter(|pod| !status::is_lost(pod));
+        Ok(pods.filter_map(|pod| pod::observed(pod)).collect())
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<Observed, RuntimeError> {

@@ -32,15 +32,6 @@ fn version(name: &str, version: u64, more: Value) -> Value {
     node(&honest(name, version), more)
 }
 
-/// Calls until so many more were sent.
-async fn more(prober: &Prober, calls: usize) {
-    let enough = prober.sent() + calls;
-    wait_until("calls are sent", SOON, async || {
-        (prober.sent() >= enough).then_some(())
-    })
-    .await;
-}
-
 /// Waits until the containers that exist are the instances that a Function should have, and those that it tells of.
 async fn settled(server: &Server, name: &str, instances: usize) {
     wait_until("containers and instances are the same", SOON, async || {
@@ -74,7 +65,7 @@ async fn an_engine_that_is_away_costs_no_call_of_what_runs() {
     }
     let before = server.instances("warm", "ready").await;
     let mut prober = Prober::start(&server, "warm", PACE, 20).await;
-    more(&prober, 40).await;
+    prober.goes_on(40).await;
 
     engine.stop();
     wait_until("the status knows", TOLD, async || {
@@ -103,7 +94,7 @@ async fn an_engine_that_is_away_costs_no_call_of_what_runs() {
         refused.text
     );
     // As long as an engine may take to be updated.
-    more(&prober, 500).await;
+    prober.goes_on(500).await;
 
     engine.begin();
     server.ready("warm").await;
@@ -115,7 +106,7 @@ async fn an_engine_that_is_away_costs_no_call_of_what_runs() {
         server.call("cold", json!({})).await.response()["version"],
         1
     );
-    more(&prober, 40).await;
+    prober.goes_on(40).await;
     settled(&server, "warm", 2).await;
     assert_eq!(server.instances("warm", "ready").await, before);
     prober.stop().await.check(|_| false);
@@ -229,11 +220,11 @@ async fn what_is_done_to_containers_behind_our_back_is_mended() {
     let prober = Prober::start(&server, "hit", PACE, 5).await;
     for command in [&["rm", "--force"][..], &["stop"], &["pause"]] {
         let before = server.instances("hit", "ready").await.remove(0);
-        more(&prober, 20).await;
+        prober.goes_on(20).await;
         docker(&[command, &[before.as_str()]].concat());
         noticed(&server, "hit", &before).await;
         replaced(&server, "hit", &before).await;
-        more(&prober, 20).await;
+        prober.goes_on(20).await;
     }
     let taken = Outcome::Refused(502, "InstanceLost".to_owned());
     let ledger = prober.stop_after_losses().await;

@@ -7,10 +7,12 @@ use k8s_openapi::{
         Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
         KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, Pod, PodSecurityContext,
         PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
-        SleepAction, TCPSocketAction, Volume, VolumeMount,
+        SleepAction, TCPSocketAction, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
     },
     apimachinery::pkg::{
-        api::resource::Quantity, apis::meta::v1::OwnerReference, util::intstr::IntOrString,
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, OwnerReference},
+        util::intstr::IntOrString,
     },
 };
 use kube::{ResourceExt, api::ObjectMeta};
@@ -60,6 +62,15 @@ pub fn pod(spec: &InstanceSpec, port: u16, secret: Option<&str>) -> Pod {
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             security_context: Some(user()),
+            topology_spread_constraints: Some(vec![spread(spec)]),
+            // Another one is started at once, so that waiting for a node that is missed is of no use.
+            tolerations: Some(vec![Toleration {
+                key: Some("node.kubernetes.io/unreachable".to_owned()),
+                operator: Some("Exists".to_owned()),
+                effect: Some("NoExecute".to_owned()),
+                toleration_seconds: Some(0),
+                value: None,
+            }]),
             ..PodSpec::default()
         }),
         status: None,
@@ -103,6 +114,20 @@ pub fn ours() -> BTreeMap<String, String> {
 /// The labels of pods that may reach nothing.
 pub fn without_network() -> BTreeMap<String, String> {
     strings([MANAGED_BY, (NETWORK, NO_NETWORK)])
+}
+
+/// Not all on one node, where there are more.
+fn spread(spec: &InstanceSpec) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(strings([MANAGED_BY, (FUNCTION, spec.function.name())])),
+            match_expressions: None,
+        }),
+        ..TopologySpreadConstraint::default()
+    }
 }
 
 fn strings<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {

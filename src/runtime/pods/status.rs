@@ -41,6 +41,13 @@ pub fn state(pod: &Pod) -> State {
     }
     let phase = status.and_then(|status| status.phase.as_deref());
     let said = |text: Option<&String>| text.cloned().unwrap_or_default();
+    if is_lost(pod) {
+        return State::Ended(Ended {
+            code: -1,
+            end: End::Engine,
+            words: "NodeLost: its node does not answer any more".to_owned(),
+        });
+    }
     if matches!(phase, Some("Failed" | "Succeeded")) {
         let reason = said(status.and_then(|status| status.reason.as_ref()));
         let message = said(status.and_then(|status| status.message.as_ref()));
@@ -57,6 +64,23 @@ pub fn state(pod: &Pod) -> State {
         (Some(state), Some(at)) if state.running.is_some() => State::Running(at),
         (container, _) => waiting(pod, container),
     }
+}
+
+/// Whether Kubernetes has given it up with its node: it is told to end because its node may have no pods, and is not ready.
+/// A node that is there tells of its pods that they are ready until they end.
+pub fn is_lost(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let holds = |what: &str, reason: Option<&str>| {
+        let mut all = conditions.into_iter().flatten();
+        all.any(|c| {
+            c.type_ == what
+                && c.status == "True"
+                && (reason.is_none() || c.reason.as_deref() == reason)
+        })
+    };
+    pod.metadata.deletion_timestamp.is_some()
+        && holds("DisruptionTarget", Some("DeletionByTaintManager"))
+        && !holds("Ready", None)
 }
 
 fn ended_by(ended: &ContainerStateTerminated) -> State {

@@ -59,7 +59,9 @@ certify_all() {
     for name in kube-controller-manager kube-scheduler kube-proxy; do
         user "$name.conf" "/CN=system:$name" "https://127.0.0.1:$api_port"
     done
-    user kubelet.conf "/O=system:nodes/CN=system:node:$node" "https://127.0.0.1:$api_port"
+    for name in "" -2; do
+        user "kubelet$name.conf" "/O=system:nodes/CN=system:node:$node$name" "https://127.0.0.1:$api_port"
+    done
 }
 
 # user FILE SUBJECT SERVER: a kubeconfig that holds all it needs, so that it can be copied.
@@ -115,23 +117,26 @@ start_controllers() {
         --oom-score-adj 0
 }
 
+# start_containerd [SUFFIX]: of the second node, what it has of its own has this at its end.
 start_containerd() {
-    mkdir -p "$dir/cni" "$dir/certs.d/$address:$registry_port"
+    local own=${1:-} subnet=$pods
+    [ -z "$own" ] || subnet=$more_pods
+    mkdir -p "$dir/cni$own" "$dir/certs.d/$address:$registry_port"
     printf '[host."http://%s"]\n' "$address:$registry_port" >"$dir/certs.d/$address:$registry_port/hosts.toml"
     # Each pod gets a pair of interfaces and a route, no bridge: what goes between pods is routed, so Services work for them
     # whether or not this machine shows bridged packets to its firewall.
-    cat >"$dir/cni/plane.conflist" <<END
+    cat >"$dir/cni$own/plane.conflist" <<END
 {"cniVersion": "0.4.0", "name": "plane", "plugins": [
-  {"type": "ptp", "ipam": {"type": "host-local", "dataDir": "/run/addresses", "subnet": "$pods.0/24",
+  {"type": "ptp", "ipam": {"type": "host-local", "dataDir": "/run/addresses$own", "subnet": "$subnet.0/24",
                            "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 END
-    cat >"$dir/containerd.toml" <<END
+    cat >"$dir/containerd$own.toml" <<END
 version = 2
-root = "$dir/containerd"
-state = "/run/containerd"
+root = "$dir/containerd$own"
+state = "/run/containerd$own"
 [grpc]
-address = "$dir/containerd.sock"
+address = "$dir/containerd$own.sock"
 [plugins."io.containerd.internal.v1.opt"]
 path = "$dir/opt"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -139,37 +144,43 @@ sandbox_image = "$pause_image"
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
-conf_dir = "$dir/cni"
+conf_dir = "$dir/cni$own"
 [plugins."io.containerd.grpc.v1.cri".registry]
 config_path = "$dir/certs.d"
 END
-    start containerd containerd --config "$dir/containerd.toml" --log-level info
+    start "containerd$own" containerd --config "$dir/containerd$own.toml" --log-level info
 }
 
-ctr_k8s() { ctr --address "$dir/containerd.sock" --namespace k8s.io "$@"; }
+# ctr_k8s SUFFIX ARGUMENT...
+ctr_k8s() { ctr --address "$dir/containerd$1.sock" --namespace k8s.io "${@:2}"; }
 
+# start_kubelet [SUFFIX PORT HEALTH-PORT]: two nodes share one address.
 start_kubelet() {
-    cat >"$dir/kubelet.yaml" <<END
+    local own=${1:-} groups=$cgroup
+    [ -z "$own" ] || groups=$cgroup/node$own
+    cat >"$dir/kubelet$own.yaml" <<END
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: 0.0.0.0
+port: ${2:-10250}
+healthzPort: ${3:-10248}
 authentication: {x509: {clientCAFile: "$dir/pki/ca.crt"}}
 cgroupDriver: cgroupfs
-cgroupRoot: $cgroup
-containerRuntimeEndpoint: unix://$dir/containerd.sock
+cgroupRoot: $groups
+containerRuntimeEndpoint: unix://$dir/containerd$own.sock
 evictionHard: {memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 1%}
 failCgroupV1: false
 failSwapOn: false
 # The pause image cannot be pulled again.
 imageGCHighThresholdPercent: 100
 oomScoreAdj: 0
-podLogsDir: $dir/logs/pods
+podLogsDir: $dir/logs/pods$own
 registryPullQPS: 0
 serializeImagePulls: false
 volumePluginDir: $dir/opt/volumes
 END
-    start kubelet "$bin/kubelet" --config "$dir/kubelet.yaml" --kubeconfig "$dir/kubelet.conf" --root-dir "$dir/kubelet" \
-        --cert-dir "$dir/kubelet/pki" --hostname-override "$node" --node-ip "$address"
+    start "kubelet$own" "$bin/kubelet" --config "$dir/kubelet$own.yaml" --kubeconfig "$dir/kubelet$own.conf" \
+        --root-dir "$dir/kubelet$own" --cert-dir "$dir/kubelet$own/pki" --hostname-override "$node$own" --node-ip "$address"
 }
 
 # One store, served in two networks: to this machine on loopback, where Docker pushes without being told to, and in the plane

@@ -53,6 +53,7 @@ settle() {
     address=$net.2
     pods=10.213.$((81 + 4 * $1))
     services=10.213.$((82 + 4 * $1))
+    more_pods=10.213.$((83 + 4 * $1))
 }
 
 # Other planes may come and go at the same time.
@@ -97,19 +98,21 @@ make_network() {
     inside ip route add default via "$outer"
     # Without this, what is for a pod or a Service that is gone would go to and fro on the interface.
     inside ip route add unreachable "$pods.0/24"
+    inside ip route add unreachable "$more_pods.0/24"
     inside iptables --wait -A FORWARD -d "$services.0/24" -o eth0 -j REJECT
 }
 
 # The kubelet makes the rest below it; in the first version of cgroups, each controller has a tree of its own.
+# make_cgroup NAME
 make_cgroup() {
     local tree controller
     if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
         for controller in $(</sys/fs/cgroup/cgroup.controllers); do
             echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || true
         done
-        mkdir -p "/sys/fs/cgroup$cgroup"
+        mkdir -p "/sys/fs/cgroup$1"
     else
-        for tree in /sys/fs/cgroup/*/; do mkdir -p "$tree$cgroup"; done
+        for tree in /sys/fs/cgroup/*/; do mkdir -p "$tree$1"; done
     fi
 }
 
@@ -130,4 +133,11 @@ remove_traces() {
         done
     fi
     unlock
+}
+
+# What goes to the pods of the second node, and what they say, is heard by nobody.
+silence() {
+    local direction code=0
+    for direction in -s -d; do inside iptables --wait "$1" FORWARD "$direction" "$more_pods.0/24" -j DROP || code=1; done
+    return "$code"
 }

@@ -1,5 +1,7 @@
 //! The API server is away, or knows no Functions: what runs goes on, and nothing is taken for gone.
 
+mod node;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -81,15 +81,6 @@ impl Halves {
         let pace = (Duration::from_millis(10), 20);
         Prober::beside(&gateways, &self.controller, key, pace).await
     }
-
-    /// So many calls more have been sent.
-    async fn go_on(prober: &Prober, calls: usize) {
-        let until = prober.sent() + calls;
-        wait_until("calls go on", SOON, async || {
-            (prober.sent() >= until).then_some(())
-        })
-        .await;
-    }
 }
 
 async fn is_ready(server: &Server) {
@@ -182,7 +173,7 @@ async fn a_roll_over_and_restarts_of_either_half_lose_no_call() {
     halves.cluster.apply(&first);
     halves.cluster.ready("moved");
     let mut prober = halves.probe(&key).await;
-    Halves::go_on(&prober, 100).await;
+    prober.goes_on(100).await;
     halves.cluster.apply(&second);
     for gateway in &halves.gateways {
         wait_until("the new version answers", SOON * 2, async || {
@@ -195,15 +186,15 @@ async fn a_roll_over_and_restarts_of_either_half_lose_no_call() {
         halves.gateways[number].signal(Signal::TERM);
         assert!(halves.gateways[number].end().await.success());
         halves.gate_again(number).await;
-        Halves::go_on(&prober, 100).await;
+        prober.goes_on(100).await;
     }
     for signal in [Signal::TERM, Signal::KILL] {
         halves.controller.signal(signal);
         halves.controller.end().await;
-        Halves::go_on(&prober, 100).await;
+        prober.goes_on(100).await;
         halves.control_again().await;
         prober.listen_again(&halves.controller).await;
-        Halves::go_on(&prober, 200).await;
+        prober.goes_on(200).await;
     }
     let ledger = prober.stop().await;
     ledger.check(|_| false);

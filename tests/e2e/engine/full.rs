@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{PACE, behind, more, settled, version};
+use super::{PACE, behind, settled, version};
 use crate::support::{
     SOON,
     fault::{ALWAYS, Fault, Faulty},
@@ -52,7 +52,7 @@ async fn a_full_disk_of_the_engine_is_told_and_the_old_revision_serves_on() {
         let is_so = |c: &Value| c["status"] == "True";
         server.condition("kept", "Reconciling", is_so).await;
         server.condition("kept", "Serving", is_so).await;
-        more(&prober, 20).await;
+        prober.goes_on(20).await;
         engine.heal();
         server.ready("kept").await;
         settled(&server, "kept", 1).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{PACE, TOLD, behind, more, settled, version};
+use super::{PACE, TOLD, behind, settled, version};
 use crate::support::{
     Reply, Server,
     fault::Faulty,
@@ -67,7 +67,7 @@ async fn an_engine_that_hangs_costs_no_call_of_what_runs_and_is_told() {
     let server = behind(&engine).await;
     deploy_all(&server).await;
     let mut prober = Prober::start(&server, "warm", PACE, 20).await;
-    more(&prober, 40).await;
+    prober.goes_on(40).await;
 
     engine.hang();
     // Its container is asked for before anybody knows, and made when the engine goes on.
@@ -92,7 +92,7 @@ async fn an_engine_that_hangs_costs_no_call_of_what_runs_and_is_told() {
     server
         .apply("new", node(&honest("new", 1), json!({})))
         .await;
-    more(&prober, 200).await;
+    prober.goes_on(200).await;
     engine.go_on();
     for name in STUCK.into_iter().chain(["warm", "new"]) {
         server.ready(name).await;

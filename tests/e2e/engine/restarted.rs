@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{PACE, TOLD, more, version};
+use super::{PACE, TOLD, version};
 use crate::support::{
     SOON, Server,
     own_engine::OwnEngine,
@@ -16,7 +16,7 @@ async fn deploy(server: &Server) -> Prober {
     let warm = json!({"scale": {"min": 2, "max": 2, "concurrency": 8}});
     server.deploy("warm", version("warm", 1, warm)).await;
     let prober = Prober::start(server, "warm", PACE, 20).await;
-    more(&prober, 40).await;
+    prober.goes_on(40).await;
     prober
 }
 
@@ -54,11 +54,11 @@ async fn an_engine_that_is_away_for_a_minute_and_keeps_its_containers_costs_no_c
     engine.stop();
     is_told(&server).await;
     // A minute of calls.
-    more(&prober, 2400).await;
+    prober.goes_on(2400).await;
     engine.begin().await;
     server.ready("warm").await;
     prober.listen_again(&server).await;
-    more(&prober, 40).await;
+    prober.goes_on(40).await;
     assert_eq!(settled(&server, &engine).await, before);
     prober.stop().await.check(|_| false);
     engine.ends(server).await;
@@ -75,11 +75,11 @@ async fn an_engine_that_stops_its_containers_gets_new_ones_when_it_is_back() {
 
     engine.stop();
     is_told(&server).await;
-    more(&prober, 40).await;
+    prober.goes_on(40).await;
     engine.begin().await;
     server.ready("warm").await;
     prober.listen_again(&server).await;
-    more(&prober, 40).await;
+    prober.goes_on(40).await;
     let after = settled(&server, &engine).await;
     assert!(after.iter().all(|id| !before.contains(id)), "{after:?}");
     assert_eq!(

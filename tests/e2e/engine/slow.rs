@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{PACE, behind, more, replaced, settled, version};
+use super::{PACE, behind, replaced, settled, version};
 use crate::support::{
     docker,
     fault::{ALWAYS, Fault, Faulty},
@@ -37,7 +37,7 @@ async fn a_slow_engine_costs_no_call_and_holds_no_504_back() {
     );
     stuck.refused(504, "InstanceNotStopped");
     assert_eq!(server.call("stuck", json!({})).await.response(), "here");
-    more(&prober, 20).await;
+    prober.goes_on(20).await;
     engine.heal();
     settled(&server, "moved", 1).await;
     settled(&server, "stuck", 1).await;
@@ -114,7 +114,7 @@ async fn an_instance_that_dies_while_no_events_come_is_missed_and_replaced() {
     // Asking for events again and again would be a load of its own.
     let prober = Prober::start(&server, "missed", PACE, 0).await;
     let (hits, sent) = (engine.hits(), prober.sent());
-    more(&prober, 100).await;
+    prober.goes_on(100).await;
     let (hits, sent) = (engine.hits() - hits, prober.sent() - sent);
     assert!(
         hits < sent / 10,

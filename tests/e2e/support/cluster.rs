@@ -318,8 +318,35 @@ impl Plane {
         self.script("start-api");
     }
 
+    /// A node more, which can be lost. It is the cluster's as long as this lives.
+    pub fn second_node(&self) -> SecondNode<'_> {
+        self.script("add-node");
+        SecondNode(self)
+    }
+
     fn script(&self, what: &str) {
         let status = Command::new(SCRIPT).args([what, &self.0]).status().unwrap();
         assert!(status.success(), "{what}");
+    }
+}
+
+/// See [`Plane::second_node`].
+pub struct SecondNode<'a>(&'a Plane);
+
+impl SecondNode<'_> {
+    /// Nothing is heard of it any more, nor of what runs there, which goes on.
+    pub fn lose(&self) {
+        self.0.script("lose-node");
+    }
+
+    /// It is there again.
+    pub fn find(&self) {
+        self.0.script("add-node");
+    }
+}
+
+impl Drop for SecondNode<'_> {
+    fn drop(&mut self) {
+        self.0.script("drop-node");
     }
 }

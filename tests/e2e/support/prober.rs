@@ -127,6 +127,13 @@ impl Prober {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// So many calls more have been sent.
+    pub async fn goes_on(&self, calls: usize) {
+        let until = self.sent() + calls;
+        let sent = async || (self.sent() >= until).then_some(());
+        wait_until("calls go on", SOON, sent).await;
+    }
+
     /// Ends calling, waits for the last answer and for the function's own word about each one.
     pub async fn stop(self) -> Ledger {
         let ledger = self.ended().await;

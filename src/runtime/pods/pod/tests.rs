@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
-    super::status::{Ended, state},
+    super::status::{Ended, is_lost, state},
     *,
 };
 use crate::{
@@ -193,4 +193,31 @@ fn a_status_tells_how_it_is() {
         Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
     assert_eq!(state(&leaving), State::Leaving);
     assert!(!observed(&leaving).unwrap().running);
+}
+
+#[test]
+fn a_pod_is_lost_when_it_must_leave_its_node_and_the_node_is_missed() {
+    let taint = ["True", "DeletionByTaintManager"];
+    let drained = ["True", "EvictionByEvictionAPI"];
+    for (ready, target, is_deleted, expected) in [
+        ("False", taint, true, true),
+        // Its node is told to have no pods, and ends it in order.
+        ("True", taint, true, false),
+        // A node may be missed for a moment.
+        ("False", taint, false, false),
+        ("False", drained, true, false),
+        ("False", ["False", taint[1]], true, false),
+    ] {
+        let mut pod = container(&json!({"running": {}}));
+        let conditions = json!([
+            {"type": "Ready", "status": ready},
+            {"type": "DisruptionTarget", "status": target[0], "reason": target[1]},
+        ]);
+        pod.status.as_mut().unwrap().conditions = serde_json::from_value(conditions).unwrap();
+        pod.metadata.deletion_timestamp =
+            is_deleted.then(|| serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        assert_eq!(is_lost(&pod), expected, "{ready} {target:?} {is_deleted}");
+        let is_over = matches!(state(&pod), State::Ended(ended) if ended.end == End::Engine);
+        assert_eq!(is_over, expected);
+    }
 }
