@@ -67,6 +67,9 @@ impl fmt::Debug for SecretFile {
     }
 }
 
+/// Where the init lies in images that we have put together; engines mount it there.
+pub const INIT: &str = "/.faas/init";
+
 /// Everything that decides how an instance behaves, plus whose it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstanceSpec {
@@ -207,6 +210,19 @@ pub enum RuntimeError {
     NoSpace(String),
 }
 
+/// How it is seen to that instances without a network have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// By the runtime itself.
+    Own,
+    /// By the cluster, as was seen.
+    Enforced,
+    /// By nobody, as was seen: the cluster does not do what it was told to.
+    NotEnforced,
+    /// By the cluster, perhaps.
+    Unproven,
+}
+
 /// A piece of an instance's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPiece {
@@ -250,6 +266,22 @@ pub trait Runtime: Send + Sync {
     /// No Function has `network: internet`: removes what only such need, unless an instance uses it. It comes back by itself.
     async fn close_internet(&self) -> Result<(), RuntimeError> {
         Ok(())
+    }
+
+    /// What is known of instances without a network in this namespace.
+    fn isolation(&self, _namespace: &str) -> Isolation {
+        Isolation::Own
+    }
+
+    /// Finds that out where it is not known, which takes seconds, with the image of an instance that runs. Says whether there
+    /// is news.
+    async fn prove_isolation(&self, _spec: &InstanceSpec) -> bool {
+        false
+    }
+
+    /// What it does not keep of what a Function may say; a sentence.
+    fn unkept(&self) -> Option<&'static str> {
+        None
     }
 
     /// Whether instances go on when the server ends, for the next one.

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const DEFAULT_PORT: u16 = 8080;
@@ -10,7 +11,24 @@ const DEFAULT_PORT: u16 = 8080;
 /// First argument of an init that is a child of `faas` and not of a container.
 const CHILD: &str = "--child";
 
-/// The init's orders.
+/// First argument of an init that runs no program, but tries for a while whether a server is `open` or `shut` to it.
+const REACH: &str = "--reach";
+
+/// What this process is for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Orders {
+    Run(Config),
+    Reach(Reach),
+}
+
+/// Whether a server can be reached from here.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub is_expected: bool,
+    pub server: SocketAddr,
+}
+
+/// How a program is run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Config {
     /// It runs beside `faas`, which holds the other end of its input: when that is closed, everything below ends at
@@ -29,6 +47,7 @@ pub struct Config {
 pub enum Error {
     NoProgram,
     BadPort(OsString),
+    BadReach,
 }
 
 impl fmt::Display for Error {
@@ -43,24 +62,55 @@ impl fmt::Display for Error {
                 "PORT is `{}`, but it must be a number from 1 to 65535",
                 value.display()
             ),
+            Self::BadReach => write!(
+                f,
+                "what is to be reached is not clear; usage: init {REACH} open|shut, with its address in \
+                 KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT"
+            ),
         }
     }
 }
 
-impl Config {
+impl Orders {
     /// Reads the arguments and the environment of this process.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place of this program that reads the environment"
     )]
     pub fn from_process() -> Result<Self, Error> {
-        Self::new(
-            env::args_os().skip(1).collect(),
-            env::var_os("FAAS_SOCKET"),
-            env::var_os("PORT"),
-        )
+        let words: Vec<_> = env::args_os().skip(1).collect();
+        if words.first().is_some_and(|first| first == REACH) {
+            let host = env::var("KUBERNETES_SERVICE_HOST");
+            let port = env::var("KUBERNETES_SERVICE_PORT");
+            return Reach::new(&words[1..], host.ok(), port.ok()).map(Self::Reach);
+        }
+        let (socket, port) = (env::var_os("FAAS_SOCKET"), env::var_os("PORT"));
+        Config::new(words, socket, port).map(Self::Run)
     }
+}
 
+impl Reach {
+    fn new(words: &[OsString], host: Option<String>, port: Option<String>) -> Result<Self, Error> {
+        let [expected] = words else {
+            return Err(Error::BadReach);
+        };
+        let is_expected = match expected.to_str() {
+            Some("open") => true,
+            Some("shut") => false,
+            _ => return Err(Error::BadReach),
+        };
+        let host = host.and_then(|host| host.parse().ok());
+        let port = port.and_then(|port| port.parse().ok());
+        host.zip(port)
+            .map(|(host, port)| Self {
+                is_expected,
+                server: SocketAddr::new(host, port),
+            })
+            .ok_or(Error::BadReach)
+    }
+}
+
+impl Config {
     fn new(
         mut command: Vec<OsString>,
         socket: Option<OsString>,
@@ -144,6 +194,32 @@ mod tests {
         };
         assert_eq!(config(&[CHILD, "a", CHILD], Some("/s"), None), Ok(expected));
         assert_eq!(config(&[CHILD], None, None), Err(Error::NoProgram));
+    }
+
+    #[test]
+    fn what_is_to_be_reached_is_an_address_of_the_cluster() {
+        let reach = |words: &[&str], host: Option<&str>, port: Option<&str>| {
+            let words: Vec<_> = words.iter().map(OsString::from).collect();
+            Reach::new(&words, host.map(str::to_owned), port.map(str::to_owned))
+        };
+        for (word, is_expected) in [("open", true), ("shut", false)] {
+            let server = "[fd00::1]:443".parse().unwrap();
+            let expected = Reach {
+                is_expected,
+                server,
+            };
+            assert_eq!(reach(&[word], Some("fd00::1"), Some("443")), Ok(expected));
+        }
+        for (words, host, port) in [
+            (&["open"][..], None, Some("443")),
+            (&["open"], Some("10.0.0.1"), None),
+            (&["open"], Some("kubernetes"), Some("443")),
+            (&["maybe"], Some("10.0.0.1"), Some("443")),
+            (&["open", "shut"], Some("10.0.0.1"), Some("443")),
+            (&[], Some("10.0.0.1"), Some("443")),
+        ] {
+            assert_eq!(reach(words, host, port), Err(Error::BadReach));
+        }
     }
 
     #[test]

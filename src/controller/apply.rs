@@ -290,6 +290,7 @@ impl Controller {
                 self.learn(&key, &spec.uid, &spec.revision, Fact::Proven)
                     .await;
                 self.came_up(&key, observed);
+                self.prove_isolation(&spec);
             }
             Err(error) => {
                 tracing::warn!(function = %key, instance = %spec.id, %error, "Instance did not start");

@@ -351,7 +351,7 @@ impl Controller {
         }
     }
 
-    fn turn_all(&self) {
+    pub(super) fn turn_all(&self) {
         for function in self.ports.store.list() {
             if let Ok(key) = FunctionKey::try_from(&*function) {
                 self.turns.request(&key);

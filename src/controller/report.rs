@@ -1,12 +1,15 @@
 //! The last part of a turn: the status, and an event where readiness changed.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{Controller, TurnError, View};
 use crate::{
     crash::{self, Point},
-    function::{Function, FunctionKey, FunctionStatus},
+    function::{Function, FunctionKey, FunctionStatus, crd},
     plan::{self, report},
+    runtime::{InstanceSpec, Isolation, Network},
     store::{EventRecord, EventType},
 };
 
@@ -36,6 +39,9 @@ impl Controller {
             url: format!("{}/functions/{}", self.base_url, key.url_segment()),
             last_build,
             engine: view.engine.as_deref(),
+            isolation: (function.spec.network == crd::Network::None)
+                .then(|| self.ports.runtime.isolation(key.namespace())),
+            unkept: self.ports.runtime.unkept(),
             starved: plan.starved.then(|| self.shortage(key)),
         };
         let previous = self
@@ -75,6 +81,20 @@ impl Controller {
         let status = report::end(&previous, generation, Timestamp::now());
         self.ports.store.write_status(key, uid, status).await?;
         Ok(())
+    }
+
+    /// Finds out whether somebody sees to it that the instances without a network in this one's namespace have none.
+    pub(super) fn prove_isolation(self: &Arc<Self>, spec: &InstanceSpec) {
+        let isolation = self.ports.runtime.isolation(spec.function.namespace());
+        if spec.network != Network::None || isolation != Isolation::Unproven {
+            return;
+        }
+        let (this, spec) = (Arc::clone(self), spec.clone());
+        tokio::spawn(async move {
+            if this.ports.runtime.prove_isolation(&spec).await {
+                this.turn_all();
+            }
+        });
     }
 
     fn shortage(&self, key: &FunctionKey) -> report::Shortage {

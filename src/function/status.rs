@@ -40,6 +40,8 @@ pub enum ConditionType {
     Deployed,
     /// Some revision answers, even when `Ready` is False.
     Serving,
+    /// The cluster keeps `network: none`. Only where that is the cluster's to do.
+    Isolated,
 }
 
 /// Status of a condition.
@@ -93,6 +95,10 @@ pub enum Reason {
     OomKilled,
     SecretNotFound,
     NetworkRefused,
+    // What the cluster is seen to do.
+    Enforced,
+    NotEnforced,
+    Unproven,
     // May pass by itself.
     BuildInterrupted,
     PullFailed,

@@ -3,10 +3,13 @@
 use jiff::Timestamp;
 
 use super::{Blocked, Failure, ImageState, Instance, Phase, Target, World};
-use crate::function::{
-    FunctionKey, FunctionStatus,
-    crd::LastBuild,
-    status::{ConditionStatus, ConditionType, Overall, Reason, Wanted, merge},
+use crate::{
+    function::{
+        FunctionKey, FunctionStatus,
+        crd::LastBuild,
+        status::{ConditionStatus, ConditionType, Overall, Reason, Wanted, find, merge},
+    },
+    runtime::Isolation,
 };
 
 /// What is said of an image whose build has not begun.
@@ -30,6 +33,10 @@ pub struct Report<'a> {
     pub last_build: Option<LastBuild>,
     /// Why the engine cannot be asked, if it cannot.
     pub engine: Option<&'a str>,
+    /// Who sees to it that the function has no network, if it must have none.
+    pub isolation: Option<Isolation>,
+    /// What is not kept of what the spec may say; a sentence.
+    pub unkept: Option<&'static str>,
     /// An instance is needed for which there is no memory.
     pub starved: Option<Shortage>,
 }
@@ -48,7 +55,8 @@ pub fn status(
     previous: &FunctionStatus,
     now: Timestamp,
 ) -> FunctionStatus {
-    let wanted = conditions(report, world);
+    let mut wanted = conditions(report, world);
+    wanted.extend(isolated(report, previous));
     let alive = |i: &&Instance| i.phase != Phase::Stopping;
     let desired = report.desired.ok();
     FunctionStatus {
@@ -268,11 +276,17 @@ fn deployed(report: &Report<'_>, world: &World) -> Option<Wanted> {
             failure.reason,
             failure.message.as_str(),
         ),
-        None if world.proven => (
-            ConditionStatus::True,
-            Reason::Ready,
-            "An instance of this revision has started.",
-        ),
+        None if world.proven => {
+            let unkept = report.unkept.map(|unkept| format!(" {unkept}"));
+            let message = "An instance of this revision has started.".to_owned()
+                + &unkept.unwrap_or_default();
+            return Some(wanted(
+                ConditionType::Deployed,
+                ConditionStatus::True,
+                Reason::Ready,
+                &message,
+            ));
+        }
         None => (
             ConditionStatus::Unknown,
             Reason::Starting,
@@ -312,6 +326,43 @@ fn serving(report: &Report<'_>, world: &World) -> Wanted {
             "No revision answers yet.",
         ),
     }
+}
+
+/// What was seen once is so until something else is seen, also by the next server.
+fn isolated(report: &Report<'_>, previous: &FunctionStatus) -> Option<Wanted> {
+    let (status, reason, message) = match report.isolation? {
+        Isolation::Own => return None,
+        Isolation::Enforced => (
+            ConditionStatus::True,
+            Reason::Enforced,
+            "The cluster keeps network policies, as a pod has shown: the function reaches nothing.",
+        ),
+        Isolation::NotEnforced => (
+            ConditionStatus::False,
+            Reason::NotEnforced,
+            "The cluster does not keep network policies, as a pod has shown: the function may reach the network though it \
+             says network: none. It takes a network plugin that enforces them.",
+        ),
+        Isolation::Unproven => match seen(previous) {
+            Some(seen) => return Some(seen),
+            None => (
+                ConditionStatus::Unknown,
+                Reason::Unproven,
+                "Whether the cluster keeps network policies is shown once an instance has started whose image faas has built.",
+            ),
+        },
+    };
+    Some(wanted(ConditionType::Isolated, status, reason, message))
+}
+
+fn seen(previous: &FunctionStatus) -> Option<Wanted> {
+    let seen = find(&previous.conditions, ConditionType::Isolated)?;
+    Some(Wanted {
+        condition: ConditionType::Isolated,
+        status: seen.status.parse().ok()?,
+        reason: seen.reason.parse().ok()?,
+        message: seen.message.clone(),
+    })
 }
 
 fn wanted(

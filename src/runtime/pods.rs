@@ -8,6 +8,7 @@ mod index;
 mod logs;
 mod network;
 mod pod;
+mod proof;
 mod secrets;
 mod start;
 mod status;
@@ -31,7 +32,9 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use self::index::{Index, Listing};
-use super::{Exit, InstanceId, InstanceSpec, LogPiece, Observed, Runtime, RuntimeError, log_tail};
+use super::{
+    Exit, InstanceId, InstanceSpec, Isolation, LogPiece, Observed, Runtime, RuntimeError, log_tail,
+};
 use crate::kubernetes::watch::{Scope, events};
 
 /// Longest wait for an answer of the API server.
@@ -60,6 +63,7 @@ struct Inner {
     index: Index,
     copies: secrets::Copies,
     policies: network::Policies,
+    proofs: proof::Proofs,
     /// Starts and what clears up after them.
     starts: TaskTracker,
 }
@@ -71,6 +75,7 @@ impl PodRuntime {
             index: Index::new(settings.scope.places().len()),
             copies: secrets::Copies::default(),
             policies: network::Policies::default(),
+            proofs: proof::Proofs::default(),
             starts: TaskTracker::new(),
             settings,
         }))
@@ -232,6 +237,18 @@ impl Runtime for PodRuntime {
             .await?;
         let engine = format!("Kubernetes {}", version.git_version);
         Ok(BTreeMap::from([("engine".to_owned(), engine)]))
+    }
+
+    fn isolation(&self, namespace: &str) -> Isolation {
+        self.0.proofs.of(namespace)
+    }
+
+    async fn prove_isolation(&self, spec: &InstanceSpec) -> bool {
+        self.0.prove(spec).await
+    }
+
+    fn unkept(&self) -> Option<&'static str> {
+        Some("spec.resources.pids is not kept by pods; a kubelet's podPidsLimit is.")
     }
 
     fn lives_on(&self) -> bool {

@@ -6,6 +6,7 @@ mod days;
 mod gateways;
 mod hostile;
 mod install;
+mod isolation;
 mod pods;
 mod users;
 mod verdicts;

@@ -87,6 +87,8 @@ struct Known {
     desired: Result<Target, Blocked>,
     serving: Option<Target>,
     engine: Option<&'static str>,
+    isolation: Option<Isolation>,
+    unkept: Option<&'static str>,
     starved: Option<Shortage>,
 }
 
@@ -97,6 +99,8 @@ impl Known {
             desired: Ok(target("a", min)),
             serving: Some(target("a", min)),
             engine: None,
+            isolation: None,
+            unkept: None,
             starved: None,
         }
     }
@@ -111,6 +115,8 @@ impl Known {
             url: "http://here/functions/sum.team".to_owned(),
             last_build: None,
             engine: self.engine,
+            isolation: self.isolation,
+            unkept: self.unkept,
             starved: self.starved,
         };
         status(&report, world, previous, now)
@@ -175,8 +181,7 @@ fn each_condition_says_what_it_is_about() {
     let known = Known {
         desired: Err(blocked()),
         serving: None,
-        engine: None,
-        starved: None,
+        ..Known::served(0)
     };
     let expected = [
         "Ready=False SourceNotFound",
@@ -197,6 +202,55 @@ fn each_condition_says_what_it_is_about() {
         "Serving=True Ready",
     ];
     assert_eq!(conditions(&Known::served(0), &world()), expected);
+}
+
+#[test]
+fn who_keeps_a_function_from_the_network_is_told_and_remembered() {
+    let told = |isolation: Isolation, previous: &FunctionStatus| {
+        let known = Known {
+            isolation: Some(isolation),
+            ..Known::served(0)
+        };
+        let status = known.status(&world(), previous, at(2));
+        let told = find(&status.conditions, ConditionType::Isolated);
+        let told = told.map(|c| format!("{} {}", c.status, c.reason));
+        (told.unwrap_or_default(), status)
+    };
+    let unknown = FunctionStatus::default();
+    assert_eq!(told(Isolation::Own, &unknown).0, "");
+    assert_eq!(told(Isolation::Unproven, &unknown).0, "Unknown Unproven");
+    for (isolation, expected, other) in [
+        (Isolation::Enforced, "True Enforced", Isolation::NotEnforced),
+        (
+            Isolation::NotEnforced,
+            "False NotEnforced",
+            Isolation::Enforced,
+        ),
+    ] {
+        let (seen, status) = told(isolation, &unknown);
+        assert_eq!(seen, expected);
+        // A server that has just begun has not seen it yet.
+        let (again, same) = told(Isolation::Unproven, &status);
+        assert_eq!(
+            (again.as_str(), &same.conditions),
+            (expected, &status.conditions)
+        );
+        assert_ne!(told(other, &status).0, expected);
+    }
+}
+
+#[test]
+fn what_is_not_kept_is_told_with_what_is_deployed() {
+    let known = Known {
+        unkept: Some("Nobody counts."),
+        ..Known::served(0)
+    };
+    let status = known.status(&world(), &FunctionStatus::default(), at(1));
+    let deployed = find(&status.conditions, ConditionType::Deployed).unwrap();
+    assert!(
+        deployed.message.ends_with("started. Nobody counts."),
+        "{deployed:?}"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use bollard::models::{
 use crate::{
     function::FunctionKey,
     runtime::{
-        InstanceId, InstanceSpec, Observed, RuntimeError,
+        INIT, InstanceId, InstanceSpec, Observed, RuntimeError,
         rundir::{INSTANCE_UID, InstanceDirs, RunRoot},
     },
 };
@@ -28,7 +28,6 @@ const MEMORY: &str = "faas.dev/memory";
 const DECLARED: &str = "faas.dev/declared";
 
 /// Where the container finds what is mounted into it.
-const INIT: &str = "/.faas/init";
 const SOCKETS: &str = "/run/faas";
 const SECRETS: &str = "/run/secrets";
 const TMP: &str = "/tmp";

@@ -1,6 +1,6 @@
 //! What a pod of ours is: an instance becomes a pod, and a pod becomes an instance again (pure).
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -20,7 +20,7 @@ use kube::{ResourceExt, api::ObjectMeta};
 use super::status::{State, state};
 use crate::{
     function::{API_VERSION, FunctionKey},
-    runtime::{Address, InstanceSpec, Network, Observed, rundir::INSTANCE_UID},
+    runtime::{Address, INIT, InstanceSpec, Network, Observed, rundir::INSTANCE_UID},
 };
 
 /// Labels. That of the function makes a pod ours, with the first one.
@@ -40,6 +40,8 @@ const SECRETS: &str = "/run/secrets";
 const END: i64 = 5;
 /// Part of its processor that an instance is sure of, in hundredths: most are idle most of the time.
 const SURE: i64 = 10;
+/// Longest life of a pod that only tries something.
+pub const PROBE_ENDS: Duration = Duration::from_secs(60);
 
 /// The pod of an instance that listens on this port. `secret` is the name of the copy of its secrets.
 pub fn pod(spec: &InstanceSpec, port: u16, secret: Option<&str>) -> Pod {
@@ -77,6 +79,39 @@ pub fn pod(spec: &InstanceSpec, port: u16, secret: Option<&str>) -> Pod {
     }
 }
 
+/// A pod that tells by its exit, 0 or 1, whether it finds the API server as expected: `open` or `shut` to it. Its image is one
+/// that holds the init.
+pub fn probe(spec: &InstanceSpec, name: &str, network: Network, expected: &str) -> Pod {
+    let container = Container {
+        name: CONTAINER.to_owned(),
+        image: Some(spec.image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some([INIT, "--reach", expected].map(str::to_owned).to_vec()),
+        resources: Some(resources(spec)),
+        security_context: Some(confined()),
+        ..Container::default()
+    };
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(spec.function.namespace().to_owned()),
+            labels: Some(strings([MANAGED_BY, (NETWORK, word(network))])),
+            owner_references: Some(vec![owner(spec)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers: vec![container],
+            restart_policy: Some("Never".to_owned()),
+            active_deadline_seconds: i64::try_from(PROBE_ENDS.as_secs()).ok(),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            security_context: Some(user()),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
 /// The Function, so that the pod goes with it.
 pub fn owner(spec: &InstanceSpec) -> OwnerReference {
     OwnerReference {
@@ -96,14 +131,15 @@ pub fn labels(spec: &InstanceSpec) -> BTreeMap<String, String> {
         ("app.kubernetes.io/name", spec.function.name()),
         (FUNCTION, spec.function.name()),
         (REVISION, spec.revision.as_str()),
-        (
-            NETWORK,
-            match spec.network {
-                Network::None => NO_NETWORK,
-                Network::Internet => "internet",
-            },
-        ),
+        (NETWORK, word(spec.network)),
     ])
+}
+
+fn word(network: Network) -> &'static str {
+    match network {
+        Network::None => NO_NETWORK,
+        Network::Internet => "internet",
+    }
 }
 
 /// The label of all that is ours.

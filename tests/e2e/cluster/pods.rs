@@ -38,6 +38,13 @@ fn start(cluster: &Cluster) -> Start {
     cluster.start().with("--runtime", "pods")
 }
 
+/// A server that puts images together, and where.
+pub(super) fn building(cluster: &Cluster) -> (Start, String) {
+    let (place, base) = push_base(cluster);
+    let start = start(cluster).with("--registry", &place);
+    (start.with("--base-image", format!("node={base}")), place)
+}
+
 /// Builds the image of a handler and pushes it where nodes pull it.
 pub(super) fn image(cluster: &Cluster, name: &str, code: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
@@ -482,12 +489,8 @@ async fn code_without_dependencies_runs_without_a_build_engine() {
         return;
     };
     drop(server);
-    let (place, base) = push_base(&cluster);
-    let server = start(&cluster)
-        .with("--registry", &place)
-        .with("--base-image", format!("node={base}"))
-        .at(&home)
-        .await;
+    let (start, place) = building(&cluster);
+    let server = start.at(&home).await;
     let key = cluster.key("inline");
     for word in ["first", "second"] {
         cluster.apply(&super::saying("inline", word));

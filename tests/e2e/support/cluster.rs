@@ -324,9 +324,19 @@ impl Plane {
         SecondNode(self)
     }
 
+    /// Nothing that a pod sends arrives, as long as this lives.
+    pub fn deny(&self, address: &str) -> Denied<'_> {
+        self.command(&["deny", &self.0, address]);
+        Denied(self, address.to_owned())
+    }
+
     fn script(&self, what: &str) {
-        let status = Command::new(SCRIPT).args([what, &self.0]).status().unwrap();
-        assert!(status.success(), "{what}");
+        self.command(&[what, &self.0]);
+    }
+
+    fn command(&self, words: &[&str]) {
+        let status = Command::new(SCRIPT).args(words).status().unwrap();
+        assert!(status.success(), "{words:?}");
     }
 }
 
@@ -348,5 +358,14 @@ impl SecondNode<'_> {
 impl Drop for SecondNode<'_> {
     fn drop(&mut self) {
         self.0.script("drop-node");
+    }
+}
+
+/// See [`Plane::deny`].
+pub struct Denied<'a>(&'a Plane, String);
+
+impl Drop for Denied<'_> {
+    fn drop(&mut self) {
+        self.0.command(&["allow", &self.0.0, &self.1]);
     }
 }

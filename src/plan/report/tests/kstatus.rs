@@ -356,6 +356,8 @@ prop_compose! {
             desired: desired.map(|min| target("a", min)).ok_or_else(blocked),
             serving: serving.map(|name| target(name, 0)),
             engine: away.then_some("no socket"),
+            unkept: None,
+            isolation: None,
             starved: starved.then_some(Shortage { needed: 1, bound: 2 }),
         }
     }
