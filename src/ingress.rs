@@ -221,7 +221,7 @@ impl Ingress {
             _ => Change::asked_by(&mut request, caller.origin.peer, &id),
         };
         let local = caller.door.local;
-        let mut response = match guard::judge(request.headers(), running.is_ambiguous(), local) {
+        let mut response = match guard::judge(request.headers(), local) {
             Ok(()) => self.dispatch(request, caller, running).await,
             Err(refusal) => self.tell(&refusal.into(), Style::Raw),
         };
@@ -229,13 +229,12 @@ impl Ingress {
             change.ended(&response);
         }
         response.headers_mut().insert(REQUEST_ID, id);
-        // What is left of a body that is too large is not waited for, and where one ends that is ambiguous nobody knows.
+        // What is left of a body that is too large is not waited for.
         let is_leaving = self.leaving.load(Ordering::Relaxed);
         if is_leaving {
             self.late.fetch_add(1, Ordering::Relaxed);
         }
-        let is_last = is_leaving || running.is_ambiguous();
-        if is_last || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        if is_leaving || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }

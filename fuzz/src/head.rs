@@ -14,7 +14,7 @@ use faas::{
     function::FunctionKey,
     ingress::{
         MAX_FIELDS, MAX_HEAD,
-        framing::Framing,
+        framing::{Fault, Framing},
         guard,
         reply::{CallError, ERROR_HEADER, Style},
         route::{self, PathError, Route, Target},
@@ -50,7 +50,9 @@ struct Taken {
 /// The bytes are what comes on a connection.
 pub fn check(bytes: &[u8]) {
     let verdicts = judge(bytes, bytes.len().max(1));
-    assert_eq!(judge(bytes, 1 + bytes.len() % 7), verdicts, "in pieces");
+    for piece in [1, 2 + bytes.len() % 7] {
+        assert_eq!(judge(bytes, piece), verdicts, "in pieces of {piece}");
+    }
     for verdict in &verdicts {
         check_answer(verdict);
         if let Verdict::Taken(route, _) = verdict {
@@ -78,9 +80,12 @@ fn judge(bytes: &[u8], piece: usize) -> Vec<Verdict> {
     let verdicts = Mutex::new(Vec::new());
     let service = service_fn(|request: Request<Incoming>| {
         let mut verdicts = verdicts.lock().expect("one thread");
-        let number = verdicts.len() as u64 + 1;
-        let ambiguous = framing.lock().expect("one thread").ambiguous() == Some(number);
-        verdicts.push(decide(&request, ambiguous));
+        verdicts.push(decide(&request));
+        // Byte by byte the server sees a head as soon as we do.
+        if piece == 1 {
+            let heads = framing.lock().expect("one thread").heads();
+            assert_eq!(heads, verdicts.len() as u64, "both see the same requests");
+        }
         // Of a body that nobody reads it depends on the pieces whether the connection can go on behind it.
         let body = request.into_body().collect();
         async move {
@@ -110,8 +115,8 @@ fn judge(bytes: &[u8], piece: usize) -> Vec<Verdict> {
     verdicts
 }
 
-fn decide(request: &Request<Incoming>, ambiguous: bool) -> Verdict {
-    if let Err(refusal) = guard::judge(request.headers(), ambiguous, true) {
+fn decide(request: &Request<Incoming>) -> Verdict {
+    if let Err(refusal) = guard::judge(request.headers(), true) {
         return Verdict::Refused(refusal);
     }
     match route::parse(request.method(), request.uri()) {
@@ -252,9 +257,19 @@ impl Read for Wire<'_> {
     ) -> Poll<io::Result<()>> {
         let size = self.piece.min(self.left.len()).min(buf.remaining());
         let (come, left) = self.left.split_at(size);
-        let bad = self.framing.lock().expect("one thread").read(come);
         let mut come = come.to_vec();
-        come[bad.unwrap_or(size)..].fill(0);
+        let broken = || Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        let mut framing = self.framing.lock().expect("one thread");
+        if framing.fault() == Some(Fault::Body) {
+            return broken();
+        }
+        match framing.read(&come) {
+            Some((0, Fault::Body)) => return broken(),
+            Some((at, Fault::Body)) => come.truncate(at),
+            Some((at, Fault::Head)) => come[at..].fill(0),
+            None => {}
+        }
+        drop(framing);
         buf.put_slice(&come);
         self.left = left;
         Poll::Ready(Ok(()))

@@ -38,18 +38,17 @@ impl Refusal {
     }
 }
 
-/// Judges a request's headers. It is `ambiguous` where its body ends when there was a Content-Length beside a
-/// Transfer-Encoding. A listener that is `local`, on loopback, goes by local names alone; another one may have any, and asks
+/// Judges a request's headers. A listener that is `local`, on loopback, goes by local names alone; another one may have any, and asks
 /// for a token that no page can send along.
 ///
 /// A browser sends `Origin` or `Sec-Fetch-Site` whenever a page of another site is behind a request, and a page that
 /// rebinds its own DNS name to 127.0.0.1 still sends that name as `Host`.
-pub fn judge(headers: &HeaderMap, ambiguous: bool, local: bool) -> Result<(), Refusal> {
+pub fn judge(headers: &HeaderMap, local: bool) -> Result<(), Refusal> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let chunked = codings
         .next()
         .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if ambiguous || !chunked || codings.next().is_some() {
+    if !chunked || codings.next().is_some() {
         return Err(Refusal::Framing);
     }
     let mut hosts = headers.get_all(HOST).iter();
@@ -133,7 +132,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        judge(&map, false, true).map_err(|refusal| refusal.code())
+        judge(&map, true).map_err(|refusal| refusal.code())
     }
 
     #[test]
@@ -143,7 +142,7 @@ mod tests {
                 let name = HeaderName::from_static(name);
                 (name, value.parse().unwrap())
             });
-            judge(&headers.collect(), false, false).map_err(|refusal| refusal.code())
+            judge(&headers.collect(), false).map_err(|refusal| refusal.code())
         };
         let host = ("host", "faas.example");
         assert_eq!(verdict(&[host]), Ok(()));

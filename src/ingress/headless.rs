@@ -2,13 +2,18 @@
 
 use serde_json::json;
 
-use super::reply::{ERROR_HEADER, REQUEST_ID};
+use super::{
+    guard::Refusal,
+    reply::{ERROR_HEADER, REQUEST_ID},
+};
 
 /// What a caller did instead of sending a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Headless {
     /// Something that is not HTTP as it should be.
     Malformed,
+    /// Something that others may read differently.
+    Ambiguous,
     /// HTTP/2, begun without asking.
     Http2,
     /// More than is read.
@@ -30,7 +35,7 @@ impl Headless {
     /// Word for programs.
     pub fn code(self) -> &'static str {
         match self {
-            Self::Malformed => "BadRequest",
+            Self::Malformed | Self::Ambiguous => "BadRequest",
             Self::Http2 => "HttpVersion",
             Self::TooLarge => "HeadTooLarge",
             Self::Late => "HeadTimeout",
@@ -40,11 +45,13 @@ impl Headless {
     /// The whole answer, head and body.
     pub fn answer(self, id: &str) -> String {
         let code = self.code();
+        let ambiguous = Refusal::Framing.to_string();
         let (status, message) = match self {
             Self::Malformed => (
                 "400 Bad Request",
                 "the request is not HTTP/1.1 as it should be",
             ),
+            Self::Ambiguous => ("400 Bad Request", ambiguous.as_str()),
             Self::Http2 => (
                 "505 HTTP Version Not Supported",
                 "HTTP/2 is not spoken here: send HTTP/1.1",
@@ -75,6 +82,7 @@ mod tests {
     fn answers_are_as_long_as_they_say_and_name_what_is_enforced() {
         for (headless, status, limits) in [
             (Headless::Malformed, "400 ", vec![]),
+            (Headless::Ambiguous, "400 ", vec!["one way".to_owned()]),
             (Headless::Http2, "505 ", vec!["HTTP/1.1".to_owned()]),
             (
                 Headless::TooLarge,

@@ -27,8 +27,6 @@ struct Counts {
     ended: AtomicU64,
     /// When the last answer must be through, in milliseconds; 0 for whenever its caller likes.
     end: AtomicU64,
-    /// The request whose head says twice where its body ends; 0 for none.
-    ambiguous: AtomicU64,
 }
 
 impl Default for Requests {
@@ -38,7 +36,6 @@ impl Default for Requests {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             end: AtomicU64::new(0),
-            ambiguous: AtomicU64::new(0),
         }))
     }
 }
@@ -46,17 +43,11 @@ impl Default for Requests {
 impl Requests {
     /// A head was read; the request runs until its answer's body is dropped.
     pub fn begin(&self) -> Running {
-        let before = self.0.begun.fetch_add(1, Ordering::Relaxed);
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
         self.0.end.store(0, Ordering::Relaxed);
         Running {
             requests: self.clone(),
-            number: before + 1,
         }
-    }
-
-    /// The head of this request, counted from 1, says twice where its body ends.
-    pub fn set_ambiguous(&self, number: u64) {
-        self.0.ambiguous.store(number, Ordering::Relaxed);
     }
 
     /// When the last answer must be through.
@@ -76,16 +67,9 @@ impl Requests {
 #[derive(Debug)]
 pub struct Running {
     requests: Requests,
-    /// Of the connection's requests, counted from 1.
-    number: u64,
 }
 
 impl Running {
-    /// Whether the head says twice where its body ends. The connection ends with such a request.
-    pub fn is_ambiguous(&self) -> bool {
-        self.requests.0.ambiguous.load(Ordering::Relaxed) == self.number
-    }
-
     /// The answer that comes must be through by then, its last byte taken by the caller.
     pub fn must_end(&self, at: Instant) {
         let counts = &self.requests.0;

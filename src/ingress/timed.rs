@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    framing::{Framing, PREFACE},
+    framing::{Fault, Framing, PREFACE},
     headless::Headless,
     ids::Ids,
     peer,
@@ -160,6 +160,8 @@ impl Timed {
         if bare {
             let headless = if self.framing.is_http2() {
                 Headless::Http2
+            } else if self.framing.fault() == Some(Fault::Head) {
+                Headless::Ambiguous
             } else {
                 Headless::told_by(answer)
             };
@@ -169,13 +171,12 @@ impl Timed {
         bare
     }
 
-    /// Follows what comes.
-    fn follow(&mut self, come: &mut [u8]) {
-        if let Some(at) = self.framing.read(come) {
-            come[at..].fill(0);
-        }
-        if let Some(number) = self.framing.ambiguous() {
-            self.requests.set_ambiguous(number);
+    /// Follows what comes. Answers how much of it the server may see; of a head that is not to be seen it sees that it is none.
+    fn follow(&mut self, come: &mut [u8]) -> usize {
+        match self.framing.read(come) {
+            Some((at, Fault::Head)) => come[at..].fill(0),
+            Some((at, Fault::Body)) => return at,
+            None => {}
         }
         if self.framing.is_http2() {
             // On this the server would close without a word; what is no HTTP at all it answers, once there are lines.
@@ -185,6 +186,7 @@ impl Timed {
                 .filter(|byte| !byte.is_ascii_whitespace())
                 .for_each(|byte| *byte = 0);
         }
+        come.len()
     }
 
     /// Whether nothing is left to come of what was answered.
@@ -257,6 +259,11 @@ impl Timed {
     }
 }
 
+fn bad_body() -> io::Error {
+    let why = "a chunk size or a trailer is none, or can be read in more than one way";
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
 impl AsyncRead for Timed {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -264,6 +271,9 @@ impl AsyncRead for Timed {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.framing.fault() == Some(Fault::Body) {
+            return Poll::Ready(Err(bad_body()));
+        }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         let (begun, running) = self.requests.look();
         if begun != self.seen {
@@ -276,8 +286,14 @@ impl AsyncRead for Timed {
                 let come = &mut buf.filled_mut()[before..];
                 self.partial |= !running && !come.is_empty();
                 self.heard |= !come.is_empty();
-                self.follow(come);
-                Poll::Ready(outcome)
+                let (size, seen) = (come.len(), self.follow(come));
+                buf.set_filled(before + seen);
+                // To read nothing would be the end of what comes.
+                Poll::Ready(if seen == 0 && size > 0 {
+                    Err(bad_body())
+                } else {
+                    outcome
+                })
             }
             Poll::Pending if running => Poll::Pending,
             Poll::Pending => self.wait(cx),
