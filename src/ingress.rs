@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod reply;
 pub mod requests;
 pub mod route;
+mod sending;
 mod timed;
 mod wire;
 

@@ -193,8 +193,8 @@ impl Deadline {
     }
 
     /// Comes when the time is over.
-    pub async fn passed(&mut self) {
-        self.sleep.as_mut().await;
+    pub fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sleep.as_mut().poll(cx)
     }
 
     /// When the time is over.
@@ -290,7 +290,7 @@ impl Body for Answer {
             }
             Poll::Pending => {}
         }
-        let timed_out = self.deadline.sleep.as_mut().poll(cx);
+        let timed_out = self.deadline.poll_passed(cx);
         timed_out.map(|()| Some(Err(Cut::Timeout(self.deadline.limit))))
     }
 

@@ -193,8 +193,10 @@ impl Framing {
 fn is_plain(line: &[u8]) -> bool {
     let text = line.strip_suffix(b"\r\n").unwrap_or(line);
     let is_odd = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-    let quotes = text.iter().filter(|byte| **byte == b'"').count();
-    !text.iter().any(is_odd) && quotes.is_multiple_of(2)
+    let is_quoting = text
+        .iter()
+        .fold(false, |quoting, byte| quoting ^ (*byte == b'"'));
+    !text.iter().any(is_odd) && !is_quoting
 }
 
 /// Bytes from behind a chunk's size line to before the next one; 0 for the last. Nothing but an extension may follow the

@@ -22,6 +22,7 @@ use super::{
     reply::{self, CallError, ERROR_HEADER},
     requests::Running,
     route::Target,
+    sending::{Held, Sending},
 };
 use crate::{
     plan::Manners,
@@ -183,7 +184,7 @@ enum Unsent {
 
 /// One try with one instance.
 async fn exchange(
-    lease: Lease,
+    mut lease: Lease,
     mut request: Box<Request<RequestBody>>,
     owed: &Owed,
 ) -> Result<Response<Answer>, Unsent> {
@@ -195,19 +196,24 @@ async fn exchange(
     let mut kept = keep.then(|| connections.take(deadline.began)).flatten();
     loop {
         let was_kept = kept.is_some();
-        let mut connection = match kept.take() {
+        let connection = match kept.take() {
             Some(connection) => connection,
             None => match open(&lease.instance).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(unreached(&lease, error, request)),
             },
         };
-        let outcome = tokio::select! {
-            biased;
-            outcome = connection.send(*request) => outcome,
-            () = deadline.passed() => {
-                return Err(Unsent::Over(late(lease, &deadline, owed).await));
-            }
+        let held = Held {
+            connection,
+            lease,
+            deadline,
+        };
+        let (outcome, held) = Sending::new(held, *request).await;
+        let connection = held.connection;
+        (lease, deadline) = (held.lease, held.deadline);
+        let Some(outcome) = outcome else {
+            drop(connection);
+            return Err(Unsent::Over(late(lease, &deadline, owed).await));
         };
         match outcome {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {

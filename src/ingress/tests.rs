@@ -16,7 +16,7 @@ use crate::{
     api::error::ApiError,
     controller::Turns,
     function::Revision,
-    plan::Manners,
+    plan::{Manners, Phase},
     pool::{self, Pool},
     telemetry::{Snapshot, text::Format},
 };
@@ -221,7 +221,7 @@ async fn one_connection_more_than_there_may_be_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_is_forgotten_waiting_or_not() {
+async fn a_caller_that_leaves_while_it_waits_is_forgotten() {
     let served = Served::start(100).await;
     for request in whole() {
         for how in ["closes", "resets", "stops sending, then closes"] {
@@ -236,13 +236,48 @@ async fn a_caller_that_leaves_is_forgotten_waiting_or_not() {
             served.calls(0, 0).await;
         }
     }
-    let _instance = served.instance(|_| false, "");
-    for request in whole() {
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_function_goes_on_without_its_caller_and_keeps_its_place_until_it_has_answered() {
+    let served = Served::start(100).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fn.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let revision = Revision::of([b"a".as_slice()]);
+    served.pool.add("one".into(), revision, path);
+    let ends = ["\r\n\r\n", "\r\n0\r\n\r\n", "{}", "{}"];
+    for (left, (request, end)) in (1..).zip(whole().into_iter().zip(ends)) {
         let caller = served.send(&request).await;
-        served.calls(0, 1).await;
+        let (mut call, _) = listener.accept().await.unwrap();
+        let mut come = Vec::new();
+        while !come.ends_with(end.as_bytes()) {
+            call.read_buf(&mut come).await.unwrap();
+        }
         drop(caller);
+        let line = format!("faas_calls_total{{code=\"499\"}} {left}\n");
+        served.counts(&line).await;
+        served.calls(0, 1).await;
+        call.write_all(HI.as_bytes()).await.unwrap();
         served.calls(0, 0).await;
     }
+    assert_eq!(served.pool.look().0[0].phase, Phase::Ready);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_call_without_a_caller_ends_with_its_time() {
+    let served = Served::with(100, Scope::All, Duration::from_millis(200)).await;
+    let _instance = served.instance(|_| false, "");
+    drop(served.send(&whole()[0]).await);
+    let condemned = async {
+        while served.pool.look().0[0].phase != Phase::Condemned {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, condemned).await.unwrap();
+    served.calls(0, 0).await;
     served.end().await;
 }
 

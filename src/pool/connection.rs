@@ -3,9 +3,9 @@
 
 use std::{
     collections::VecDeque,
-    future::{Future, poll_fn},
+    future::Future,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{TryFutureExt, future::BoxFuture};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{
     Request, Response,
@@ -109,6 +110,9 @@ pub struct Connection {
     deaf: Arc<AtomicBool>,
 }
 
+/// The head of an answer that is to come.
+pub type Awaited = BoxFuture<'static, Result<Response<Incoming>, SendError>>;
+
 /// Why a request got no answer.
 #[derive(Debug)]
 pub struct SendError {
@@ -139,25 +143,23 @@ impl Connection {
         })
     }
 
-    /// Sends a request and waits for the head of its answer.
-    ///
-    /// # Errors
-    /// With the request itself when none of it was written.
-    pub async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        poll_fn(|cx| {
-            drive(driver, cx);
-            answer.as_mut().poll(cx)
-        })
-        .await
-        .map_err(|mut failed| SendError {
+    /// Sends a request. Its answer comes as far as it is [asked for](Self::poll_answer).
+    pub fn send(&mut self, request: Request<RequestBody>) -> Awaited {
+        let answer = self.sender.try_send_request(request);
+        Box::pin(answer.map_err(|mut failed| SendError {
             unsent: failed.take_message().map(Box::new),
             error: failed.into_error(),
-        })
+        }))
+    }
+
+    /// The head of the answer.
+    pub fn poll_answer(
+        &mut self,
+        awaited: &mut Awaited,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Incoming>, SendError>> {
+        self.drive(cx);
+        awaited.as_mut().poll(cx)
     }
 
     /// Moves bytes as far as possible. To be called by whoever polls the answer's body.
@@ -195,6 +197,8 @@ fn drive(
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use http_body_util::{BodyExt, Empty};
     use hyper::body::Body;
     use tokio::{
@@ -233,7 +237,9 @@ mod tests {
         let half = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha";
         accepted.write_all(half).await.unwrap();
         let request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-        let answer = connection.send(request).await.unwrap();
+        let mut awaited = connection.send(request);
+        let answer = poll_fn(|cx| connection.poll_answer(&mut awaited, cx));
+        let answer = answer.await.unwrap();
         gone.cancel();
         let mut body = answer.into_body();
         let mut frame = async || {

@@ -400,3 +400,34 @@ async fn what_can_be_read_in_two_ways_is_not_read() {
         assert!(!answer.contains("HTTP/1.1 200"), "{request}: {answer}");
     }
 }
+
+/// Each caller leaves while the function is at work.
+#[tokio::test]
+async fn callers_that_leave_do_not_make_more_run_at_a_time_than_may() {
+    if !has_docker("e2e callers that leave") {
+        return;
+    }
+    let server = server().await;
+    let code = "let running = 0, most = 0
+        module.exports = (context, cb) => {
+            most = Math.max(most, ++running)
+            setTimeout(() => { running--; cb(most) }, context.ms)
+        }";
+    let scale = json!({"scale": {"min": 1, "max": 1, "concurrency": 1}});
+    server.deploy("alone", node(code, scale)).await;
+    for _ in 0..10 {
+        let input = json!({"ms": 100}).to_string();
+        let request = format!(
+            "POST /functions/alone HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{input}",
+            input.len()
+        );
+        let caller = send(&server, &request).await;
+        wait_until("it runs", SOON, async || {
+            let status = server.get("/status").await.text;
+            status.contains("\"inFlight\":1").then_some(())
+        })
+        .await;
+        drop(caller);
+    }
+    assert_eq!(server.call("alone", json!({"ms": 0})).await.response(), 1);
+}

@@ -102,7 +102,7 @@ impl Inner {
         if !self.proofs.begin(namespace, &spec.image, Instant::now()) {
             return false;
         }
-        let isolation = match self.probe(spec).await {
+        let isolation = match Box::pin(self.probe(spec)).await {
             Ok(isolation) => isolation,
             Err(why) => {
                 tracing::warn!(namespace, %why, "Whether `network: none` is kept is not known");
