@@ -127,7 +127,7 @@ pub trait Builder: Send + Sync {
         log: Arc<dyn BuildLog>,
     ) -> Result<ImageReference, BuildError>;
 
-    /// Whether the image is here.
+    /// Whether the image is here. Another one that was given the name of one of ours does not count.
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError>;
 
     /// Removes an image of this owner, unless a container still uses it; one that is not there is no error. Refuses what is

@@ -190,7 +190,7 @@ pub enum RuntimeError {
     /// The API server does not answer, or refuses; its words.
     #[error("the API server does not do it: {0}")]
     Cluster(String),
-    /// The image is not here (removed behind our back).
+    /// The image is not here, or its name is another one's (behind our back).
     #[error("image {0:?} is not there")]
     ImageMissing(ImageName),
     /// The image has neither an entry point nor a command, or a command that cannot be run.

@@ -397,6 +397,27 @@ async fn images_of_others_are_neither_listed_nor_removed() {
 }
 
 #[tokio::test]
+async fn an_image_that_was_given_anothers_name_counts_for_none() {
+    for flavour in FLAVOURS {
+        let bench = Bench::new(flavour, BuildEnvironment::default()).await;
+        let [job, other] = [(); 2].map(|()| bench.job(Language::Node, &[("index.js", &fresh())]));
+        for job in [&job, &other] {
+            bench.build(job).await.unwrap();
+        }
+        for impostor in [other.image.as_str(), "faas.local/busybox:1"] {
+            docker(&["tag", impostor, &job.image]);
+            assert!(!bench.builder.exists(&job.image).await.unwrap());
+            let listed = bench.builder.images().await.unwrap();
+            let listed: Vec<_> = listed.iter().map(|image| &image.name).collect();
+            assert_eq!(listed, [&other.image], "{flavour:?}");
+            bench.build(&job).await.unwrap();
+            assert!(bench.builder.exists(&job.image).await.unwrap());
+            assert_eq!(bench.builder.images().await.unwrap().len(), 2);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_build_that_talks_about_images_of_others_does_not_take_them() {
     let bench = Bench::new(Flavour::Classic, BuildEnvironment::default()).await;
     let dir = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ mod buildkit;
 mod classic;
 mod errors;
 mod host;
+mod labels;
 mod leftovers;
 mod options;
 mod ping;
@@ -28,8 +29,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::labels::is_of_its_name;
 use self::{errors::is_missing, report::Report, sweep::Sweep};
-pub use self::{host::EngineHost, ping::flavour};
+pub use self::{
+    host::EngineHost,
+    labels::{IMAGE_LABEL, OWNER_LABEL},
+    ping::flavour,
+};
 use super::{
     BuildEnvironment, BuildError, BuildJob, BuildLog, Builder, Image, ImageName, ImageReference,
     archive::hex, recipe,
@@ -38,11 +44,6 @@ use crate::{
     crash::{self, Point},
     text,
 };
-
-/// Label with the owner of an image.
-pub const OWNER_LABEL: &str = "faas.dev/owner";
-/// Label with the name that an image was built under.
-pub const IMAGE_LABEL: &str = "faas.dev/image";
 
 /// Begins the name of the label by which images and containers of a classic build's steps are known; what was built has
 /// another value. The rest of the name is known to this installation alone, so that no Dockerfile can set it.
@@ -167,13 +168,12 @@ impl DockerBuilder {
         }
     }
 
-    /// Whether an image of this name carries our label; nothing when there is no such image.
-    async fn is_ours(&self, image: &str) -> Result<Option<bool>, BuildError> {
+    /// The labels of the image that has this name; nothing when there is no such image.
+    async fn labels(&self, image: &str) -> Result<Option<HashMap<String, String>>, BuildError> {
         match self.client.inspect_image(image).await {
             Ok(found) => {
                 let labels = found.config.and_then(|config| config.labels);
-                let owner = labels.and_then(|labels| labels.get(OWNER_LABEL).cloned());
-                Ok(Some(owner.as_deref() == Some(&self.owner)))
+                Ok(Some(labels.unwrap_or_default()))
             }
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(errors::engine(error)),
@@ -231,11 +231,19 @@ pub async fn follow(
 impl Builder for DockerBuilder {
     async fn images(&self) -> Result<Vec<Image>, BuildError> {
         let prefix = recipe::image_prefix(&self.owner);
-        let names = self.labelled().await?.into_iter();
-        Ok(names
-            .flat_map(|image| image.repo_tags)
-            // An image that somebody made from ours has our label too, but not our name.
-            .filter(|name| name.starts_with(&prefix))
+        let ours = self.labelled().await?.into_iter();
+        Ok(ours
+            .flat_map(
+                |ImageSummary {
+                     repo_tags, labels, ..
+                 }| {
+                    // An image that somebody made from ours has our label too, but not our name.
+                    let is_ours = |name: &String| {
+                        name.starts_with(&prefix) && is_of_its_name(&self.owner, name, &labels)
+                    };
+                    repo_tags.into_iter().filter(is_ours).collect::<Vec<_>>()
+                },
+            )
             .map(Image::of_its_name)
             .collect())
     }
@@ -269,14 +277,15 @@ impl Builder for DockerBuilder {
     }
 
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError> {
-        Ok(self.is_ours(image).await?.is_some())
+        let labels = self.labels(image).await?;
+        Ok(labels.is_some_and(|labels| is_of_its_name(&self.owner, image, &labels)))
     }
 
     async fn remove(&self, image: &ImageName) -> Result<(), BuildError> {
         let named = image.starts_with(&recipe::image_prefix(&self.owner));
-        match self.is_ours(image).await? {
+        match self.labels(image).await? {
             None => return Ok(()),
-            Some(true) if named => {}
+            Some(labels) if named && labels.get(OWNER_LABEL) == Some(&self.owner) => {}
             Some(_) => {
                 return Err(BuildError::Refused(format!(
                     "image {image:?} is not of this faas and stays"

@@ -129,6 +129,42 @@ async fn an_image_that_somebody_removed_is_built_again_for_what_serves() {
     server.delete("/functions/hurt").await.expect(202);
 }
 
+/// A name can be moved to any image; what was built under it is known by its label.
+#[tokio::test]
+async fn an_image_that_has_anothers_name_answers_no_call() {
+    if !has_docker("e2e anothers name") {
+        return;
+    }
+    let server = server().await;
+    let mut images = Vec::new();
+    for name in ["right", "wrong"] {
+        let code = format!("module.exports = async () => '{name}' // {}", fresh());
+        server.deploy(name, node(&code, json!({}))).await;
+        let status = server.object(name).await.unwrap()["status"].clone();
+        images.push(status["image"].as_str().unwrap().to_owned());
+    }
+    // In place of the Function's image, and where there is none.
+    for removed in [false, true] {
+        for instance in server.instances("right", "ready").await {
+            docker(&["rm", "--force", &instance]);
+        }
+        if removed {
+            docker(&["rmi", "--force", &images[0]]);
+        }
+        docker(&["tag", &images[1], &images[0]]);
+        let answer = server.call("right", json!({})).await.response();
+        assert_eq!(answer, "right", "removed: {removed}");
+        let answer = server.call("wrong", json!({})).await.response();
+        assert_eq!(answer, "wrong", "removed: {removed}");
+    }
+    for name in ["right", "wrong"] {
+        server
+            .delete(&format!("/functions/{name}"))
+            .await
+            .expect(202);
+    }
+}
+
 /// As a checkout of another branch and back does it: what nobody needs is removed, and needed again before that is done.
 #[tokio::test]
 async fn functions_that_go_and_come_back_at_once_have_their_images() {

@@ -18,6 +18,7 @@ use super::{
     facts, logs,
 };
 use crate::{
+    builder::docker::is_of_its_name,
     crash::{self, Point},
     runtime::{
         Address, InstanceSpec, Network, Observed, RuntimeError, init, probe,
@@ -167,7 +168,13 @@ async fn image_config(inner: &Inner, spec: &InstanceSpec) -> Result<ImageConfig,
         .await;
     let missing = || RuntimeError::ImageMissing(spec.image.clone());
     let inspected = found(inspected)?.ok_or_else(missing)?;
-    Ok(inspected.config.unwrap_or_default())
+    let config = inspected.config.unwrap_or_default();
+    let labels = config.labels.clone().unwrap_or_default();
+    if is_of_its_name(&inner.settings.owner, &spec.image, &labels) {
+        return Ok(config);
+    }
+    tracing::warn!(image = %spec.image, "Somebody gave this name to another image; the Function's own is built again");
+    Err(missing())
 }
 
 async fn create(
