@@ -44,7 +44,7 @@ use crate::{
     pool::Pools,
     runtime::Runtime,
     store::{
-        Store,
+        Store, embedded,
         state::{self, Identity},
     },
     telemetry::Metrics,
@@ -200,8 +200,10 @@ impl State {
     async fn open(config: &Config) -> Result<Self, AppError> {
         let dir = &config.state_dir;
         let lock = state::lock(dir, "faas start")?;
+        let was_used = state::has_owner(dir);
+        embedded::find_owner(dir)?;
         let own = Identity::own(dir)?;
-        let opened = stores::open(config, &own).await?;
+        let opened = stores::open(config, &own, was_used).await?;
         let shared = opened.identity.clone().unwrap_or_else(|| own.clone());
         Ok(Self {
             opened,

@@ -49,11 +49,20 @@ pub(super) struct Opened {
     pub cluster: Option<(Cluster, Scope)>,
 }
 
-/// Opens the store; hold the lock of the state directory.
-pub(super) async fn open(config: &Config, own: &Identity) -> Result<Opened, AppError> {
+/// Opens the store; hold the lock of the state directory. One that `was_used` before has a store.
+pub(super) async fn open(
+    config: &Config,
+    own: &Identity,
+    was_used: bool,
+) -> Result<Opened, AppError> {
+    let embedded = if was_used {
+        EmbeddedStore::open_again
+    } else {
+        EmbeddedStore::open
+    };
     match &config.store {
         StoreConfig::Embedded => Ok(Opened {
-            store: Arc::new(EmbeddedStore::open(&config.state_dir)?),
+            store: Arc::new(embedded(&config.state_dir)?),
             name: config.state_dir.join(state::STORE).display().to_string(),
             follow: None,
             signals: None,

@@ -204,10 +204,20 @@ pub fn check_trigger(trigger: &str) -> Result<(), RecipeError> {
     dockerfile::check_trigger(trigger)
 }
 
+/// What the names of all images that were built start with.
+const BUILT: &str = "faas.local/";
+
 /// What the names of an owner's images start with.
 #[must_use]
 pub fn image_prefix(owner: &str) -> String {
-    format!("faas.local/{owner}:")
+    format!("{BUILT}{owner}:")
+}
+
+/// Whose image this is, going by its name; nobody's when it was not built.
+#[must_use]
+pub fn owner_of(image: &str) -> Option<&str> {
+    let (owner, _) = image.strip_prefix(BUILT)?.split_once(':')?;
+    Some(owner)
 }
 
 /// Whether a name can be that of a variable, in a Dockerfile and in a shell.

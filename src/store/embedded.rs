@@ -7,7 +7,7 @@ mod edit;
 mod file;
 mod salvage;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
@@ -18,6 +18,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use uuid::Uuid;
 
 use self::file::{Durability, File};
+pub use self::salvage::find_owner;
 use super::{
     Applied, EventRecord, Fact, Manager, Object, Store, StoreError, memory::Memory, state,
 };
@@ -41,20 +42,39 @@ struct Writer {
 }
 
 impl EmbeddedStore {
-    /// Opens the store `store.db` in the state directory, or makes it; a damaged one is set aside, and a new one made of what
-    /// can be read. Blocks; hold the directory's lock ([`state::lock`]) before and as long as the store is used.
+    /// Opens the store `store.db` in the state directory, or makes it; a damaged one, and one without content, is set aside,
+    /// and a new one made of what can be read. Blocks; hold the directory's lock ([`state::lock`]) before and as long as the
+    /// store is used.
     ///
     /// # Errors
     ///
     /// A file of a newer format, by name; whatever the file system says.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        Self::open_or_rebuild(state_dir, false)
+    }
+
+    /// The same where a store must be: one that is gone was damaged like another.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_again(state_dir: &Path) -> Result<Self, StoreError> {
+        Self::open_or_rebuild(state_dir, true)
+    }
+
+    fn open_or_rebuild(state_dir: &Path, must_be_there: bool) -> Result<Self, StoreError> {
         state::make_private(state_dir)?;
+        let path = state_dir.join(state::STORE);
         let read = |file: File| {
             let memory = Memory::new(file.objects()?, file.facts()?);
             Ok((file, Arc::new(memory)))
         };
+        let opened = match without_content(&path, must_be_there) {
+            Some(damage) => Err(damage),
+            None => File::open(&path).and_then(read),
+        };
         let mut has_lost = false;
-        let (file, memory) = match File::open(&state_dir.join(state::STORE)).and_then(read) {
+        let (file, memory) = match opened {
             Err(damage @ StoreError::Damaged { .. }) => {
                 let (file, complete) = salvage::rebuild(state_dir, &damage)?;
                 has_lost = !complete;
@@ -82,6 +102,21 @@ impl EmbeddedStore {
         let mut writer = Arc::clone(&self.writer).lock_owned().await;
         blocking::run(move || work(&mut writer)).await
     }
+}
+
+/// What is wrong with a store that SQLite would take for a new one.
+fn without_content(path: &Path, must_be_there: bool) -> Option<StoreError> {
+    let message = match fs::metadata(path) {
+        Ok(file) if file.len() == 0 => "it is empty",
+        Err(error) if must_be_there && error.kind() == ErrorKind::NotFound => {
+            "it is gone, though this state directory was in use"
+        }
+        _ => return None,
+    };
+    Some(StoreError::Damaged {
+        file: path.to_owned(),
+        message: message.to_owned(),
+    })
 }
 
 #[async_trait]

@@ -43,6 +43,14 @@ pub enum StoreError {
     /// The file does not hold what it should.
     #[error("{} is damaged: {message}; restore it, or move it away to start anew", file.display())]
     Damaged { file: PathBuf, message: String },
+    /// There is a store, and nothing says whose instances and images are those of its Functions.
+    #[error(
+        "the file \"owner\" of the state directory {} is gone, and its store does not tell the owner: restore the file, or \
+         write the owner into it, which `docker images 'faas.local/*'` and `docker ps` with `--filter label=faas.dev/owner` \
+         show; or move store.db away to start anew",
+        directory.display()
+    )]
+    OwnerLost { directory: PathBuf },
     /// There is no room for the write. Nothing has changed.
     #[error("the store {} cannot be written, its disk is full: make room, and try again", file.display())]
     Full { file: PathBuf },
@@ -95,6 +103,7 @@ impl StoreError {
             Self::Full { .. } => "NoSpace",
             Self::Newer { .. }
             | Self::Damaged { .. }
+            | Self::OwnerLost { .. }
             | Self::Database { .. }
             | Self::Cluster { .. }
             | Self::Io { .. } => "StoreUnavailable",

@@ -21,6 +21,8 @@ pub const SOURCES: &str = "sources";
 /// Copies of uploads that a registry keeps, in the state directory.
 pub const UPLOADS: &str = "uploads";
 
+/// The identity, in a file of the state directory.
+const OWNER: &str = "owner";
 /// What a cluster's controllers have in common, as it was last told.
 const CLUSTER: &str = "cluster";
 
@@ -88,7 +90,29 @@ pub fn lock(directory: &Path, command: &str) -> Result<Lock, StoreError> {
 /// [`StoreError::Damaged`] when the file holds something else: a new identity would orphan what runs. Whatever the file
 /// system says.
 pub fn owner(directory: &Path) -> Result<String, StoreError> {
-    Ok(hex(&kept::<OWNER_BYTES>(directory, "owner")?))
+    Ok(hex(&kept::<OWNER_BYTES>(directory, OWNER)?))
+}
+
+/// Whether the directory has an [`owner`], as one that was used before has. One that cannot be looked for is there: to read it
+/// says why.
+#[must_use]
+pub fn has_owner(directory: &Path) -> bool {
+    directory.join(OWNER).try_exists().unwrap_or(true)
+}
+
+/// Writes the file of an [`owner`] that was lost.
+///
+/// # Errors
+///
+/// [`StoreError::OwnerLost`] when this is none; whatever the file system says.
+pub fn restore_owner(directory: &Path, owner: &str) -> Result<(), StoreError> {
+    if unhex::<OWNER_BYTES>(owner).is_none() {
+        return Err(StoreError::OwnerLost {
+            directory: directory.to_owned(),
+        });
+    }
+    let written = write_whole(directory, OWNER, owner);
+    written.map_err(StoreError::io("write", &directory.join(OWNER)))
 }
 
 /// The key of the digests that stand for secrets in a revision; made at random when there is none yet. Hold the [`lock`]

@@ -68,6 +68,41 @@ async fn a_damaged_store_is_set_aside_and_directories_and_instances_fill_the_new
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_or_an_owner_that_is_lost_costs_no_instance() {
+    if !has_docker("e2e lost store") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let mut server = Start::default().at(&home).await;
+    server
+        .deploy("posted", node(HERE, json!({"scale": {"min": 1}})))
+        .await;
+    let before = server.instances("posted", "ready").await;
+    assert!(!server.said().contains("was damaged"), "{}", server.said());
+    let store = || home.state().join("store.db");
+    let owner = || home.state().join("owner");
+    for (damage, words) in [
+        (
+            &(|| fs::write(store(), "").unwrap()) as &dyn Fn(),
+            "it is empty",
+        ),
+        (&|| fs::remove_file(store()).unwrap(), "it is gone"),
+        (&|| fs::remove_file(owner()).unwrap(), "had lost its owner"),
+    ] {
+        server.signal(Signal::KILL);
+        server.end().await;
+        drop(server);
+        damage();
+        server = Start::default().at(&home).await;
+        server.ready("posted").await;
+        assert_eq!(server.call("posted", json!({})).await.response(), "here");
+        assert_eq!(server.instances("posted", "ready").await, before, "{words}");
+        assert_eq!(home.containers(), before, "{words}");
+        assert!(server.said().contains(words), "{}", server.said());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_state_directory_refuses_changes_and_answers_calls() {
     if !has_docker("e2e full state directory") {
         return;

@@ -8,7 +8,11 @@ use std::{
 
 use faas::{
     function::Revision,
-    store::{Fact, Manager, Store, embedded::EmbeddedStore, state},
+    store::{
+        Fact, Manager, Store, StoreError,
+        embedded::{self, EmbeddedStore},
+        state,
+    },
 };
 use tempfile::TempDir;
 
@@ -69,6 +73,97 @@ async fn what_is_no_store_is_set_aside_with_the_sources() {
     let store = EmbeddedStore::open(directory.path()).unwrap();
     assert_eq!(names(&store), ["sum"]);
     assert_eq!(set_aside(directory.path()).len(), 1, "the new one is whole");
+}
+
+/// Whatever is left of it: its log alone may be.
+#[tokio::test]
+async fn a_store_that_is_empty_or_gone_was_damaged() {
+    let empty = |file: &Path| fs::write(file, "").unwrap();
+    let gone = |file: &Path| fs::remove_file(file).unwrap();
+    let open: fn(&Path) -> Result<EmbeddedStore, StoreError> = EmbeddedStore::open;
+    for (what, damage, open) in [
+        ("empty", &empty as &dyn Fn(&Path), open),
+        ("empty", &empty, EmbeddedStore::open_again),
+        ("gone", &gone, EmbeddedStore::open_again),
+    ] {
+        let (directory, store) = store();
+        apply(&store, "sum", "1").await;
+        let lost = store.get(&key("sum")).unwrap();
+        drop(store);
+        damage(&directory.path().join("store.db"));
+        fs::write(directory.path().join("store.db-wal"), "log").unwrap();
+
+        let store = open(directory.path()).unwrap();
+        assert!(names(&store).is_empty(), "{what}");
+        let aside = set_aside(directory.path());
+        assert_eq!(aside.len(), 1, "{what}");
+        let log = fs::read_to_string(aside[0].join("store.db-wal")).unwrap();
+        assert_eq!(log, "log", "{what}");
+        assert!(store.take_back((*lost).clone()).await.unwrap(), "{what}");
+        let back = store.get(&key("sum")).unwrap();
+        assert_eq!(uid(&back), uid(&lost), "{what}");
+        drop(store);
+        let store = EmbeddedStore::open_again(directory.path()).unwrap();
+        assert_eq!(names(&store), ["sum"], "{what}");
+        assert_eq!(set_aside(directory.path()).len(), 1, "the new one is whole");
+    }
+}
+
+#[tokio::test]
+async fn a_store_where_none_was_has_lost_nothing() {
+    let (directory, store) = store();
+    assert!(set_aside(directory.path()).is_empty());
+    let function = function("sum", "1");
+    assert!(!store.take_back(function).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_owner_that_is_gone_is_read_from_the_store_or_asked_for() {
+    const OWNER: &str = "0123456789abcdef";
+    let theirs = "faas.local/fedcba9876543210:1";
+    let ours = &format!("faas.local/{OWNER}:1");
+    for (images, tells) in [
+        (&[][..], false),
+        (&[ours.as_str(), ours], true),
+        (&[ours, theirs], false),
+        (&["faas.local/node:22"], false),
+        (&["busybox:1"], false),
+    ] {
+        let (directory, store) = store();
+        for (number, image) in images.iter().enumerate() {
+            let name = format!("f{number}");
+            apply(&store, &name, "1").await;
+            let key = key(&name);
+            let function = store.get(&key).unwrap();
+            let mut status = status("r1");
+            status.image = Some((*image).to_owned());
+            let written = store.write_status(&key, uid(&function), status);
+            assert!(written.await.unwrap());
+        }
+        // As after a crash: the newest is in the log alone.
+        let copy = TempDir::new().unwrap();
+        for name in ["store.db", "store.db-wal"] {
+            fs::copy(directory.path().join(name), copy.path().join(name)).unwrap();
+        }
+        let found = embedded::find_owner(copy.path());
+        if tells {
+            found.unwrap();
+            assert_eq!(state::owner(copy.path()).unwrap(), OWNER);
+            let names = names(&EmbeddedStore::open_again(copy.path()).unwrap());
+            assert_eq!(names.len(), images.len());
+        } else {
+            let refused = found.unwrap_err().to_string();
+            assert!(refused.contains("write the owner into it"), "{refused}");
+            assert!(!state::has_owner(copy.path()), "{images:?}");
+        }
+    }
+}
+
+#[test]
+fn an_owner_is_made_where_there_is_no_store() {
+    let directory = TempDir::new().unwrap();
+    embedded::find_owner(directory.path()).unwrap();
+    assert!(!state::has_owner(directory.path()));
 }
 
 #[tokio::test]

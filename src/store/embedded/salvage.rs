@@ -1,11 +1,17 @@
-//! A damaged store is set aside, and what can still be read of it goes into a new one.
+//! A damaged store is set aside, and what can still be read of it goes into a new one. An owner that is lost is read from a
+//! store that is there.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use rusqlite::{Connection, OpenFlags, Row, config::DbConfig};
 
 use super::file::{Durability, File};
 use crate::{
+    builder::recipe,
     function::{Function, FunctionKey},
     store::{StoreError, state},
 };
@@ -34,11 +40,42 @@ pub fn rebuild(state_dir: &Path, damage: &StoreError) -> Result<(File, bool), St
         set_aside = %aside.display(),
         kept,
         complete = old.complete,
-        "The store was damaged and is set aside. A new one holds the functions that could be read. Of the others, those in \
-         watched directories come back by themselves, and so do those of which an instance runs that tells of them; deploy \
-         the rest again"
+        "The store was damaged; what there is of it is set aside. A new one holds the functions that could be read. Of the \
+         others, those in watched directories come back by themselves, and so do those of which an instance runs that tells \
+         of them; deploy the rest again"
     );
     Ok((file, old.complete))
+}
+
+/// Sees to it that a state directory with a store has its owner, too: where that file is gone, the names of the images that
+/// were built for the store's Functions tell it. Hold the directory's lock.
+///
+/// # Errors
+/// [`StoreError::OwnerLost`] when they do not. A new owner would leave all that runs and every image to nobody.
+pub fn find_owner(state_dir: &Path) -> Result<(), StoreError> {
+    let store = state_dir.join(state::STORE);
+    if state::has_owner(state_dir) || !store.exists() {
+        return Ok(());
+    }
+    let functions = read(&store).functions;
+    let owners: BTreeSet<&str> = functions
+        .iter()
+        .filter(|(_, function)| function.spec.source.image.is_none())
+        .filter_map(|(_, function)| function.status.as_ref()?.image.as_deref())
+        .filter_map(recipe::owner_of)
+        .collect();
+    let mut owners = owners.into_iter();
+    let (Some(owner), None) = (owners.next(), owners.next()) else {
+        return Err(StoreError::OwnerLost {
+            directory: state_dir.to_owned(),
+        });
+    };
+    state::restore_owner(state_dir, owner)?;
+    tracing::warn!(
+        owner,
+        "The state directory had lost its owner; it is the one that the images of the store's functions name"
+    );
+    Ok(())
 }
 
 /// What could be read. Facts and events are not missed: the first are learnt again, the second were about what is past.
@@ -55,6 +92,11 @@ fn read(path: &Path) -> Old {
         complete: true,
         ..Old::default()
     };
+    // SQLite would throw away the log beside a file without content.
+    let is_empty = fs::metadata(path).is_ok_and(|file| file.len() == 0);
+    if is_empty {
+        return Old::default();
+    }
     let Ok(connection) = open(path) else {
         return Old::default();
     };
