@@ -1,5 +1,5 @@
 //! Uploaded sources on disk, each a file named by its digest. Content decides the name, so a file is written once, whole or
-//! not at all, and never changed.
+//! not at all, and never changed; one that was damaged is replaced when its content comes again.
 
 use std::{
     collections::HashSet,
@@ -47,15 +47,22 @@ impl Sources {
         })
     }
 
-    /// Keeps a source; one that is kept already is left as it is.
+    /// Keeps a source; one that is kept already is left as it is, unless it was damaged.
     ///
     /// # Errors
     /// When it cannot be written; then nothing of it is there.
     pub fn put(&self, context: &Context) -> io::Result<()> {
         let path = self.path(context.digest())?;
-        if let Ok(kept) = File::open(&path) {
+        match fs::read(&path) {
             // Whoever puts it is about to need it.
-            return kept.set_modified(SystemTime::now());
+            Ok(kept) if kept == *context.tar() => {
+                return File::open(&path)?.set_modified(SystemTime::now());
+            }
+            Ok(_) => {
+                tracing::warn!(file = %path.display(), "A stored source was damaged and is replaced");
+            }
+            // Whatever it is, one that can be read comes in its place.
+            Err(_) => {}
         }
         let part = self.dir.join(format!("{}.part", Uuid::new_v4().simple()));
         let written = write(&part, context.tar()).and_then(|()| fs::rename(&part, &path));
@@ -80,10 +87,7 @@ impl Sources {
         let damaged = || {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!(
-                    "{} is damaged: remove it and upload the source again",
-                    path.display()
-                ),
+                format!("{} is damaged: upload the source again", path.display()),
             )
         };
         let context = Context::from_tar(&tar, &Limits::none()).map_err(|_| damaged())?;
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_seen_and_half_files_go() {
+    fn damage_is_seen_and_mended_by_the_next_put_and_half_files_go() {
         let dir = tempfile::tempdir().unwrap();
         let sources = Sources::open(dir.path()).unwrap();
         let (one, other) = (context("one"), context("other"));
@@ -253,6 +257,8 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             let error = sources.get(one.digest()).unwrap_err().to_string();
             assert!(error.contains("is damaged"), "{error}");
+            sources.put(&one).unwrap();
+            assert_eq!(sources.get(one.digest()).unwrap().as_ref(), Some(&one));
         }
         fs::write(dir.path().join("x.part"), "half").unwrap();
         Sources::open(dir.path()).unwrap();

@@ -102,6 +102,14 @@ async fn an_upload_that_was_missed_is_taken_when_it_comes() {
     server.post("/functions", &upload).await.expect(200);
     let answer = server.call("late", json!({})).await.response();
     assert_eq!(answer, "better late");
+
+    // What was damaged meanwhile is mended by whoever brings it again.
+    let kept = format!("sources/{}.tar", context.digest());
+    fs::write(server.home.state().join(kept), "half").unwrap();
+    let upload = json!({"name": "later", "file": BASE64_STANDARD.encode(context.tar())});
+    server.post("/functions", &upload).await.expect(200);
+    let answer = server.call("later", json!({})).await.response();
+    assert_eq!(answer, "better late");
 }
 
 #[tokio::test]
