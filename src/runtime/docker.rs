@@ -183,6 +183,12 @@ impl Inner {
         }
     }
 
+    fn has_internet(&self, summary: &ContainerSummary) -> bool {
+        let host = summary.host_config.as_ref();
+        let mode = host.and_then(|host| host.network_mode.as_deref());
+        mode == Some(self.internet.name())
+    }
+
     fn observed(&self, summary: &ContainerSummary) -> Option<Observed> {
         use ContainerSummaryStateEnum::{RESTARTING, RUNNING, STOPPING};
         let running = matches!(summary.state, Some(RUNNING | RESTARTING | STOPPING));
@@ -206,6 +212,12 @@ impl Inner {
 impl Runtime for DockerRuntime {
     async fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
         let containers = self.0.containers(None).await?;
+        if containers
+            .iter()
+            .any(|summary| self.0.has_internet(summary))
+        {
+            self.0.internet.keep_shield().await;
+        }
         let mut observed: Vec<Observed> = containers
             .iter()
             .filter_map(|summary| self.0.observed(summary))

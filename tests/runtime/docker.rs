@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Read,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
@@ -527,28 +526,86 @@ async fn the_internet_network_shields_this_host() {
 
     let world = bench.keep.downcast_ref::<World>().unwrap();
     let (runtime, name) = (world.runtime(), format!("faas-{}", world.owner));
+    let bridge = bridge(&name).await;
+    let whole = rules(&bridge);
+    // What others do to the rules of this machine is mended when it is looked what runs.
+    for damage in ["-D PREROUTING -i {bridge} -j {bridge}", "-F {bridge}"] {
+        iptables(&damage.replace("{bridge}", &bridge));
+        let reached = invoke(&socket, &format!("({REACH})('{gateway}', {port})")).await;
+        assert_ne!(reached, "silent", "{damage}");
+        bench.runtime.observe().await.unwrap();
+        assert_eq!(rules(&bridge), whole, "{damage}");
+        let reached = invoke(&socket, &format!("({REACH})('{gateway}', {port})")).await;
+        assert_eq!(reached, "silent", "{damage}");
+    }
+
     runtime.close_internet().await.unwrap();
     assert!(
         docker().inspect_network(&name, None).await.is_ok(),
         "it is in use"
     );
     bench.stop(&spec).await;
-    let before = rules();
+    assert_eq!(rules(&bridge), whole);
     runtime.close_internet().await.unwrap();
     runtime.close_internet().await.unwrap();
     assert!(docker().inspect_network(&name, None).await.is_err());
-    assert!(rules() < before, "the rules went too");
+    assert_eq!(rules(&bridge), [""; 0], "the rules went too");
 }
 
-/// How many rules the table of the shield has.
-fn rules() -> usize {
+/// Between any two steps of the removal, the process may have ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_half_of_the_internet_network_is_left_goes() {
+    let Some(bench) = bench().await else { return };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut spec = bench.spec(&[]);
+    spec.network = Network::Internet;
+    bench.runtime.start(&spec).await.unwrap();
+    let world = bench.keep.downcast_ref::<World>().unwrap();
+    let name = format!("faas-{}", world.owner);
+    let bridge = bridge(&name).await;
+    let hook = format!("PREROUTING -i {bridge} -j {bridge}");
+    bench.stop(&spec).await;
+    docker().remove_network(&name).await.unwrap();
+    for left in [
+        // The network alone was removed.
+        &[][..],
+        // Two processes had set the hook at once.
+        &["-N {bridge}", "-I {hook}", "-I {hook}"],
+        &["-N {bridge}", "-A {bridge} -j DROP"],
+        &["-N {bridge}"],
+    ] {
+        for step in left {
+            iptables(&step.replace("{hook}", &hook).replace("{bridge}", &bridge));
+        }
+        world.runtime().close_internet().await.unwrap();
+        assert_eq!(rules(&bridge), [""; 0], "{left:?}");
+    }
+}
+
+/// The interface of a network.
+async fn bridge(network: &str) -> String {
+    let network = docker().inspect_network(network, None).await.unwrap();
+    network.options.unwrap()["com.docker.network.bridge.name"].clone()
+}
+
+/// Changes the table of the shield, or lists it.
+fn iptables(arguments: &str) -> String {
     let output = Command::new("iptables")
-        .args(["-t", "raw", "-S"])
+        .args(["--wait", "-t", "raw"])
+        .args(arguments.split(' '))
         .output()
         .unwrap();
-    let mut text = String::new();
-    output.stdout.as_slice().read_to_string(&mut text).unwrap();
-    text.lines().filter(|line| line.contains("faas-")).count()
+    assert!(output.status.success(), "{arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The rules of a bridge.
+fn rules(bridge: &str) -> Vec<String> {
+    let table = iptables("-S");
+    let rules = table.lines().filter(|rule| rule.contains(bridge));
+    rules.map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,9 @@
 //! The one network of `network: internet`: a bridge of ours, with this host shielded from it.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use bollard::{models::NetworkCreateRequest, query_parameters::InspectNetworkOptions};
 use sha2::{Digest, Sha256};
@@ -24,6 +27,8 @@ pub(super) struct InternetNetwork {
     allow_host_reach: bool,
     /// Read while a container is being attached, written while the network comes or goes.
     users: std::sync::Arc<RwLock<()>>,
+    /// A crash may have left rules, so at first there may be some.
+    may_have_rules: AtomicBool,
 }
 
 /// While it lives, the network does not go.
@@ -39,6 +44,7 @@ impl InternetNetwork {
             bridge: format!("faas-{}", &digest[..10]),
             allow_host_reach,
             users: std::sync::Arc::default(),
+            may_have_rules: AtomicBool::new(true),
         }
     }
 
@@ -54,27 +60,69 @@ impl InternetNetwork {
         Ok(alone.downgrade())
     }
 
-    /// Removes network and rules, unless a container uses them.
+    /// Sees to it that the shield is whole while containers use the network: the rules of a machine are others' too.
+    pub(super) async fn keep_shield(&self) {
+        // Whoever opens or closes the network at this moment sees to it.
+        let Ok(_in_use) = self.users.try_read() else {
+            return;
+        };
+        let firewall = self.firewall();
+        let restored = tokio::time::timeout(LOOK, firewall.restore()).await;
+        let bridge = &self.bridge;
+        match restored {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => {
+                tracing::warn!(
+                    bridge,
+                    "Firewall rules that keep functions with `network: internet` from this host were gone or changed, and are set again"
+                );
+            }
+            Ok(Err(error)) if self.allow_host_reach => {
+                tracing::debug!(%error, bridge, "Functions with network: internet reach this host");
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, bridge, "Whether functions with `network: internet` are kept from this host cannot be seen to");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    bridge,
+                    seconds = LOOK.as_secs(),
+                    "The firewall does not answer; its rules are looked at the next time"
+                );
+            }
+        }
+    }
+
+    /// Removes network and rules, unless a container uses them. Whatever half of it is there goes.
     pub(super) async fn close(&self, engine: &Engine) -> Result<(), RuntimeError> {
         let _alone = self.users.write().await;
-        if !self.is_ours(engine).await? {
-            return Ok(());
+        if self.is_ours(engine).await? {
+            let name = self.name.clone();
+            let removed = engine
+                .call("remove network", CHANGE, |docker| async move {
+                    docker.remove_network(&name).await
+                })
+                .await;
+            match removed {
+                // 403: a container is attached.
+                Err(error) if error.is(403) || error.is(409) => return Ok(()),
+                outcome => found(outcome)?,
+            };
         }
-        let name = self.name.clone();
-        let removed = engine
-            .call("remove network", CHANGE, |docker| async move {
-                docker.remove_network(&name).await
-            })
-            .await;
-        match removed {
-            // 403: a container is attached.
-            Err(error) if error.is(403) || error.is(409) => return Ok(()),
-            outcome => found(outcome)?,
-        };
-        if let Err(error) = self.firewall().remove().await {
-            tracing::warn!(%error, bridge = self.bridge, "Firewall rules stay behind");
-        }
+        self.unshield().await;
         Ok(())
+    }
+
+    async fn unshield(&self) {
+        if !self.may_have_rules.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.firewall().remove().await {
+            Ok(()) => self.may_have_rules.store(false, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!(%error, bridge = self.bridge, "Firewall rules stay behind");
+            }
+        }
     }
 
     fn firewall(&self) -> Firewall<'_> {
@@ -85,6 +133,7 @@ impl InternetNetwork {
 
     /// The rules come first: they name the bridge, which need not exist yet.
     async fn shield(&self) -> Result<(), RuntimeError> {
+        self.may_have_rules.store(true, Ordering::Relaxed);
         match self.firewall().install().await {
             Err(error) if self.allow_host_reach => {
                 tracing::warn!(%error, "Functions with network: internet reach this host");

@@ -33,6 +33,14 @@ pub(super) enum FirewallError {
 }
 
 impl Firewall<'_> {
+    /// Sets the rules, or sets them right, and says whether they had to be: the program that lists them writes them in its own
+    /// words, so what it lists before is compared with what it lists after.
+    pub(super) async fn restore(&self) -> Result<bool, FirewallError> {
+        let before = self.listed().await;
+        self.install().await?;
+        Ok(before != self.listed().await)
+    }
+
     /// Sets the rules, or sets them right. The chain is replaced in one step.
     pub(super) async fn install(&self) -> Result<(), FirewallError> {
         let rules = rules(self.bridge, &resolvers());
@@ -50,11 +58,11 @@ impl Firewall<'_> {
         Ok(())
     }
 
-    /// Removes the rules; none there is no error.
+    /// Removes the rules, or what there is of them; none there is no error.
     pub(super) async fn remove(&self) -> Result<(), FirewallError> {
-        self.unhook("iptables").await?;
+        self.take_out("iptables").await?;
         if has_ipv6() {
-            self.unhook("ip6tables").await?;
+            self.take_out("ip6tables").await?;
         }
         Ok(())
     }
@@ -78,18 +86,34 @@ impl Firewall<'_> {
         if run(program, &self.jump("-C"), "").await.is_ok() {
             return Ok(());
         }
-        run(program, &self.jump("-I"), "").await
+        run(program, &self.jump("-I"), "").await.map(drop)
     }
 
-    async fn unhook(&self, program: &'static str) -> Result<(), FirewallError> {
-        if run(program, &self.jump("-C"), "").await.is_err() {
+    /// The hook may be there more than once, and the chain without a hook.
+    async fn take_out(&self, program: &'static str) -> Result<(), FirewallError> {
+        while run(program, &self.jump("-C"), "").await.is_ok() {
+            run(program, &self.jump("-D"), "").await?;
+        }
+        let chain = |action| ["--wait", "-t", "raw", action, self.bridge];
+        if run(program, &chain("-S"), "").await.is_err() {
             return Ok(());
         }
-        run(program, &self.jump("-D"), "").await?;
         for action in ["-F", "-X"] {
-            run(program, &["--wait", "-t", "raw", action, self.bridge], "").await?;
+            run(program, &chain(action), "").await?;
         }
         Ok(())
+    }
+
+    /// The rules that there are, of both protocols; none where they cannot be listed.
+    async fn listed(&self) -> Vec<String> {
+        let mut rules = Vec::new();
+        for program in ["iptables", "ip6tables"] {
+            let table = run(program, &["--wait", "-t", "raw", "-S"], "").await;
+            let table = table.unwrap_or_default();
+            let ours = table.lines().filter(|rule| rule.contains(self.bridge));
+            rules.extend(ours.map(|rule| format!("{program} {rule}")));
+        }
+        rules
     }
 }
 
@@ -134,12 +158,17 @@ fn has_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
 }
 
-async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(), FirewallError> {
+/// What a program says.
+async fn run(
+    program: &'static str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, FirewallError> {
     let missing = |error| FirewallError::Missing { program, error };
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -150,7 +179,7 @@ async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<(
     }
     let output = child.wait_with_output().await.map_err(missing)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(FirewallError::Failed { program, message })
