@@ -118,6 +118,8 @@ pub async fn raw(
     let mut answer = send(pools, target, Request::from_parts(parts, ()), body).await?;
     *answer.version_mut() = Version::HTTP_11;
     reply::strip_hop_by_hop(answer.headers_mut());
+    // By it callers know answers that are no function's.
+    answer.headers_mut().remove(ERROR_HEADER);
     running.must_end(answer.body().deadline().at());
     Ok(answer.map(Body::new))
 }

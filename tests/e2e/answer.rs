@@ -49,7 +49,7 @@ module.exports = {
       const next = () => { if (n++ < 3) { res.write('data: ' + n + '\n\n'); req.once('data', next) } else res.end() }
       next()
     } else if (path === '/status') {
-      res.writeHead(418, 'Short And Stout', {'X-Mine': 'yes', 'Set-Cookie': ['a=1', 'b=2'], Connection: 'X-Hop', 'X-Hop': '1'})
+      res.writeHead(418, 'Short And Stout', {'X-Mine': 'yes', 'Set-Cookie': ['a=1', 'b=2'], Connection: 'X-Hop', 'X-Hop': '1', 'X-Faas-Error': 'NotFound'})
       res.end('teapot')
     } else if (path === '/empty') {
       res.writeHead(204)
