@@ -19,6 +19,10 @@ pub enum Refusal {
          Content-Length or by Transfer-Encoding: chunked, and nothing else"
     )]
     Framing,
+    #[error(
+        "a request must have at most one Origin header and one Sec-Fetch-Site header: which page asks must be clear"
+    )]
+    Page,
     #[error("host {0:?} is not this server: use localhost or the address that it listens on")]
     ForeignHost(String),
     #[error("requests from the web page {0:?} are refused")]
@@ -31,7 +35,7 @@ impl Refusal {
     /// Word for programs.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Host | Self::Framing => "BadRequest",
+            Self::Host | Self::Framing | Self::Page => "BadRequest",
             Self::ForeignHost(_) => "ForeignHost",
             Self::ForeignOrigin(_) | Self::OwnPage => "ForeignOrigin",
         }
@@ -62,12 +66,12 @@ pub fn judge(headers: &HeaderMap, local: bool) -> Result<(), Refusal> {
     if local && !is_local(host) {
         return Err(Refusal::ForeignHost(host.to_owned()));
     }
-    if let Some(origin) = headers.get(ORIGIN)
+    if let Some(origin) = one(headers, &ORIGIN)?
         && !is_same(origin, host)
     {
         return Err(Refusal::ForeignOrigin(text(origin)));
     }
-    match headers.get(SEC_FETCH_SITE) {
+    match one(headers, &SEC_FETCH_SITE)? {
         None => Ok(()),
         Some(site) if site == "same-origin" || site == "none" => Ok(()),
         Some(site) => Err(Refusal::ForeignOrigin(text(site))),
@@ -84,6 +88,15 @@ pub fn judge_management(headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::OwnPage);
     }
     Ok(())
+}
+
+/// What a header says of the page that asks. Browsers send each once; of two, whoever else reads them could take the other.
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Refusal::Page),
+        (value, None) => Ok(value),
+    }
 }
 
 /// Whether what follows a Host's name is a port.
@@ -170,6 +183,25 @@ mod tests {
                 Err("BadRequest"),
                 "{no_host}"
             );
+        }
+    }
+
+    #[test]
+    fn a_page_is_named_once() {
+        let host = ("host", "localhost:5555");
+        for (name, value) in [
+            ("origin", "http://localhost:5555"),
+            ("sec-fetch-site", "same-origin"),
+        ] {
+            for other in [value, "http://evil.example", "cross-site"] {
+                for fields in [
+                    [(name, value), (name, other)],
+                    [(name, other), (name, value)],
+                ] {
+                    let [one, two] = fields;
+                    assert_eq!(verdict(&[host, one, two]), Err("BadRequest"), "{fields:?}");
+                }
+            }
         }
     }
 

@@ -172,7 +172,9 @@ impl CallError {
             Self::BadInput(_)
             | Self::BrokenBody(_)
             | Self::Path(_)
-            | Self::Refused(Refusal::Host | Refusal::Framing) => StatusCode::BAD_REQUEST,
+            | Self::Refused(Refusal::Host | Refusal::Framing | Refusal::Page) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Refused(_) => StatusCode::FORBIDDEN,
             Self::Denied(denied) => denied.status(),
             Self::Lease {
@@ -351,6 +353,7 @@ mod tests {
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
             (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
             (CallError::Refused(Refusal::Framing), 400, 400, "BadRequest", false),
+            (CallError::Refused(Refusal::Page), 400, 400, "BadRequest", false),
             (CallError::Denied(Denied::NoToken), 401, 401, "Unauthorized", false),
             (CallError::Denied(Denied::TooMany { wait: limit }), 429, 429, "TooManyFailures", true),
         ]

@@ -273,6 +273,16 @@ async fn web_pages_and_ambiguous_requests_are_refused() {
             "GET /function/web HTTP/1.1\r\nConnection: close\r\n\r\n",
             "400",
         ),
+        (
+            "POST /functions/web HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n\
+             Origin: http://evil.example\r\nConnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /status HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n\
+             Connection: close\r\n\r\n",
+            "400",
+        ),
         ("nonsense\r\n\r\n", "400"),
     ] {
         let answer = exchange(server.address, request).await;
