@@ -189,20 +189,23 @@ impl Framing {
     }
 }
 
-/// Whether a line says nothing behind others' backs: no bytes that end it for some, no quotation that goes on behind it.
+/// Whether nothing in a line ends it, or the text, for others.
 fn is_plain(line: &[u8]) -> bool {
     let text = line.strip_suffix(b"\r\n").unwrap_or(line);
     let is_odd = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-    let is_quoting = text
-        .iter()
-        .fold(false, |quoting, byte| quoting ^ (*byte == b'"'));
-    !text.iter().any(is_odd) && !is_quoting
+    !text.iter().any(is_odd)
 }
 
 /// Bytes from behind a chunk's size line to before the next one; 0 for the last. Nothing but an extension may follow the
-/// digits, and no size is so large that it is negative to somebody.
+/// digits, whose quotations are closed, and no size is so large that it is negative to somebody.
 fn size(line: &[u8]) -> Option<u64> {
     let line = line.strip_suffix(b"\r\n")?;
+    let is_quoting = line
+        .iter()
+        .fold(false, |quoting, byte| quoting ^ (*byte == b'"'));
+    if is_quoting {
+        return None;
+    }
     let digits = line.split(|byte| *byte == b';').next()?;
     match digits_of(std::str::from_utf8(digits).ok()?, 16)? {
         0 => Some(0),
@@ -306,6 +309,7 @@ mod tests {
             (&chunks, "5;x=\"y\r\n", false),
             (&chunks, "5;x\r\r\n", false),
             (&trailers, "X: 1\r\n", true),
+            (&trailers, "X: 3\"\r\n", true),
             (&trailers, "\r\n", true),
             (&trailers, "X: 1\n", false),
             (&trailers, "\n", false),

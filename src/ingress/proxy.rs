@@ -22,7 +22,7 @@ use super::{
     reply::{self, CallError, ERROR_HEADER},
     requests::Running,
     route::Target,
-    sending::{Held, Sending},
+    sending::Sending,
 };
 use crate::{
     plan::Manners,
@@ -205,48 +205,43 @@ async fn exchange(
                 Err(error) => return Err(unreached(&lease, error, request)),
             },
         };
-        let held = Held {
-            connection,
-            lease,
-            deadline,
-        };
-        let (outcome, held) = Sending::new(held, *request).await;
-        let connection = held.connection;
-        (lease, deadline) = (held.lease, held.deadline);
-        let Some(outcome) = outcome else {
-            drop(connection);
-            return Err(Unsent::Over(late(lease, &deadline, owed).await));
-        };
+        let sending = Sending::new(connection, lease, deadline, *request);
+        let (outcome, connection);
+        (outcome, connection, lease, deadline) = sending.await;
         match outcome {
-            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            None => {
+                drop(connection);
+                return Err(Unsent::Over(late(lease, &deadline, owed).await));
+            }
+            Some(Ok(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 lease.condemn();
                 let why = "101, and nothing asked for another protocol".to_owned();
                 return Err(Unsent::Over(CallError::BadResponse(why)));
             }
-            Ok(answer) if is_anothers(&answer, &lease.instance.address) => {
+            Some(Ok(answer)) if is_anothers(&answer, &lease.instance.address) => {
                 lease.broke();
                 return Err(Unsent::Over(CallError::InstanceLost));
             }
-            Ok(answer) => {
+            Some(Ok(answer)) => {
                 lease.answered();
                 return Ok(answer.map(|body| Answer::new(body, connection, keep, lease, deadline)));
             }
             // A kept connection that was closed in the meantime; a new one tells whether the instance lives.
-            Err(SendError {
+            Some(Err(SendError {
                 unsent: Some(unsent),
                 ..
-            }) if was_kept => request = unsent,
-            Err(SendError {
+            })) if was_kept => request = unsent,
+            Some(Err(SendError {
                 unsent: Some(unsent),
                 ..
-            }) => {
+            })) => {
                 lease.broke();
                 return Err(Unsent::Again(unsent));
             }
-            Err(SendError {
+            Some(Err(SendError {
                 unsent: None,
                 error,
-            }) => {
+            })) => {
                 drop(connection);
                 return Err(Unsent::Over(lost(lease, &error).await));
             }

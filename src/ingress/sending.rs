@@ -17,11 +17,10 @@ use crate::pool::{
 };
 
 /// What a call has of its instance.
-#[derive(Debug)]
-pub struct Held {
-    pub connection: Connection,
-    pub lease: Lease,
-    pub deadline: Deadline,
+struct Held {
+    connection: Connection,
+    lease: Lease,
+    deadline: Deadline,
 }
 
 /// What came first: the head of an answer, or none; or the end of the call's time.
@@ -36,8 +35,18 @@ pub struct Sending {
 
 impl Sending {
     /// Sends the request.
-    pub fn new(mut held: Held, request: Request<RequestBody>) -> Self {
-        let awaited = held.connection.send(request);
+    pub fn new(
+        mut connection: Connection,
+        lease: Lease,
+        deadline: Deadline,
+        request: Request<RequestBody>,
+    ) -> Self {
+        let awaited = connection.send(request);
+        let held = Held {
+            connection,
+            lease,
+            deadline,
+        };
         Self {
             held: Some(held),
             awaited: Some(awaited),
@@ -56,12 +65,12 @@ impl Sending {
 }
 
 impl Future for Sending {
-    type Output = (Outcome, Held);
+    type Output = (Outcome, Connection, Lease, Deadline);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.poll_outcome(cx) {
             Poll::Ready(outcome) if let Some(held) = self.held.take() => {
-                Poll::Ready((outcome, held))
+                Poll::Ready((outcome, held.connection, held.lease, held.deadline))
             }
             _ => Poll::Pending,
         }

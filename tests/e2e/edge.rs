@@ -342,15 +342,7 @@ fn ambiguous() -> Vec<String> {
             let head = format!("POST {path} HTTP/1.1\r\n{host}{chunked}");
             requests.push(format!("{head}\r\n{size}12345\r\n0\r\n\r\n"));
         }
-        // What is wrong behind the last chunk hides nothing of the next request.
-        for end in ["\na: b\r\n", "X: 1\n\r\n", "X: \0\r\n\r\n"] {
-            let first =
-                format!("POST {path} HTTP/1.1\r\n{host}{chunked}\r\n2\r\n{{}}\r\n0\r\n{end}\r\n");
-            let second = format!(
-                "POST {path} HTTP/1.1\r\n{host}Content-Length: 3\r\n{chunked}\r\n0\r\n\r\n"
-            );
-            requests.push(first + &second);
-        }
+        requests.extend(behind_the_last_chunk(path));
         for odd in [
             "/..",
             "/./x",
@@ -379,6 +371,15 @@ fn ambiguous() -> Vec<String> {
         requests.push(format!("POST {path} HTTP/1.1\n{host}{close}\r\n"));
     }
     requests
+}
+
+/// What is wrong there hides nothing of the next request.
+fn behind_the_last_chunk(path: &str) -> [String; 3] {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let second = format!("{head}Content-Length: 3\r\n{chunked}\r\n0\r\n\r\n");
+    ["\na: b\r\n", "X: 1\n\r\n", "X: \0\r\n\r\n"]
+        .map(|end| format!("{head}{chunked}\r\n2\r\n{{}}\r\n0\r\n{end}\r\n{second}"))
 }
 
 #[tokio::test]

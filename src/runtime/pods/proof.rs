@@ -102,7 +102,7 @@ impl Inner {
         if !self.proofs.begin(namespace, &spec.image, Instant::now()) {
             return false;
         }
-        let isolation = match Box::pin(self.probe(spec)).await {
+        let isolation = match self.probe(spec).await {
             Ok(isolation) => isolation,
             Err(why) => {
                 tracing::warn!(namespace, %why, "Whether `network: none` is kept is not known");
@@ -120,10 +120,11 @@ impl Inner {
     }
 
     async fn probe(&self, spec: &InstanceSpec) -> Result<Isolation, Unclear> {
-        if !self.is_so(spec, OPEN, Network::Internet, "open").await? {
+        let is_open = self.is_so(spec, OPEN, Network::Internet, "open");
+        if !Box::pin(is_open).await? {
             return Err(Unclear::NothingIsReached);
         }
-        let is_shut = self.is_so(spec, SHUT, Network::None, "shut").await?;
+        let is_shut = Box::pin(self.is_so(spec, SHUT, Network::None, "shut")).await?;
         Ok(if is_shut {
             Isolation::Enforced
         } else {

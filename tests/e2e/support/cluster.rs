@@ -326,18 +326,18 @@ impl Plane {
 
     /// Nothing that a pod sends arrives, as long as this lives.
     pub fn deny(&self, address: &str) -> Denied<'_> {
-        self.command(&["deny", &self.0, address]);
+        script(&["deny", &self.0, address]);
         Denied(self, address.to_owned())
     }
 
     fn script(&self, what: &str) {
-        self.command(&[what, &self.0]);
+        script(&[what, &self.0]);
     }
+}
 
-    fn command(&self, words: &[&str]) {
-        let status = Command::new(SCRIPT).args(words).status().unwrap();
-        assert!(status.success(), "{words:?}");
-    }
+fn script(words: &[&str]) {
+    let status = Command::new(SCRIPT).args(words).status().unwrap();
+    assert!(status.success(), "{words:?}");
 }
 
 /// See [`Plane::second_node`].
@@ -366,6 +366,6 @@ pub struct Denied<'a>(&'a Plane, String);
 
 impl Drop for Denied<'_> {
     fn drop(&mut self) {
-        self.0.command(&["allow", &self.0.0, &self.1]);
+        script(&["allow", &self.0.0, &self.1]);
     }
 }
