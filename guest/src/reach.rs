@@ -17,6 +17,10 @@ const REST: Duration = Duration::from_millis(250);
 const FAILURES: u32 = 3;
 
 /// Whether it is as expected before long.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells that a network's rules have come: it can only be tried again"
+)]
 pub fn is_so(reach: &Reach) -> bool {
     let deadline = Instant::now() + PATIENCE;
     let mut failures = 0;
