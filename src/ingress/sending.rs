@@ -102,8 +102,9 @@ async fn go_on(mut sending: Sending) {
     };
     match outcome {
         Some(Ok(_)) => held.lease.answered(),
-        // What the caller still owed of the request did not come.
-        Some(Err(failed)) if failed.error.is_user() => {}
+        // What the caller still owed of the request did not come; or a connection that was kept had closed, and nobody is left
+        // for whom another would be opened.
+        Some(Err(failed)) if failed.error.is_user() || failed.unsent.is_some() => {}
         Some(Err(_)) => held.lease.broke(),
         None => held.lease.condemn(),
     }

@@ -27,7 +27,7 @@ const IMAGE: &str = "faas.dev/image";
 const MEMORY: &str = "faas.dev/memory";
 const DECLARED: &str = "faas.dev/declared";
 
-/// Where the container finds what is mounted into it.
+/// Where the container finds what else is mounted into it.
 const SOCKETS: &str = "/run/faas";
 const SECRETS: &str = "/run/secrets";
 const TMP: &str = "/tmp";
