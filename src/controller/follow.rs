@@ -24,7 +24,7 @@ const LINE: usize = 16 * 1024;
 
 /// What comes from an instance that runs.
 enum Piece {
-    Text(Bytes),
+    Text(InstanceId, Bytes),
     /// There will be no more.
     End(InstanceId),
 }
@@ -38,8 +38,10 @@ struct Reader {
     pieces: SelectAll<BoxStream<'static, Piece>>,
     /// Instances whose pieces still come.
     open: HashSet<InstanceId>,
-    /// Instances whose pieces came, the last one last.
+    /// Instances that were listened to, the last one last.
     heard: VecDeque<InstanceId>,
+    /// Those of them that said something. Whoever is just being taken away may not be readable any more.
+    spoke: HashSet<InstanceId>,
     /// Instances of which it was said how they ended.
     told: HashSet<InstanceId>,
 }
@@ -89,6 +91,7 @@ impl Reader {
             pieces: SelectAll::new(),
             open: HashSet::new(),
             heard: VecDeque::new(),
+            spoke: HashSet::new(),
             told: HashSet::new(),
         }
     }
@@ -105,7 +108,7 @@ impl Reader {
             if self.open.contains(&ended.id) || !self.told.insert(ended.id.clone()) {
                 continue;
             }
-            ends.push(if self.heard.contains(&ended.id) {
+            ends.push(if self.spoke.contains(&ended.id) {
                 ended.end.clone()
             } else {
                 ended.text(self.tail)
@@ -124,7 +127,9 @@ impl Reader {
             let runtime = &self.controller.ports.runtime;
             if let Ok(log) = runtime.logs(&id, self.tail, follow).await {
                 let end = stream::once(ready(Piece::End(id.clone())));
-                let texts = lines(log.map(|piece| piece.bytes)).map(Piece::Text);
+                let speaker = id.clone();
+                let texts = lines(log.map(|piece| piece.bytes))
+                    .map(move |text| Piece::Text(speaker.clone(), text));
                 self.pieces.push(texts.chain(end).boxed());
                 self.open.insert(id.clone());
                 self.heard.push_back(id);
@@ -153,12 +158,16 @@ impl Reader {
             older = older.saturating_sub(1);
             !is_old || is_known(id)
         });
+        self.spoke.retain(|id| self.heard.contains(id));
         running
     }
 
     fn take(&mut self, piece: Piece) -> Option<Bytes> {
         match piece {
-            Piece::Text(text) => Some(text),
+            Piece::Text(id, text) => {
+                self.spoke.insert(id);
+                Some(text)
+            }
             Piece::End(id) => {
                 self.open.remove(&id);
                 None

@@ -29,7 +29,7 @@ pub use self::{
 /// Longest wait for what must come: generous, for slow and busy machines.
 pub const SOON: Duration = Duration::from_secs(60);
 /// Between two looks at what is waited for.
-const LOOK: Duration = Duration::from_millis(40);
+pub const LOOK: Duration = Duration::from_millis(40);
 
 /// Looks until there is something to see, and fails naming it when it does not come.
 pub async fn wait_until<T>(

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Reply, SOON, Server, Streaming, client, wait_until};
+use super::{LOOK, Reply, SOON, Server, Streaming, client, wait_until};
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,14 +137,25 @@ impl Prober {
     /// Ends calling, waits for the last answer and for the function's own word about each one.
     pub async fn stop(self) -> Ledger {
         let ledger = self.ended().await;
-        wait_until("the function's ledger is whole", SOON, async || {
+        let missing = || {
             let did = executed(&ledger.logs);
-            let mut answered = ledger.calls.iter().filter(|call| call.is_answered());
+            let answered = ledger.calls.iter().filter(|call| call.is_answered());
             answered
-                .all(|call| did.contains_key(&call.id))
-                .then_some(())
-        })
-        .await;
+                .filter(|call| !did.contains_key(&call.id))
+                .map(|call| (call.id, call.outcome.clone()))
+                .collect::<Vec<_>>()
+        };
+        let whole = async {
+            while !missing().is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(SOON, whole).await;
+        let missing = missing();
+        assert!(
+            missing.is_empty(),
+            "answered, and the function does not know: {missing:?}"
+        );
         ledger.close()
     }
 
