@@ -93,6 +93,14 @@ impl Phase {
     fn is_alive(self) -> bool {
         matches!(self, Self::Starting | Self::Ready | Self::Probation(_))
     }
+
+    /// Whether it takes no call any more, and nobody has begun to end it.
+    fn is_leaving(self) -> bool {
+        matches!(
+            self,
+            Self::Leaving(_) | Self::Draining | Self::Broken(_) | Self::Condemned
+        )
+    }
 }
 
 /// One instance as the plan sees it.

@@ -124,9 +124,16 @@ impl Scaler<'_> {
                 .filter(|i| i.phase.is_alive())
                 .count(),
         );
+        // Nor more than as many again that leave: calls may keep them for long, and each that breaks is replaced at once.
+        let leaving = count(
+            of(world, &target.revision)
+                .filter(|i| i.phase.is_leaving())
+                .count(),
+        );
         let missing = wanted
             .saturating_sub(have)
-            .min(target.max.saturating_sub(alive));
+            .min(target.max.saturating_sub(alive))
+            .min((2 * target.max).saturating_sub(alive + leaving));
         if missing == 0 {
             return;
         }

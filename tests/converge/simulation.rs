@@ -621,6 +621,14 @@ impl Simulation {
                 "{alive} and {count} more are above {}",
                 target.max
             );
+            let all = world.instances.iter();
+            let stays = |i: &&Instance| i.revision == *revision && i.phase != Phase::Stopping;
+            let there = u32::try_from(all.filter(stays).count()).unwrap();
+            assert!(
+                there + count <= 2 * target.max,
+                "{there} there and {count} more are above twice {}",
+                target.max
+            );
         }
         let serving = self.serving.as_ref().filter(|_| !self.deleted);
         if let Some(serving) = serving {

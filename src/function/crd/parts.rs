@@ -172,7 +172,7 @@ pub struct Scale {
     #[schemars(range(min = 0, max = 1000))]
     pub min: u32,
 
-    /// Instances at most. 1 to 1000, 10 by default. Further callers wait.
+    /// Instances that take calls at most; as many again may be leaving. 1 to 1000, 10 by default. Further callers wait.
     #[serde(default = "default_max")]
     #[schemars(range(min = 1, max = 1000))]
     pub max: u32,

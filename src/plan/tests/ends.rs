@@ -259,6 +259,38 @@ fn what_a_call_broke_off_on_may_crash_by_itself() {
 }
 
 #[test]
+fn as_many_again_as_may_serve_may_be_leaving() {
+    let a = Target {
+        max: 2,
+        ..target("a")
+    };
+    let held = |id, phase| Instance {
+        in_flight: 1,
+        ..instance("a", id, phase)
+    };
+    let two = [
+        held("1", Phase::Condemned),
+        held("2", Phase::Broken(ago(60))),
+    ];
+    let three = [&two[..], &[held("3", Phase::Draining)]].concat();
+    let four = [&three[..], &[held("4", Phase::Leaving(ago(0)))]].concat();
+    let ends = instance("a", "5", Phase::Stopping);
+    for (instances, expected) in [
+        (two.to_vec(), starts("a", 2)),
+        (three.clone(), starts("a", 1)),
+        (four.clone(), vec![]),
+        ([&three[..], &[ends]].concat(), starts("a", 1)),
+    ] {
+        let world = World {
+            demand: waits(100),
+            instances,
+            ..proven()
+        };
+        assert_eq!(steady(&a, &world).start, expected, "{world:?}");
+    }
+}
+
+#[test]
 fn what_is_out_of_service_is_cleaned_up() {
     let a = target("a");
     let id = || "1".to_owned();
