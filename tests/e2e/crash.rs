@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -110,18 +111,23 @@ async fn a_crash_while_a_function_is_deleted() {
 
 type Request = (Method, String, Value);
 
-/// The request that uploads a version, one instance of which is kept warm.
+/// The request that uploads a version, one instance of which is kept warm. The first one has a network, the next has not.
 fn deployed(name: &str, version: u64) -> Request {
     let code = honest(name, version);
-    let tar = tar_of(&[
-        ("index.js", code.as_str()),
-        ("fn.yaml", "language: node\nscale: {min: 1, max: 1}\n"),
-    ]);
+    let network = if version == 1 { network() } else { "none" };
+    let more = format!("language: node\nnetwork: {network}\nscale: {{min: 1, max: 1}}\n");
+    let tar = tar_of(&[("index.js", code.as_str()), ("fn.yaml", &more)]);
     (Method::POST, "/functions".to_owned(), upload(name, &tar))
 }
 
 fn deleted(name: &str) -> Request {
     (Method::DELETE, format!("/functions/{name}"), Value::Null)
+}
+
+/// What functions get where the machine can be shielded from them.
+fn network() -> &'static str {
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root { "internet" } else { "none" }
 }
 
 /// A server that is begun again after each crash, and a function beside the one in question that is called all the time.
@@ -140,7 +146,7 @@ impl World {
     async fn new() -> Self {
         let home = Arc::new(Home::new());
         let server = Arc::new(start(&home, "127.0.0.1:0").await);
-        let warm = json!({"scale": {"min": 1, "max": 1}});
+        let warm = json!({"scale": {"min": 1, "max": 1}, "network": network()});
         server
             .deploy("bystander", node(&honest("bystander", 1), warm))
             .await;
@@ -281,10 +287,24 @@ impl World {
         .await;
         let dirs = run_dirs(&owner);
         assert_eq!(dirs, self.home.containers().into_iter().collect());
-        assert_eq!(children(self.server.pid()), [""; 0]);
+        // Rules are looked after now and then, by programs that end.
+        wait_until("no process is left", SOON, async || {
+            children(self.server.pid()).is_empty().then_some(())
+        })
+        .await;
+        let internet = networks(&owner);
+        let shields: Vec<_> = internet.iter().map(|network| bridge(network)).collect();
+        let needed = usize::from(network() == "internet");
+        assert_eq!(internet.len(), needed, "the one beside uses it");
+        for bridge in &shields {
+            assert!(packet_rules().contains(bridge), "{bridge}");
+        }
         drop(self.server);
         assert_eq!(containers(&owner), [""; 0]);
         assert_eq!(networks(&owner), [""; 0]);
+        for bridge in &shields {
+            assert!(!packet_rules().contains(bridge), "{bridge}");
+        }
         assert!(images(&owner).len() == wanted.len());
         assert_eq!(run_dirs(&owner), BTreeSet::new());
         // Sources stay for a while: an upload may be about to name one.
@@ -348,10 +368,32 @@ fn names(dir: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// Processes that a server has begun, running or not waited for.
+/// Processes that a server has begun, running or not waited for, by whichever of its threads.
 fn children(pid: u32) -> Vec<String> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    children.split_whitespace().map(str::to_owned).collect()
+    let mut children = Vec::new();
+    for thread in names(Path::new(&format!("/proc/{pid}/task"))) {
+        // A thread may have ended meanwhile, and what it had begun is another's.
+        let of_thread = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"));
+        let of_thread = of_thread.unwrap_or_default();
+        children.extend(of_thread.split_whitespace().map(str::to_owned));
+    }
+    children
+}
+
+/// The interface of a network.
+fn bridge(network: &str) -> String {
+    let option = r#"{{index .Options "com.docker.network.bridge.name"}}"#;
+    docker(&["network", "inspect", "--format", option, network])
+}
+
+/// The rules for packets before their addresses are translated.
+fn packet_rules() -> String {
+    let listed = Command::new("iptables")
+        .args(["--wait", "-t", "raw", "-S"])
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    String::from_utf8(listed.stdout).unwrap()
 }
 
 /// Directories of instances.

@@ -245,43 +245,117 @@ async fn of_a_file_with_a_hole_the_rest_is_kept() {
     assert!(left.contains(&"f00".to_owned()) && left.contains(&"f39".to_owned()));
 }
 
+/// Sectors of a disk: what is written whole or not at all.
+const SECTOR: usize = 512;
+
+/// A store in the middle of its work, as its files are.
+struct Written {
+    main: Vec<u8>,
+    log: Vec<u8>,
+    /// The length of the log after each write, and what there was then.
+    states: Vec<(usize, serde_json::Value)>,
+    /// The main file once the log has been carried over.
+    carried: Vec<u8>,
+}
+
+impl Written {
+    async fn new() -> Self {
+        let (directory, store) = store();
+        let log = directory.path().join("store.db-wal");
+        let length = || fs::metadata(&log).map_or(0, |m| usize::try_from(m.len()).unwrap());
+        let mut states = vec![(length(), content(&store))];
+        for step in 0..6 {
+            apply(&store, &format!("f{}", step % 3), &format!("{step}")).await;
+            states.push((length(), content(&store)));
+            let one = store.get(&key("f0")).unwrap();
+            let revision = status(&format!("r{step}"));
+            assert!(
+                store
+                    .write_status(&key("f0"), uid(&one), revision)
+                    .await
+                    .unwrap()
+            );
+            states.push((length(), content(&store)));
+        }
+        let main = directory.path().join("store.db");
+        let (before, log) = (fs::read(&main).unwrap(), fs::read(&log).unwrap());
+        drop(store);
+        Self {
+            main: before,
+            log,
+            states,
+            carried: fs::read(&main).unwrap(),
+        }
+    }
+
+    /// What was there when the log had this length.
+    fn at(&self, length: usize) -> &serde_json::Value {
+        let state = self.states.iter().rev().find(|(end, _)| *end <= length);
+        &state.unwrap().1
+    }
+}
+
+/// What is found in such files, none of which counts as damaged.
+fn found(main: &[u8], log: &[u8]) -> serde_json::Value {
+    let after = TempDir::new().unwrap();
+    fs::write(after.path().join("store.db"), main).unwrap();
+    fs::write(after.path().join("store.db-wal"), log).unwrap();
+    let found = content(&EmbeddedStore::open(after.path()).unwrap());
+    assert!(set_aside(after.path()).is_empty());
+    found
+}
+
 /// A power cut leaves any part of what was written after the last sync, and noise. What comes back is exactly what the
 /// last whole write left.
 #[tokio::test]
 async fn a_torn_write_leaves_the_state_before_it() {
-    let (directory, store) = store();
-    let log = directory.path().join("store.db-wal");
-    let length = || fs::metadata(&log).map_or(0, |m| usize::try_from(m.len()).unwrap());
-    let mut states = vec![(length(), content(&store))];
-    for step in 0..6 {
-        apply(&store, &format!("f{}", step % 3), &format!("{step}")).await;
-        states.push((length(), content(&store)));
-        let one = store.get(&key("f0")).unwrap();
-        let revision = status(&format!("r{step}"));
-        assert!(
-            store
-                .write_status(&key("f0"), uid(&one), revision)
-                .await
-                .unwrap()
-        );
-        states.push((length(), content(&store)));
-    }
-    let (main, whole) = (
-        fs::read(directory.path().join("store.db")).unwrap(),
-        fs::read(&log).unwrap(),
-    );
-    for cut in (0..=whole.len()).step_by(1021).chain([whole.len()]) {
+    let written = Written::new().await;
+    let length = written.log.len();
+    for cut in (0..=length).step_by(1021).chain([length]) {
         for noise in [0, 200] {
-            let after = TempDir::new().unwrap();
-            fs::write(after.path().join("store.db"), &main).unwrap();
-            let mut torn = whole[..cut].to_vec();
+            let mut torn = written.log[..cut].to_vec();
             torn.extend((0..noise).map(|n: u8| n ^ 0x5a));
-            fs::write(after.path().join("store.db-wal"), torn).unwrap();
-            let found = content(&EmbeddedStore::open(after.path()).unwrap());
-            let expected = states.iter().rev().find(|(end, _)| *end <= cut).unwrap();
-            assert_eq!(found, expected.1, "cut at {cut} of {}", whole.len());
-            assert!(set_aside(after.path()).is_empty());
+            let found = found(&written.main, &torn);
+            assert_eq!(&found, written.at(cut), "cut at {cut} of {length}");
         }
+    }
+}
+
+/// Disks write in any order: a sector may be missing where later ones are there.
+#[tokio::test]
+async fn a_write_that_is_missing_in_the_middle_leaves_the_state_before_it() {
+    let written = Written::new().await;
+    let mut holes = 0;
+    for start in (0..written.log.len()).step_by(SECTOR) {
+        let mut log = written.log.clone();
+        let end = log.len().min(start + SECTOR);
+        log[start..end].fill(0);
+        // What was to be written there is nothing but zeros.
+        if log == written.log {
+            continue;
+        }
+        holes += 1;
+        let found = found(&written.main, &log);
+        assert_eq!(&found, written.at(start), "a hole at {start}");
+    }
+    assert!(holes > 50, "{holes}");
+}
+
+/// The log goes only once all of it is in the main file, so no part of that can be missing.
+#[tokio::test]
+async fn what_is_half_carried_over_is_carried_over_again() {
+    let written = Written::new().await;
+    let (old, new) = (&written.main, &written.carried);
+    let last = written.at(written.log.len());
+    let sectors = new.len().div_ceil(SECTOR);
+    for (stride, offset) in [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (sectors, 0)] {
+        let mut main = old.clone();
+        main.resize(new.len(), 0);
+        for start in (offset * SECTOR..new.len()).step_by(stride * SECTOR) {
+            let end = new.len().min(start + SECTOR);
+            main[start..end].copy_from_slice(&new[start..end]);
+        }
+        assert_eq!(&found(&main, &written.log), last, "{stride} {offset}");
     }
 }
 

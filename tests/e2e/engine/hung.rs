@@ -84,8 +84,9 @@ async fn an_engine_that_hangs_costs_no_call_of_what_runs_and_is_told() {
         late.refused(504, "InstanceNotStopped");
         took = took.min(began.elapsed());
     }
-    // The best of them: a busy machine is late now and then, a wrong limit always.
-    assert!(took < LIMIT + CONFIRMED * 5 / 4, "{took:?}");
+    // The best of them, and with as much again for a busy machine: what waits for the engine's own deadlines comes after
+    // ten seconds and more.
+    assert!(took < LIMIT + CONFIRMED * 2, "{took:?}");
 
     // What is wanted meanwhile is there in the end.
     server.apply("warm", version("warm", 2, warm())).await;

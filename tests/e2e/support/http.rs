@@ -23,13 +23,18 @@ pub struct Reply {
 
 impl Reply {
     pub async fn of(response: reqwest::Response) -> Self {
+        Self::whole(response).await.unwrap()
+    }
+
+    /// Unless it breaks off.
+    pub async fn whole(response: reqwest::Response) -> reqwest::Result<Self> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
-        Self {
+        let text = response.text().await?;
+        Ok(Self {
             status,
             headers,
             text,
-        }
+        })
     }
 
     pub fn json(&self) -> Value {

@@ -13,6 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
+use uuid::fmt::Hyphenated;
 
 use super::{LOOK, Reply, SOON, Server, Streaming, client, wait_until};
 
@@ -23,6 +24,8 @@ pub enum Outcome {
     Answered(u64),
     /// With the platform's status and code.
     Refused(u16, String),
+    /// With somebody else's answer. Nothing excuses that.
+    Wrong(String),
     /// Nobody listened: no byte of it was taken.
     Unreachable,
     /// Anything else: a lost call, however it was lost.
@@ -46,8 +49,9 @@ impl Call {
 /// The code of a function that answers who it is, and writes its own ledger of calls with an id into its log.
 pub fn honest(name: &str, version: u64) -> String {
     format!(
-        "module.exports = (context, cb) => {{
-            if (context.id !== undefined) console.log(`did ${{context.id}}`)
+        "const me = require('crypto').randomUUID()
+        module.exports = (context, cb) => {{
+            if (context.id !== undefined) console.log(`did ${{context.id}} ${{me}}`)
             setTimeout(() => cb({{id: context.id, name: '{name}', version: {version}}}), context.ms)
         }}"
     )
@@ -254,7 +258,10 @@ async fn outcome(call: reqwest::RequestBuilder, id: u64, name: &str) -> Outcome 
         Err(error) if error.is_connect() => return Outcome::Unreachable,
         Err(error) => return Outcome::Broken(format!("{error:?}")),
     };
-    let reply = Reply::of(response).await;
+    let reply = match Reply::whole(response).await {
+        Ok(reply) => reply,
+        Err(error) => return Outcome::Broken(format!("in the answer: {error:?}")),
+    };
     let code = reply.header("x-faas-error");
     if !code.is_empty() {
         return Outcome::Refused(reply.status, code.to_owned());
@@ -262,7 +269,7 @@ async fn outcome(call: reqwest::RequestBuilder, id: u64, name: &str) -> Outcome 
     let answer = reply.response();
     match answer["version"].as_u64() {
         Some(version) if answer["id"] == id && answer["name"] == name => Outcome::Answered(version),
-        _ => Outcome::Broken(format!("another's answer: {answer}")),
+        _ => Outcome::Wrong(answer.to_string()),
     }
 }
 
@@ -308,27 +315,38 @@ impl Open {
     }
 }
 
-/// How often each call was begun, by the function's word. Logs may tell the same again.
+/// How often each call was begun, by the word of all instances. Logs may tell the same again.
 fn executed(logs: &[Log]) -> BTreeMap<u64, usize> {
-    let mut most = BTreeMap::new();
+    let texts: Vec<_> = logs.iter().map(|log| log.did.lock().unwrap()).collect();
+    told(texts.iter().map(|text| text.as_str()))
+}
+
+fn told<'a>(logs: impl Iterator<Item = &'a str>) -> BTreeMap<u64, usize> {
+    // What one instance did is in one log as often as it did it, if it is there.
+    let mut most = BTreeMap::<(u64, &str), usize>::new();
     for log in logs {
-        for (id, times) in told(&log.did.lock().unwrap()) {
-            let known = most.entry(id).or_default();
+        let mut times = BTreeMap::<_, usize>::new();
+        for did in log.lines().filter_map(entry) {
+            *times.entry(did).or_default() += 1;
+        }
+        for (did, times) in times {
+            let known = most.entry(did).or_default();
             *known = times.max(*known);
         }
     }
-    most
+    let mut all = BTreeMap::new();
+    for ((id, _), times) in most {
+        *all.entry(id).or_default() += times;
+    }
+    all
 }
 
-fn told(log: &str) -> BTreeMap<u64, usize> {
-    let mut times = BTreeMap::new();
-    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-    let ids = whole.lines().filter_map(|line| line.strip_prefix("did "));
+/// A call, and the instance that did it.
+fn entry(line: &str) -> Option<(u64, &str)> {
+    let (id, instance) = line.strip_prefix("did ")?.split_once(' ')?;
     // A line that was cut when its instance, or who told us, ended is no word of it.
-    for id in ids.filter_map(|id| id.parse().ok()) {
-        *times.entry(id).or_default() += 1;
-    }
-    times
+    let whole = instance.len() == Hyphenated::LENGTH;
+    Some((id.parse().ok().filter(|_| whole)?, instance))
 }
 
 /// What was asked and what was done.
@@ -360,6 +378,9 @@ impl Ledger {
             .filter(|call| !call.is_answered() && !is_fair(call))
             .collect();
         assert!(lost.is_empty(), "lost: {lost:#?}\n{}", self.summary());
+        let is_wrong = |call: &&Call| matches!(call.outcome, Outcome::Wrong(_));
+        let wrong: Vec<_> = self.calls.iter().filter(is_wrong).collect();
+        assert!(wrong.is_empty(), "somebody else's answer: {wrong:#?}");
         let twice: Vec<_> = self.did.iter().filter(|(_, times)| **times > 1).collect();
         assert!(twice.is_empty(), "executed twice: {twice:?}");
         self.check_versions();
@@ -416,7 +437,15 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn ledger(outcomes: &[Outcome], did: &str) -> Ledger {
+    const A: &str = "5b1dd4f2-8a27-4c93-9d0f-2f7f3f3f8c01";
+    const B: &str = "c9a5a0e8-3d1b-49f5-8f7e-6a3d1f0b7e02";
+
+    fn log(did: &[(u64, &str)]) -> String {
+        let line = |(id, instance): &(u64, &str)| format!("did {id} {instance}\n");
+        did.iter().map(line).collect()
+    }
+
+    fn ledger(outcomes: &[Outcome], logs: &[String]) -> Ledger {
         let begin = Instant::now();
         let at = |second: usize, ms| begin + Duration::from_millis(1000 * second as u64 + ms);
         let calls = outcomes.iter().enumerate().map(|(second, outcome)| Call {
@@ -427,13 +456,14 @@ mod tests {
         });
         Ledger {
             calls: calls.collect(),
-            did: told(did),
+            did: told(logs.iter().map(String::as_str)),
             ends: 0,
         }
     }
 
-    fn complaint(ledger: Ledger) -> String {
-        let checked = std::panic::catch_unwind(|| ledger.check(|_| false));
+    fn complaint(ledger: &Ledger, is_fair: bool) -> String {
+        let check = || ledger.check(|_| is_fair);
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
         let Err(complaint) = checked else {
             return String::new();
         };
@@ -445,18 +475,48 @@ mod tests {
     fn a_ledger_notices_what_must_not_be() {
         let (one, two) = (Outcome::Answered(1), Outcome::Answered(2));
         let refused = Outcome::Refused(503, "NoInstance".to_owned());
-        for (outcomes, did, expected) in [
-            (vec![one.clone(), two.clone()], "did 0\ndid 1\n", ""),
-            (vec![one.clone(), refused], "did 0\n", "lost"),
-            (vec![Outcome::Unreachable], "", "lost"),
-            (vec![one.clone()], "did 0\ndid 0\n", "executed twice"),
+        let wrong = Outcome::Wrong("of another function".to_owned());
+        for (outcomes, did, expected, excused) in [
             (
-                vec![two, one],
-                "did 0\ndid 1\n",
+                &[one.clone(), two.clone()][..],
+                vec![log(&[(0, A), (1, B)])],
+                "",
+                "",
+            ),
+            (
+                &[one.clone(), refused.clone()],
+                vec![log(&[(0, A)])],
+                "lost",
+                "",
+            ),
+            (&[refused], vec![log(&[(0, A)])], "lost", "executed, but"),
+            (&[Outcome::Unreachable], vec![], "lost", ""),
+            (&[wrong], vec![], "lost", "somebody else's answer"),
+            (
+                &[two.clone(), one.clone()],
+                vec![log(&[(0, A), (1, A)])],
+                "2 had answered before Call { id",
                 "2 had answered before Call { id",
             ),
         ] {
-            assert_eq!(complaint(ledger(&outcomes, did)), expected);
+            let ledger = ledger(outcomes, &did);
+            assert_eq!(complaint(&ledger, false), expected);
+            assert_eq!(complaint(&ledger, true), excused);
+        }
+    }
+
+    #[test]
+    fn a_ledger_counts_over_logs_and_instances() {
+        let torn = format!("did 0 {}", &A[..9]);
+        for (logs, expected) in [
+            (vec![log(&[(0, A)]), log(&[(0, A)])], ""),
+            (vec![log(&[(0, A)]) + &torn], ""),
+            (vec![log(&[(0, A), (0, A)])], "executed twice"),
+            (vec![log(&[(0, A), (0, B)])], "executed twice"),
+            (vec![log(&[(0, A)]), log(&[(0, B)])], "executed twice"),
+        ] {
+            let ledger = ledger(&[Outcome::Answered(1)], &logs);
+            assert_eq!(complaint(&ledger, false), expected, "{logs:?}");
         }
     }
 }
