@@ -82,6 +82,8 @@ pub struct InstanceSpec {
     pub env: Vec<(String, String)>,
     pub secrets: Vec<SecretFile>,
     pub limits: Limits,
+    /// What it gets of the processor beside others while that is short, as engines count it: 1024 is usual, 2 the least.
+    pub cpu_shares: u32,
     pub network: Network,
     /// How long it may take until it accepts a connection.
     pub startup_timeout: Duration,
@@ -246,6 +248,12 @@ pub trait Runtime: Send + Sync {
 
     /// Exits, and what counts as such ([`End`]), as they happen. Ends when the engine is lost; the caller then observes and calls again.
     async fn exits(&self) -> Result<BoxStream<'static, Exit>, RuntimeError>;
+
+    /// Changes [`InstanceSpec::cpu_shares`] of an instance that runs. One that is not there is no error, nor is a runtime that
+    /// cannot.
+    async fn set_cpu_shares(&self, _id: &InstanceId, _shares: u32) -> Result<(), RuntimeError> {
+        Ok(())
+    }
 
     /// What an instance wrote: the last `tail` lines and, with `follow`, what comes until it ends.
     async fn logs(

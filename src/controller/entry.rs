@@ -32,6 +32,8 @@ pub struct Entry {
     pub previous_image: Option<ImageName>,
     /// Instances that are being started or stopped.
     pub moving: HashMap<InstanceId, Moving>,
+    /// What is known of the CPU shares of instances.
+    pub cpu_shares: HashMap<InstanceId, u32>,
     /// Failures of starting each revision, or of its instances.
     pub failures: HashMap<Revision, Failure>,
     /// What instances that are gone wrote last.
@@ -89,6 +91,7 @@ impl Entry {
             unkept: None,
             previous_image: None,
             moving: HashMap::new(),
+            cpu_shares: HashMap::new(),
             failures: HashMap::new(),
             last_words: LastWords::default(),
             turn: Turn::default(),
@@ -123,6 +126,13 @@ impl Entry {
             since: moving.since,
         }));
         (instances, demand)
+    }
+
+    /// How many instances of a revision there are, and are not about to end.
+    pub fn count(&self, revision: &Revision) -> usize {
+        let (instances, _) = self.instances();
+        let counts = |i: &&Instance| i.revision == *revision && i.phase != Phase::Stopping;
+        instances.iter().filter(counts).count()
     }
 
     /// Notes that a revision's instance failed, once more.

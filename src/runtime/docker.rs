@@ -22,7 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use bollard::{
-    models::{ContainerSummary, ContainerSummaryStateEnum},
+    models::{ContainerSummary, ContainerSummaryStateEnum, ContainerUpdateBody},
     query_parameters::{
         KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
         StopContainerOptionsBuilder,
@@ -254,6 +254,25 @@ impl Runtime for DockerRuntime {
         };
         let exits = events::exits(&docker, &self.0.settings.owner, &since);
         Ok(exits.inspect(note).boxed())
+    }
+
+    async fn set_cpu_shares(&self, id: &InstanceId, shares: u32) -> Result<(), RuntimeError> {
+        let update = ContainerUpdateBody {
+            cpu_shares: Some(shares.into()),
+            ..ContainerUpdateBody::default()
+        };
+        let Some(container) = self.0.find(id).await? else {
+            return Ok(());
+        };
+        let engine = &self.0.engine;
+        let changed = engine.call("update container", LOOK, |docker| async move {
+            docker.update_container(&container, update).await
+        });
+        match changed.await {
+            // 409: it ends at this moment.
+            Err(error) if !(error.is(404) || error.is(409)) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Of an instance that is not there (any more): nothing.

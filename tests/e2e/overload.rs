@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     Home, SOON, Server, Start, has_docker,
@@ -53,10 +53,38 @@ async fn a_flood_of_calls_does_not_slow_the_neighbours_down() {
     if !has_docker("e2e neighbours") {
         return;
     }
-    let server = server().await;
+    is_not_slowed_down(&server().await).await;
+}
+
+/// As many instances as a Function has by default ask for two and a half times the processors of a small machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_function_that_wants_all_processors_does_not_slow_the_neighbours_down() {
+    if !has_docker("e2e neighbours of a burning function") {
+        return;
+    }
+    let ms = CALL.as_millis();
+    let burning = format!(
+        "module.exports = (context, cb) => {{
+            const end = Date.now() + {ms}
+            while (Date.now() < end);
+            cb('done')
+        }}"
+    );
+    let max = 10;
+    let scale = json!({"min": max, "max": max});
+    let server = with(node(&burning, json!({"scale": scale}))).await;
+    wait_until("all are there", SOON, async || {
+        let ready = server.instances("flooded", "ready").await;
+        (ready.len() == max).then_some(())
+    })
+    .await;
+    is_not_slowed_down(&server).await;
+}
+
+async fn is_not_slowed_down(server: &Server) {
     let mut ratios = Vec::new();
     while ratios.len() < TRIES {
-        ratios.push(slower(&server, 1).await);
+        ratios.push(slower(server, 1).await);
         if ratios.last().is_some_and(|ratio| *ratio <= 1.5) {
             return;
         }
@@ -83,18 +111,24 @@ async fn a_minute_of_overload_costs_neither_answers_nor_neighbours() {
 
 /// With a function that is to be flooded, and one beside it.
 async fn server() -> Server {
-    let server = Start::default().at(&Arc::new(Home::new())).await;
-    let taking = |time: Duration| {
-        let ms = time.as_millis();
-        format!("module.exports = (context, cb) => setTimeout(() => cb('done'), {ms})")
-    };
     let scale = json!({"min": 2, "max": 2, "concurrency": SLOTS / 2});
     let more = json!({"scale": scale, "startupTimeoutSeconds": 8});
-    server.deploy("flooded", node(&taking(CALL), more)).await;
+    with(node(&taking(CALL), more)).await
+}
+
+/// With this one to be flooded.
+async fn with(flooded: Value) -> Server {
+    let server = Start::default().at(&Arc::new(Home::new())).await;
+    server.deploy("flooded", flooded).await;
     let scale = json!({"min": 1, "max": 1});
     let spec = node(&taking(CALL / 5), json!({"scale": scale}));
     server.deploy("quiet", spec).await;
     server
+}
+
+fn taking(time: Duration) -> String {
+    let ms = time.as_millis();
+    format!("module.exports = (context, cb) => setTimeout(() => cb('done'), {ms})")
 }
 
 /// What a flood brought.

@@ -65,6 +65,7 @@ impl Bench {
                 pids: 64,
                 tmp: 1 << 20,
             },
+            cpu_shares: 1024,
             network: Network::None,
             startup_timeout: Duration::from_secs(30),
             timeout: Duration::from_secs(30),

@@ -12,7 +12,7 @@ use std::{
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
-    models::{ContainerConfig, ContainerCreateBody, ContainerInspectResponse},
+    models::{ContainerConfig, ContainerCreateBody, ContainerInspectResponse, HostConfig},
     query_parameters::{
         CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     },
@@ -321,7 +321,24 @@ async fn the_engine_was_told_the_limits_and_no_secret() {
     assert_eq!(host.memory_swap, Some(spec.limits.memory));
     assert_eq!(host.nano_cpus, Some(spec.limits.nano_cpus));
     assert_eq!(host.pids_limit, Some(spec.limits.pids));
+    assert_eq!(host.cpu_shares, Some(spec.cpu_shares.into()));
     assert_eq!(host.log_config.unwrap().typ.as_deref(), Some("local"));
+    bench.stop(&spec).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cpu_shares_of_an_instance_that_runs_are_changed_and_nothing_else() {
+    let Some(bench) = bench().await else { return };
+    let spec = bench.spec(&[]);
+    bench.runtime.set_cpu_shares(&spec.id, 2).await.unwrap();
+    bench.eval(&spec, "0").await;
+    let before = inspect(&spec.id).await.host_config.unwrap();
+    bench.runtime.set_cpu_shares(&spec.id, 64).await.unwrap();
+    let expected = HostConfig {
+        cpu_shares: Some(64),
+        ..before
+    };
+    assert_eq!(inspect(&spec.id).await.host_config, Some(expected));
     bench.stop(&spec).await;
 }
 

@@ -124,6 +124,7 @@ fn host(spec: &InstanceSpec, image: &ImageConfig, at: Placement<'_>) -> HostConf
                 .min(at.cores.saturating_mul(CORE))
                 .max(CORE / 100),
         ),
+        cpu_shares: Some(spec.cpu_shares.into()),
         pids_limit: Some(spec.limits.pids),
         shm_size: Some(spec.limits.tmp),
         tmpfs: Some(writable(image, spec.limits.tmp)),

@@ -32,6 +32,7 @@ fn spec() -> InstanceSpec {
             pids: 64,
             tmp: 64 << 20,
         },
+        cpu_shares: 1024,
         network: Network::None,
         startup_timeout: Duration::from_secs(20),
         timeout: Duration::from_secs(30),
