@@ -48,6 +48,7 @@ async fn an_appended_image_is_what_a_build_yields_and_runs() {
     );
     // Everything but the init is as an engine would have built it.
     let engine = super::bench::engine(&bench.settings.owner).await;
+    let _pulled = Named(base.clone());
     engine.build(&job, bench.log.clone()).await.unwrap();
     let _built = Named(job.image.clone());
     for format in [
