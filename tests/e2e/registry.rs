@@ -37,6 +37,50 @@ async fn beside(registry: &Registry, home: &Arc<Home>) -> Server {
         .await
 }
 
+/// As a registry of a company is: by TLS, with a certificate that only those trust who are told to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_by_tls_is_trusted_by_its_authority_alone() {
+    if !has_docker("e2e registry by TLS") {
+        return;
+    }
+    let plain = Registry::start();
+    provide(&plain);
+    let gateway = "{{(index .IPAM.Config 0).Gateway}}";
+    let address = docker(&["network", "inspect", "--format", gateway, "bridge"]);
+    let (mute, registry) = (plain.by_http(&address), plain.by_tls(&address));
+    let start = |registry: &Registry| {
+        Start::default()
+            .with("--registry", format!("{}/faas", registry.host()))
+            // The engine has its own door, as it trusts nobody new.
+            .with("--registry-pull", format!("{}/faas", plain.host()))
+            .with(
+                "--base-image",
+                format!("node={}/upstream/node:22", registry.host()),
+            )
+    };
+    let home = Arc::new(Home::new());
+    let function = || node(&honest("guarded", 1), json!({}));
+    for (registry, remedy) in [
+        (&mute, "--registry-plain-http"),
+        (&registry, "SSL_CERT_FILE"),
+    ] {
+        let server = start(registry).at(&home).await;
+        server.apply("guarded", function()).await;
+        wait_until("it is told what may help", SOON, async || {
+            let told = server.fails("guarded", "RegistryUnavailable").await;
+            told.contains(remedy).then_some(())
+        })
+        .await;
+    }
+
+    let trusting = start(&registry).in_environment("SSL_CERT_FILE", registry.authority());
+    let server = trusting.at(&home).await;
+    server.deploy("guarded", function()).await;
+    let answer = server.call("guarded", json!({})).await;
+    assert_eq!(answer.response()["version"], 1);
+    assert_eq!(tags(&plain, "default/guarded").await.len(), 1);
+}
+
 /// Tags of a repository.
 async fn tags(registry: &Registry, repository: &str) -> Vec<Value> {
     let url = format!("http://{}/v2/faas/{repository}/tags/list", registry.host());

@@ -12,4 +12,5 @@ mod bench;
 mod engine;
 mod images;
 mod proxy;
+#[allow(dead_code, reason = "tests of the whole server use the rest")]
 mod server;

@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -19,10 +20,13 @@ pub const SECOND: Password = (
     "$2y$05$abcdefghijklmnopqrstuuKbPhTOR7Pvo59BRa0eQ090CMHpax.C6",
 );
 
+/// The file of a registry's own certificate.
+const AUTHORITY: &str = "authority.pem";
+
 /// A registry and what it keeps.
 pub struct Registry {
     dir: tempfile::TempDir,
-    port: u16,
+    address: String,
     settings: String,
     process: Option<Child>,
 }
@@ -59,20 +63,58 @@ impl Registry {
     }
 
     fn made(storage: &str, more: &str) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
         let dir = tempfile::tempdir().unwrap();
+        let data = format!("{{rootdirectory: {}/data}}", dir.path().display());
+        let storage = format!("storage: {{filesystem: {data}, {storage}}}\n{more}");
+        Self::at("127.0.0.1", dir, "", &storage)
+    }
+
+    fn at(address: &str, dir: tempfile::TempDir, http: &str, more: &str) -> Self {
+        let free = TcpListener::bind((address, 0)).unwrap();
+        let address = free.local_addr().unwrap().to_string();
         let settings = format!(
-            "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\nhttp: {{addr: \"127.0.0.1:{port}\", secret: x}}\n\
-             storage: {{filesystem: {{rootdirectory: {}/data}}, {storage}}}\n{more}",
-            dir.path().display()
+            "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
+             http: {{addr: \"{address}\", secret: x{http}}}\n{more}"
         );
         Self {
             dir,
-            port,
+            address,
             settings,
             process: None,
         }
+    }
+
+    /// Another door to what this one keeps, at an address that is no loopback one: by TLS.
+    pub fn by_tls(&self, address: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed([address.to_owned()]).unwrap();
+        let (certificate, key) = (dir.path().join(AUTHORITY), dir.path().join("key.pem"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let tls = format!(
+            ", tls: {{certificate: {}, key: {}}}",
+            certificate.display(),
+            key.display()
+        );
+        self.door(address, dir, &tls)
+    }
+
+    /// The same without TLS.
+    pub fn by_http(&self, address: &str) -> Self {
+        self.door(address, tempfile::tempdir().unwrap(), "")
+    }
+
+    fn door(&self, address: &str, dir: tempfile::TempDir, tls: &str) -> Self {
+        let data = format!("{{rootdirectory: {}/data}}", self.dir.path().display());
+        let storage = format!("storage: {{filesystem: {data}, delete: {{enabled: true}}}}\n");
+        let mut registry = Self::at(address, dir, tls, &storage);
+        registry.run();
+        registry
+    }
+
+    /// Who vouches for it.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join(AUTHORITY)
     }
 
     /// Sets the password; the registry reads it when it starts.
@@ -94,7 +136,7 @@ impl Registry {
             .expect("docker-registry: scripts/setup installs it");
         self.process = Some(process);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while std::net::TcpStream::connect(&self.address).is_err() {
             assert!(Instant::now() < deadline, "{}", self.stop());
             std::thread::yield_now();
         }
@@ -111,9 +153,9 @@ impl Registry {
         words
     }
 
-    /// `127.0.0.1:PORT`.
+    /// `127.0.0.1:PORT`, or where else it is.
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.clone()
     }
 }
 

@@ -47,6 +47,22 @@ fn remedy(status: u16) -> &'static str {
     }
 }
 
+/// What may help where TLS comes to nothing, by what its library says.
+fn remedy_of_tls(message: &str) -> &'static str {
+    let known = [
+        (
+            "UnknownIssuer",
+            "; if it is a registry of yours, name its authority's file by SSL_CERT_FILE",
+        ),
+        (
+            "InvalidContentType",
+            "; if it speaks plain HTTP, say so with --registry-plain-http",
+        ),
+    ];
+    let found = known.into_iter().find(|(said, _)| message.contains(said));
+    found.map_or("", |(_, remedy)| remedy)
+}
+
 impl RegistryError {
     /// From an answer that is no success.
     pub(super) fn answered(registry: &str, what: &str, status: u16, body: &[u8]) -> Self {
@@ -79,7 +95,9 @@ impl RegistryError {
         let message = if error.is_timeout() {
             "it did not answer in time".to_owned()
         } else {
-            text::quote(&chain(&error.without_url()), WORDS)
+            let message = text::quote(&chain(&error.without_url()), WORDS);
+            let remedy = remedy_of_tls(&message);
+            message + remedy
         };
         Self::odd(registry, what, &message)
     }
