@@ -4,6 +4,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use async_stream::stream;
@@ -14,6 +15,8 @@ use futures::{
     stream::{self, BoxStream, SelectAll},
 };
 
+use tokio::time::MissedTickBehavior;
+
 use super::{Controller, engine::Engine};
 use crate::{function::FunctionKey, plan::Phase, runtime::InstanceId};
 
@@ -21,6 +24,8 @@ use crate::{function::FunctionKey, plan::Phase, runtime::InstanceId};
 const LATELY: usize = 64;
 /// Bytes of a line that are waited for: as much as runtimes keep together.
 const LINE: usize = 16 * 1024;
+/// Until an instance is listened to again that could not be read.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What comes from an instance that runs.
 enum Piece {
@@ -40,8 +45,10 @@ struct Reader {
     open: HashSet<InstanceId>,
     /// Instances that were listened to, the last one last.
     heard: VecDeque<InstanceId>,
-    /// Those of them that said something. Whoever is just being taken away may not be readable any more.
+    /// Those of them that said something.
     spoke: HashSet<InstanceId>,
+    /// Those whose pieces ended before the first one: they cannot be read at this moment, or not any more.
+    silent: HashSet<InstanceId>,
     /// Instances of which it was said how they ended.
     told: HashSet<InstanceId>,
 }
@@ -59,6 +66,8 @@ impl Controller {
         stream! {
             let mut turned = this.turned.subscribe();
             let mut reader = Reader::new(this, key, tail);
+            let mut again = tokio::time::interval(AGAIN);
+            again.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 for end in reader.ends() {
                     yield end;
@@ -75,6 +84,7 @@ impl Controller {
                             return;
                         }
                     }
+                    _ = again.tick(), if follow && !reader.silent.is_empty() => reader.forget_silence(),
                     else => return,
                 }
             }
@@ -92,6 +102,7 @@ impl Reader {
             open: HashSet::new(),
             heard: VecDeque::new(),
             spoke: HashSet::new(),
+            silent: HashSet::new(),
             told: HashSet::new(),
         }
     }
@@ -170,9 +181,18 @@ impl Reader {
             }
             Piece::End(id) => {
                 self.open.remove(&id);
+                if !self.spoke.contains(&id) {
+                    self.silent.insert(id);
+                }
                 None
             }
         }
+    }
+
+    /// Who could not be read is listened to again, if it still runs.
+    fn forget_silence(&mut self) {
+        let silent = std::mem::take(&mut self.silent);
+        self.heard.retain(|id| !silent.contains(id));
     }
 
     /// Whether there is nothing more to come: the Function is gone, or the engine, whose silence would look like a function

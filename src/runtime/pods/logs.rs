@@ -30,7 +30,13 @@ pub(super) fn pieces(
     };
     let opened = async move { pods.log_stream(&id, &params).await };
     stream::once(opened)
-        .filter_map(|opened| ready(opened.ok()))
+        .filter_map(|opened| {
+            ready(
+                opened
+                    .inspect_err(|error| tracing::debug!(%error, "A log cannot be read"))
+                    .ok(),
+            )
+        })
         .flat_map(|reader| ReaderStream::new(reader.compat()))
         .take_while(|piece| ready(piece.is_ok()))
         .filter_map(|piece| ready(piece.ok()))

@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::fmt::Hyphenated;
 
-use super::{LOOK, Reply, SOON, Server, Streaming, client, wait_until};
+use super::{LOOK, Reply, SOON, Server, Streaming, builder, client, wait_until};
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +158,10 @@ impl Prober {
         let missing = missing();
         assert!(
             missing.is_empty(),
-            "answered, and the function does not know: {missing:?}"
+            "the function does not know of {} that it answered, from {:?} to {:?}",
+            missing.len(),
+            missing.first(),
+            missing.last()
         );
         ledger.close()
     }
@@ -277,9 +280,11 @@ impl Log {
     async fn of(server: &Server, name: &str) -> Self {
         let did = Arc::<Mutex<String>>::default();
         let url = server.url(&format!("/functions/{name}/logs?follow=true&tail=100000"));
+        // It goes on as long as it is listened to.
+        let client = builder().no_proxy().build().unwrap();
         // A server that has just begun may not know its functions yet.
         let opened = wait_until("the log is told", SOON, async || {
-            let answer = client().get(&url).send().await.unwrap();
+            let answer = client.get(&url).send().await.unwrap();
             answer.status().is_success().then_some(answer)
         });
         let mut log = Streaming(opened.await);
