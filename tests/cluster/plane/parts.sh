@@ -183,6 +183,16 @@ END
         --root-dir "$dir/kubelet$own" --cert-dir "$dir/kubelet$own/pki" --hostname-override "$node$own" --node-ip "$address"
 }
 
+# A Docker engine on the node, at its usual place for pods, and at one that this machine reaches.
+start_engine() {
+    mkdir -p "$dir/engine"
+    echo '{}' >"$dir/engine.json"
+    start dockerd dockerd --config-file "$dir/engine.json" --host unix:///run/docker.sock --host "unix://$dir/engine.sock" \
+        --data-root "$dir/engine" --exec-root /run/engine --pidfile /run/engine.pid --cgroup-parent "$cgroup/engine" \
+        --bridge none --iptables=false --log-level warn
+}
+engine_answers() { docker --host "unix://$dir/engine.sock" version; }
+
 # One store, served in two networks: to this machine on loopback, where Docker pushes without being told to, and in the plane
 # under the same name to the node, and under the node's address to pods.
 start_registry() {

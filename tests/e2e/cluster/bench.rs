@@ -12,7 +12,10 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    gateways::Halves,
+    gateways::{
+        Halves,
+        many::{self, MANY},
+    },
     pods::{image, ready_made},
 };
 use crate::support::{SOON, cluster::Cluster, wait_until};
@@ -21,9 +24,6 @@ use crate::support::{SOON, cluster::Cluster, wait_until};
 const ROUNDS: usize = 7;
 /// Between two tries whether a Deployment answers.
 const TRY: Duration = Duration::from_millis(10);
-/// Functions that are applied at once.
-const MANY: usize = 1000;
-const MANY_READY: Duration = Duration::from_secs(600);
 
 #[tokio::test]
 #[ignore = "takes minutes: make bench-cluster"]
@@ -211,10 +211,7 @@ impl Bench {
     async fn a_thousand_at_once(&self) {
         let cluster = self.cluster();
         let image = self.image("many");
-        let items: Vec<_> = (0..MANY)
-            .map(|number| ready_made(&format!("many-{number}"), &image, json!({})))
-            .collect();
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+        let list = many::list(&image);
         let (controller, gateway) = (&self.halves.controller, &self.halves.gateways[0]);
         let memory = || [controller, gateway].map(|half| half.memory() as f64 / 1024.0);
         let before = memory();
@@ -222,11 +219,7 @@ impl Bench {
         let apply = ["apply", "--server-side", "-f", "-"];
         cluster.kubectl_with(apply, &list).good();
         let applied = began.elapsed();
-        wait_until("all are Ready", MANY_READY, async || {
-            let ready = cluster.list("fn").iter().filter(|f| is_ready(f)).count();
-            (ready == MANY).then_some(())
-        })
-        .await;
+        many::all_are_ready(cluster).await;
         let ready = began.elapsed();
         let after = memory();
         println!(
@@ -240,13 +233,7 @@ impl Bench {
         {
             println!("memory of the {half:<10} {before:6.1} MiB before, {after:6.1} MiB with them");
         }
-        cluster
-            .kubectl(["delete", "fn", "--all", "--wait=false"])
-            .good();
-        wait_until("all are gone", MANY_READY, async || {
-            cluster.list("fn").is_empty().then_some(())
-        })
-        .await;
+        many::all_go(cluster).await;
     }
 }
 
@@ -299,12 +286,6 @@ fn deployment(name: &str, image: &str, replicas: u32) -> Value {
             },
         },
     })
-}
-
-fn is_ready(function: &Value) -> bool {
-    let conditions = function["status"]["conditions"].as_array();
-    let is_so = |c: &Value| c["type"] == "Ready" && c["status"] == "True";
-    conditions.is_some_and(|all| all.iter().any(is_so))
 }
 
 fn wait(cluster: &Cluster, condition: &str, name: &str) {

@@ -1,6 +1,7 @@
 //! A server in its halves: a controller, and gateways that answer with what it lends them.
 
 pub(super) mod manage;
+pub(super) mod many;
 
 use std::{collections::BTreeSet, net::TcpListener, sync::Arc, time::Duration};
 

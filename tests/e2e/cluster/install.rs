@@ -1,7 +1,8 @@
-//! faas installed by `kubectl apply -k manifests/`, in its own image, in halves, with the rights that the manifests give: it serves,
-//! and `kubectl` does with Functions what people expect of it.
+//! faas installed by `kubectl apply -k`, in its own image, with the rights that the manifests give: it serves, and `kubectl` does with
+//! Functions what people expect of it.
 
 mod manners;
+mod one_node;
 mod rights;
 
 use std::{
@@ -30,15 +31,33 @@ const HALVES: [&str; 2] = ["deployment/faas-controller", "deployment/faas-gatewa
 /// A cluster has one of it: tests install it one after the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// faas in the cluster, serving a namespace of the test's own, until this is dropped.
+/// faas in the cluster until this is dropped.
 struct Installed {
     cluster: Cluster,
     manifests: tempfile::TempDir,
+    deployments: &'static [&'static str],
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Installs it; skips where that is not possible.
+/// Where it is installed.
+struct Place {
+    /// The test's own.
+    namespace: String,
+    /// The registry as nodes know it, and as pods do.
+    nodes_registry: String,
+    registry: String,
+}
+
+/// Installs it in halves, serving the test's namespace; skips where that is not possible.
 async fn installed() -> Option<Installed> {
+    install(&HALVES, halves).await
+}
+
+/// Installs what these manifests say.
+async fn install(
+    deployments: &'static [&'static str],
+    manifests: fn(&Place) -> tempfile::TempDir,
+) -> Option<Installed> {
     if !has_docker("e2e install") {
         return None;
     }
@@ -56,9 +75,15 @@ async fn installed() -> Option<Installed> {
     for (from, to) in [(&*image, "faas:test"), ("faas.local/node:22", "node:22")] {
         push(from, &format!("{nodes_registry}/install/{to}"));
     }
+    let place = Place {
+        namespace: cluster.namespace.clone(),
+        nodes_registry,
+        registry,
+    };
     let installed = Installed {
-        manifests: manifests(&cluster.namespace, &nodes_registry, &registry),
+        manifests: manifests(&place),
         cluster,
+        deployments,
         _alone: alone,
     };
     installed.apply().good();
@@ -74,12 +99,12 @@ fn push(from: &str, to: &str) {
 }
 
 /// What people write to install it in their cluster: which image, which registry, which namespace.
-fn manifests(namespace: &str, nodes_registry: &str, registry: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let overlay = dir.path().join("overlay");
-    let serving = dir.path().join("serving");
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
-    let up = relative(&overlay, &ours);
+fn halves(place: &Place) -> tempfile::TempDir {
+    let Place {
+        namespace,
+        nodes_registry,
+        registry,
+    } = place;
     let arguments = [
         format!("--namespaces={namespace}"),
         format!("--registry={registry}/{namespace}"),
@@ -96,25 +121,49 @@ fn manifests(namespace: &str, nodes_registry: &str, registry: &str) -> tempfile:
     patch.extend(
         adds.map(|argument| json!({"op": "add", "path": format!("{path}/-"), "value": argument})),
     );
-    let kustomization = json!({
-        "resources": [up.join("../crds"), up.join("system"), up.join("halves"), "../serving"],
-        "images": [{
-            "name": "faas.local/faas",
-            "newName": format!("{nodes_registry}/install/faas"),
-            "newTag": "test",
-        }],
-        "patches": [{
-            "target": {"kind": "Deployment", "name": "faas-controller"},
-            "patch": Value::from(patch).to_string(),
-        }],
-    });
-    let served = json!({"namespace": namespace, "resources": [up.join("serving")]});
-    for (dir, kustomization) in [(overlay, kustomization), (serving, served)] {
-        fs::create_dir(&dir).unwrap();
-        let file = dir.join("kustomization.yaml");
-        fs::write(file, kustomization.to_string()).unwrap();
-    }
+    let dir = tempfile::tempdir().unwrap();
+    let ours = ours(&dir.path().join("serving"));
+    kustomize(
+        &dir.path().join("serving"),
+        &json!({"namespace": namespace, "resources": [ours.join("serving")]}),
+    );
+    kustomize(
+        &dir.path().join("overlay"),
+        &json!({
+            "resources": [ours.join("../crds"), ours.join("system"), ours.join("halves"), "../serving"],
+            "images": [place.image()],
+            "patches": [{
+                "target": {"kind": "Deployment", "name": "faas-controller"},
+                "patch": Value::from(patch).to_string(),
+            }],
+        }),
+    );
     dir
+}
+
+impl Place {
+    /// The image of faas, for kustomizations.
+    fn image(&self) -> Value {
+        json!({
+            "name": "faas.local/faas",
+            "newName": format!("{}/install/faas", self.nodes_registry),
+            "newTag": "test",
+        })
+    }
+}
+
+fn kustomize(dir: &Path, kustomization: &Value) {
+    fs::create_dir(dir).unwrap();
+    let file = dir.join("kustomization.yaml");
+    fs::write(file, kustomization.to_string()).unwrap();
+}
+
+/// The way from there to the manifests of this project.
+fn ours(from: &Path) -> PathBuf {
+    relative(
+        from,
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"),
+    )
 }
 
 /// The way from one directory to another: no other is taken.
@@ -159,9 +208,9 @@ impl Installed {
     }
 
     fn rolled_out(&self) {
-        for half in HALVES {
-            let ran = self.in_system(&["rollout", "status", half, "--timeout=120s"]);
-            let why = || self.in_system(&["logs", half, "--tail=20"]);
+        for deployment in self.deployments {
+            let ran = self.in_system(&["rollout", "status", deployment, "--timeout=120s"]);
+            let why = || self.in_system(&["logs", deployment, "--tail=20"]);
             assert!(ran.success, "{ran:?} {:?}", why());
         }
     }
@@ -202,7 +251,7 @@ impl Drop for Installed {
         self.cluster.kubectl(["delete", roles, "-l", label]);
         // A namespace goes in seconds once it has no pods; else it is waited for as long as they may take to end.
         let how = ["--cascade=foreground", "--timeout=60s"];
-        self.in_system(&[&["delete"][..], &HALVES, &how].concat());
+        self.in_system(&[&["delete"][..], self.deployments, &how].concat());
         let gone = ["delete", "namespace", SYSTEM, "--timeout=60s"];
         self.cluster.kubectl(gone);
     }

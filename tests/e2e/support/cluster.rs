@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{SOON, Start, fault::Faulty, skip::skip, wait_until};
+use super::{SOON, Start, engine::docker, fault::Faulty, skip::skip, wait_until};
 
 /// The definition of Functions.
 pub const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/function.yaml");
@@ -324,6 +324,18 @@ impl Plane {
         SecondNode(self)
     }
 
+    /// A Docker engine on the node, with Node's base image. It ends with the plane.
+    pub fn engine(&self) -> NodesEngine {
+        self.script("add-engine");
+        let engine = NodesEngine(format!("unix://{}/engine.sock", self.0));
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let image = image.path().to_str().unwrap();
+        docker(&["save", "--output", image, "faas.local/node:22"]);
+        let loaded = engine.docker(&["load", "--quiet", "--input", image]);
+        assert!(loaded.contains("faas.local/node:22"), "{loaded}");
+        engine
+    }
+
     /// Nothing that a pod sends arrives, as long as this lives.
     pub fn deny(&self, address: &str) -> Denied<'_> {
         script(&["deny", &self.0, address]);
@@ -338,6 +350,15 @@ impl Plane {
 fn script(words: &[&str]) {
     let status = Command::new(SCRIPT).args(words).status().unwrap();
     assert!(status.success(), "{words:?}");
+}
+
+/// See [`Plane::engine`].
+pub struct NodesEngine(String);
+
+impl NodesEngine {
+    pub fn docker(&self, args: &[&str]) -> String {
+        docker(&[&["--host", &self.0], args].concat())
+    }
 }
 
 /// See [`Plane::second_node`].
