@@ -35,6 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// Between two looks.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How often it is read and written at once while others write to it.
+const TRIES: u32 = 4;
 
 /// Until when this process may write, in milliseconds since the machine began, its sleep included.
 #[derive(Clone, Debug, Default)]
@@ -162,7 +164,19 @@ impl Lease {
     async fn try_once(&mut self) -> Result<Option<String>, kube::Error> {
         let sent = uptime();
         let late = || kube::Error::Service("the API server does not answer".into());
-        let tried = timeout(ANSWER, self.step(sent)).await;
+        let step = async {
+            let mut tries = 1;
+            loop {
+                match self.step(sent).await {
+                    // Somebody wrote to it at this moment: whether that was to hold it is seen when it is read again.
+                    Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => {
+                        tries += 1;
+                    }
+                    outcome => return outcome,
+                }
+            }
+        };
+        let tried = timeout(ANSWER, step).await;
         let holder = tried.map_err(|_| late())??;
         if holder.is_none() {
             self.fence.open(sent + millis(DEADLINE));
@@ -201,10 +215,6 @@ impl Lease {
                 self.held = true;
                 self.notice.wrote(said);
                 Ok(None)
-            }
-            // Somebody was quicker, and is seen the next time.
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                Ok(Some("another faas".to_owned()))
             }
             Err(error) => Err(error),
         }
