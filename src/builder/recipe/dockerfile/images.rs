@@ -9,7 +9,13 @@ use super::{
     RecipeError,
     split::{Instruction, instructions},
 };
+use crate::text::quote;
 
+/// Longest name of an image, and longest value of an argument that may be a part of one, in bytes: values may double from
+/// line to line.
+const LONGEST: usize = 1024;
+/// How much of a word is quoted.
+const QUOTED: usize = 256;
 /// The empty image.
 const NOTHING: &str = "scratch";
 
@@ -72,7 +78,8 @@ impl Above {
 
 fn unclear(instruction: &Instruction<'_>, name: &str) -> RecipeError {
     let message = format!(
-        "it cannot be told which image {name} is: write its name as it is, or use an ARG with a value above the first FROM"
+        "it cannot be told which image {} is: write its name as it is, or use an ARG with a value above the first FROM",
+        quote(name, QUOTED)
     );
     RecipeError::Dockerfile {
         line: instruction.line,
@@ -116,9 +123,12 @@ fn expand(word: &str, arguments: &Arguments) -> Option<String> {
         let value = value.filter(|value| !value.is_empty()).or(fallback)?;
         text.extend([before, value]);
         rest = end;
+        if text.len() > LONGEST {
+            return None;
+        }
     }
     text.push_str(rest);
-    is_name(&text).then_some(text)
+    (text.len() <= LONGEST && is_name(&text)).then_some(text)
 }
 
 /// Whether it can be the name of an image, which becomes a part of the path of a request.

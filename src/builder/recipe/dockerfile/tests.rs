@@ -57,6 +57,19 @@ fn what_add_would_fetch_is_refused_in_whatever_way_it_is_written() {
     }
 }
 
+/// Values may double from line to line, and images are looked for by their names.
+#[test]
+fn no_name_of_an_image_grows_without_end() {
+    let doubling = format!("ARG A=aaaaaaaaaa\n{}FROM $A\n", "ARG A=$A$A\n".repeat(64));
+    let long = format!("FROM {}\n", "a".repeat(70_000));
+    let copied = format!("FROM x\nCOPY --from={} / /\n", "a".repeat(70_000));
+    for text in [&doubling, &long, &copied] {
+        let error = images(text, &[]).unwrap_err();
+        assert!(error.contains("it cannot be told which image"), "{error}");
+        assert!(error.len() < 1000, "{}", error.len());
+    }
+}
+
 type Pairs = &'static [(&'static str, &'static str)];
 
 /// A Dockerfile, arguments, and the images that it stands on and copies from.
@@ -116,19 +129,20 @@ const UNCLEAR: [&str; 23] = [
     "FROM x\nCOPY --chown=\u{e0} --from=y a b",
 ];
 
+fn images(text: &str, arguments: &[(&str, &str)]) -> Result<Vec<String>, String> {
+    let arguments = arguments.iter();
+    let spec = BuildSpec {
+        args: arguments.map(|(a, b)| ((*a).into(), (*b).into())).collect(),
+        ..BuildSpec::default()
+    };
+    let context = context(&[("Dockerfile", text)]);
+    let recipe = Recipe::new(Language::Dockerfile, &context, &spec, &bases()).unwrap();
+    let site = [("SITE".to_owned(), "site".to_owned())];
+    recipe.images(&site).map_err(|error| error.to_string())
+}
+
 #[test]
 fn the_images_of_a_build_are_told_before_it() {
-    let images = |text: &str, arguments: &[(&str, &str)]| {
-        let arguments = arguments.iter();
-        let spec = BuildSpec {
-            args: arguments.map(|(a, b)| ((*a).into(), (*b).into())).collect(),
-            ..BuildSpec::default()
-        };
-        let context = context(&[("Dockerfile", text)]);
-        let recipe = Recipe::new(Language::Dockerfile, &context, &spec, &bases()).unwrap();
-        let site = [("SITE".to_owned(), "site".to_owned())];
-        recipe.images(&site).map_err(|error| error.to_string())
-    };
     for (text, arguments, expected) in PLAIN {
         let expected = expected.iter().map(|image| (*image).to_owned()).collect();
         assert_eq!(images(text, arguments), Ok(expected), "{text}");
