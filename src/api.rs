@@ -1,6 +1,7 @@
 //! The management API: everything that is not a call. Writes go to the store, as kubectl's would; the controller does
 //! the rest.
 
+mod body;
 pub mod error;
 pub mod gateway;
 pub mod openapi;
@@ -12,10 +13,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::{Bytes, HttpBody as _},
-    extract::{
-        DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Path, Query, Request, State,
-    },
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, MatchedPath, Path, Query, Request, State},
     http::{
         HeaderValue, StatusCode,
         header::{self, ALLOW},
@@ -80,7 +79,6 @@ pub fn router(api: Api) -> Router {
         .route("/openapi.json", get(|| async { Json(openapi::document()) }))
         .fallback(unknown)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(manifest::MAX_SIZE))
         .with_state(api)
 }
 
@@ -139,18 +137,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A body that is a manifest. One that says that it is too large is not read at all.
+/// A body that is a manifest.
 pub struct Text(Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Text {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let limit = manifest::MAX_SIZE;
-        if request.body().size_hint().lower() > limit as u64 {
-            return Err(ApiError::TooLarge { limit });
-        }
-        Ok(Self(Bytes::from_request(request, state).await?))
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let body = body::whole(request.into_body(), manifest::MAX_SIZE).await?;
+        Ok(Self(body.bytes))
     }
 }
 

@@ -7,6 +7,7 @@ mod accept;
 pub mod body;
 mod connections;
 pub mod door;
+mod envelope;
 pub mod framing;
 pub mod guard;
 mod headless;
@@ -267,7 +268,7 @@ impl Ingress {
         match (route, &caller.door.scope) {
             (Route::Call(target), Scope::All | Scope::Invoke | Scope::Gateway) => {
                 let busy = self.arrive();
-                let outcome = proxy::call(&self.pools, &target, request).await;
+                let outcome = proxy::call(&self.pools, &target, request, running).await;
                 self.finish(outcome, Style::Envelope, busy)
             }
             (Route::Raw(target, path), Scope::All | Scope::Invoke | Scope::Gateway) => {

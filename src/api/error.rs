@@ -2,17 +2,13 @@
 
 use axum::{
     Json,
-    extract::rejection::BytesRejection,
     http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 
-use crate::{
-    function::{FunctionKey, manifest},
-    ingress::reply::ERROR_HEADER,
-    store::StoreError,
-};
+use super::body::BodyError;
+use crate::{function::FunctionKey, ingress::reply::ERROR_HEADER, store::StoreError};
 
 /// When to try again what a server that has just begun, or the API server, could not do.
 const RETRY_SECONDS: u64 = 1;
@@ -30,6 +26,8 @@ pub enum ApiError {
     Method,
     #[error("the request body is larger than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("{0}")]
+    Slow(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0}")]
@@ -59,6 +57,7 @@ impl ApiError {
             Self::NotFound(_) => "NotFound",
             Self::Method => "MethodNotAllowed",
             Self::TooLarge { .. } => "BodyTooLarge",
+            Self::Slow(_) => "BodyTimeout",
             Self::Store(error) => error.reason(),
             Self::Unavailable(_) => "Unavailable",
             Self::NoController(_) => "NoController",
@@ -75,6 +74,7 @@ impl ApiError {
             Self::NotFound(_) | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Store(
                 StoreError::Managed { .. }
                 | StoreError::Deleting { .. }
@@ -91,13 +91,13 @@ impl ApiError {
     }
 }
 
-impl From<BytesRejection> for ApiError {
-    fn from(rejection: BytesRejection) -> Self {
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge {
-                limit: manifest::MAX_SIZE,
-            },
-            _ => Self::BadRequest(rejection.body_text()),
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge(limit) => Self::TooLarge { limit },
+            BodyError::Slow => Self::Slow(error.to_string()),
+            BodyError::Crowded => Self::Overloaded(error.to_string()),
+            BodyError::Broken(_) => Self::BadRequest(error.to_string()),
         }
     }
 }

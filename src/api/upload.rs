@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{
     Extension, Json,
-    body::{Body, HttpBody as _},
+    body::Body,
     extract::{Request, State},
     http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
@@ -16,7 +16,12 @@ use kube::api::ObjectMeta;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Api;
+use tokio::sync::SemaphorePermit;
+
+use super::{
+    Api,
+    body::{self, BodyError, Whole},
+};
 use crate::{
     access::{Denied, audit::Change, rights::Deed, users::Asker},
     builder::{
@@ -109,6 +114,22 @@ impl Failure {
     }
 }
 
+impl From<BodyError> for Failure {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge(_) => {
+                Self::too_large(format!("the archive is larger than {MAX_ARCHIVE} bytes"))
+            }
+            BodyError::Slow => Self {
+                status: StatusCode::REQUEST_TIMEOUT,
+                ..Self::bad("BodyTimeout", error.to_string())
+            },
+            BodyError::Crowded => Self::ours("Overloaded", &error.to_string()),
+            BodyError::Broken(_) => Self::bad("BadRequest", error.to_string()),
+        }
+    }
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body =
@@ -147,7 +168,7 @@ fn not_stored(error: &ArchivesError) -> Failure {
 
 async fn take_in(api: &Api, request: Request) -> Result<FunctionKey, Failure> {
     let (head, body) = request.into_parts();
-    let upload = read(body).await?;
+    let (upload, place) = read(body).await?;
     let key: FunctionKey = upload
         .name
         .parse()
@@ -162,6 +183,7 @@ async fn take_in(api: &Api, request: Request) -> Result<FunctionKey, Failure> {
     let context = tokio::task::spawn_blocking(move || unpack(&upload.file))
         .await
         .unwrap_or_else(|error| Err(Failure::bad("SourceUnavailable", error.to_string())))?;
+    drop(place);
     let stored = api.archives.put(key.namespace(), &context).await;
     stored.map_err(|error| not_stored(&error))?;
     crash::point(Point::UploadStored, &key);
@@ -292,28 +314,16 @@ fn verdict(function: &Function, sent: &ObjectMeta) -> Option<Verdict> {
     }
 }
 
-async fn read(body: Body) -> Result<Upload, Failure> {
-    let too_large =
-        || Failure::too_large(format!("the archive is larger than {MAX_ARCHIVE} bytes"));
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(too_large());
-    }
-    let bytes = axum::body::to_bytes(body, MAX_BODY)
-        .await
-        .map_err(|error| {
-            let error = error.into_inner();
-            if error.is::<http_body_util::LengthLimitError>() {
-                too_large()
-            } else {
-                Failure::bad("BadRequest", error.to_string())
-            }
-        })?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+/// The upload, and its part of the room for large bodies.
+async fn read(body: Body) -> Result<(Upload, Option<SemaphorePermit<'static>>), Failure> {
+    let Whole { bytes, place } = body::whole(body, MAX_BODY).await?;
+    let upload = serde_json::from_slice(&bytes).map_err(|error| {
         let info = format!(
             "the body must be {{\"name\": ..., \"file\": <a tar archive in base64>}}: {error}"
         );
         Failure::bad("BadRequest", info)
-    })
+    })?;
+    Ok((upload, place))
 }
 
 /// Blocks for as long as it takes to read 64 MiB.

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::{
     body::{self, Answer, Bounded, Cut, Deadline, Owed},
+    envelope::envelope,
     reply::{self, CallError, ERROR_HEADER},
     requests::Running,
     route::Target,
@@ -35,6 +36,8 @@ use crate::{
 
 /// Largest answer that fits into an envelope.
 const MAX_ENVELOPE: u64 = 16 << 20;
+/// Least time that a caller has for taking an envelope.
+const TAKEN: Duration = Duration::from_secs(10);
 /// Which pod a request is for. Shims know their own, and answer 421 to what is for another.
 const INSTANCE_HEADER: &str = "x-faas-instance";
 /// Longest wait for a server that has just begun to know which functions there are.
@@ -44,11 +47,12 @@ const STOP_CONFIRMED: Duration = Duration::from_secs(2);
 /// Instances that are tried before a call that no instance has seen is given up.
 const ATTEMPTS: usize = 3;
 
-/// `POST /functions/:name`: the input in, `{"response": "..."}` out.
+/// `POST /functions/:name`: the input in, `{"response": "..."}` out. `running` is told when the answer must be through.
 pub async fn call(
     pools: &Pools,
     target: &Target,
     request: Request<Incoming>,
+    running: &Running,
 ) -> Result<Response<Body>, CallError> {
     let (parts, body) = request.into_parts();
     let mut onward = Request::new(());
@@ -70,7 +74,11 @@ pub async fn call(
         Err(error) => return Err(cut_off(&*error, body).await),
     };
     if head.status.is_success() {
-        return Ok(reply::envelope(&result));
+        let end = body.deadline().at().max(Instant::now() + TAKEN);
+        drop(body);
+        let answer = envelope(result).await?;
+        running.must_end(end);
+        return Ok(answer);
     }
     let message = reply::failure_message(&result, head.status);
     let bad_input = head.status == StatusCode::BAD_REQUEST

@@ -12,6 +12,7 @@ use hyper::{
         CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
     },
 };
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{
@@ -24,6 +25,9 @@ use crate::{access::Denied, pool::LeaseError};
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-faas-error");
 /// Names the call, in the caller's log, ours and the function's.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest answer of a failed function that is looked through for a message, in bytes.
+const MAX_FAILURE: usize = 256 << 10;
 
 /// How the caller called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,11 @@ pub enum CallError {
         "the answer is larger than the {limit} bytes that fit into an envelope; call /function/NAME to have it streamed"
     )]
     ResponseTooLarge { limit: u64 },
+    #[error(
+        "answers of {limit} bytes in all wait to be taken by their callers; try again later, or call /function/NAME to have it \
+         streamed"
+    )]
+    TooManyResponses { limit: usize },
     #[error(
         "the instance ended, or closed the connection, before it answered; `faas logs` shows its last words"
     )]
@@ -145,7 +154,9 @@ impl CallError {
             Self::BadInput(_) => "BadInput",
             Self::FunctionFailed(_) => "FunctionFailed",
             Self::NotKnown => "Unavailable",
-            Self::Crowded { .. } | Self::Shortage(_) => "Overloaded",
+            Self::TooManyResponses { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
+                "Overloaded"
+            }
             Self::Internal => "Internal",
             Self::Path(_) => "BadPath",
             Self::Refused(refusal) => refusal.code(),
@@ -181,9 +192,11 @@ impl CallError {
                 error: LeaseError::QueueFull(_),
                 ..
             } => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotKnown | Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotKnown
+            | Self::Lease { .. }
+            | Self::TooManyResponses { .. }
+            | Self::Crowded { .. }
+            | Self::Shortage(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Elsewhere { .. } | Self::CallsOnly(_) => StatusCode::NOT_FOUND,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -214,9 +227,11 @@ impl CallError {
                 error: LeaseError::Deleted,
                 ..
             } => None,
-            Self::NotKnown | Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
-                Some(1)
-            }
+            Self::NotKnown
+            | Self::Lease { .. }
+            | Self::TooManyResponses { .. }
+            | Self::Crowded { .. }
+            | Self::Shortage(_) => Some(1),
             Self::Denied(denied) => denied.retry_after(),
             _ => None,
         }
@@ -285,35 +300,29 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// `{"response": "..."}` around what the function answered.
-pub fn envelope(result: &[u8]) -> Response<Body> {
-    let text = String::from_utf8_lossy(result);
-    let mut body = Vec::with_capacity(text.len() + 32);
-    body.extend_from_slice(br#"{"response":"#);
-    serde_json::to_writer(&mut body, &text).expect("a string is JSON, and memory takes it");
-    body.push(b'}');
-    let mut response = Response::new(Body::from(body));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+/// What a failed function says about its failure: the message of its JSON, or how its text begins.
+pub fn failure_message(body: &[u8], status: StatusCode) -> String {
+    if let Some(message) = message(body) {
+        return message;
+    }
+    if body.is_empty() {
+        return format!("the function answered {status}");
+    }
+    format!(
+        "the function answered {status}: {}",
+        String::from_utf8_lossy(&body[..body.len().min(1024)])
+    )
 }
 
-/// What a failed function says about its failure: the message of its JSON, or its text.
-pub fn failure_message(body: &[u8], status: StatusCode) -> String {
-    let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let message = parsed
-        .as_ref()
-        .and_then(|v| v["message"].as_str())
-        .map(str::to_owned);
-    match message {
-        Some(message) => message,
-        None if body.is_empty() => format!("the function answered {status}"),
-        None => format!(
-            "the function answered {status}: {}",
-            String::from_utf8_lossy(&body[..body.len().min(1024)])
-        ),
+/// All else that a long answer says would only cost time and memory.
+fn message(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Failed {
+        message: String,
     }
+    let is_object = body.len() <= MAX_FAILURE && body.trim_ascii_start().starts_with(b"{");
+    let failed = is_object.then(|| serde_json::from_slice::<Failed>(body).ok())?;
+    failed.map(|failed| failed.message)
 }
 
 #[cfg(test)]
@@ -350,6 +359,7 @@ mod tests {
             (CallError::BrokenBody("x".into()), 400, 400, "BadRequest", false),
             (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
             (CallError::Crowded { limit: 1 }, 503, 503, "Overloaded", true),
+            (CallError::TooManyResponses { limit: 1 }, 503, 503, "Overloaded", true),
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
             (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
             (CallError::Refused(Refusal::Framing), 400, 400, "BadRequest", false),
@@ -456,9 +466,27 @@ mod tests {
             failure_message(b"", status),
             "the function answered 500 Internal Server Error"
         );
-        assert_eq!(
-            failure_message(b"oops", status),
-            "the function answered 500 Internal Server Error: oops"
+        let long = format!(
+            r#"{{"message":"boom","more":"{}"}}"#,
+            "x".repeat(MAX_FAILURE)
         );
+        let begin = format!("the function answered {status}: {}", &long[..1024]);
+        for (body, expected) in [
+            (
+                "oops",
+                "the function answered 500 Internal Server Error: oops",
+            ),
+            (
+                r#"["boom"]"#,
+                r#"the function answered 500 Internal Server Error: ["boom"]"#,
+            ),
+            (
+                r#"{"message":1}"#,
+                r#"the function answered 500 Internal Server Error: {"message":1}"#,
+            ),
+            (&long, &begin),
+        ] {
+            assert_eq!(failure_message(body.as_bytes(), status), expected);
+        }
     }
 }

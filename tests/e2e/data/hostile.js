@@ -77,6 +77,12 @@ const deeds = {
     socket.write(`${begin}Transfer-Encoding: chunked\r\n\r\n`)
     forever(socket, `10000\r\n${' '.repeat(1 << 16)}\r\n`)
   },
+  // Six times as long in an envelope.
+  controls: (socket) => say(socket, '\x01'.repeat(12 << 20)),
+  fails: (socket) => {
+    const body = `[${'{"a":0},'.repeat(3 << 19)}{}]`
+    socket.write(`HTTP/1.1 500 Sorry\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+  },
   longline: (socket) => { process.stdout.once('through', () => say(socket, 'said')); forever(process.stdout, 'x'.repeat(1 << 16), 1000) },
   words: (socket) => { process.stdout.once('through', () => say(socket, 'said')); forever(process.stdout, 'so many words\n'.repeat(1 << 12), 1000) },
   emptylines: (socket) => { process.stdout.once('through', () => say(socket, 'said')); forever(process.stdout, '\n'.repeat(1 << 16), 100) },

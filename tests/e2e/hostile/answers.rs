@@ -1,16 +1,21 @@
 //! Answers that come slowly, in pieces, without an end, too early, or are none.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
+use futures::future::join_all;
 use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::{Watch, ask, recovers, rogue, server};
-use crate::support::{Reply, SOON, Server, Streaming, client, has_docker, wait_until};
+use super::{FLAT, Watch, ask, recovers, rogue, server};
+use crate::support::{Home, Reply, SOON, Server, Start, Streaming, client, has_docker, wait_until};
+
+/// What large answers may take for a while, in KiB; a third of what these would.
+const MOST: u64 = 900 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_slow_halves_or_none_end_in_their_time() {
@@ -161,4 +166,78 @@ async fn after_a_504_nothing_is_done_any_more() {
     }
     watch.end().await;
     server.delete("/functions/counts").await.expect(202);
+}
+
+/// A caller of a large answer, who takes nothing of it.
+async fn unread(server: &Server, name: &str) -> TcpStream {
+    let mut caller = TcpStream::connect(server.address).await.unwrap();
+    let body = json!({"do": "controls"}).to_string();
+    let request = format!(
+        "POST /functions/{name} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    caller.write_all(request.as_bytes()).await.unwrap();
+    caller
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_that_fail_or_that_nobody_takes_cost_bounded_memory_and_time() {
+    if !has_docker("e2e large answers") {
+        return;
+    }
+    let server = Arc::new(Start::default().at(&Arc::new(Home::new())).await);
+    let spec = json!({"timeoutSeconds": 20, "scale": {"max": 1}});
+    server.deploy("large", rogue(spec)).await;
+    let watch = Watch::begin(&server, "large").await;
+    let fail = || server.call("large", json!({"do": "fails"}));
+    for reply in join_all([fail(), fail(), fail(), fail()]).await {
+        reply.refused(400, "FunctionFailed");
+    }
+    let mut callers = Vec::new();
+    for _ in 0..24 {
+        callers.push(unread(&server, "large").await);
+    }
+    // Of 72 MiB each, and all of them were taken or refused.
+    wait_until("nobody's call runs any more", SOON, async || {
+        assert!(
+            server.memory() < watch.memory + MOST,
+            "{} KiB",
+            server.memory()
+        );
+        let status = server.status("large").await;
+        let instances = status["instances"].as_array().unwrap();
+        instances.iter().all(|i| i["inFlight"] == 0).then_some(())
+    })
+    .await;
+    // The callers are still there.
+    wait_until("the memory is what it was", SOON, async || {
+        (server.memory() < watch.memory + FLAT).then_some(())
+    })
+    .await;
+    recovers(&server, "large").await;
+    watch.end().await;
+    server.delete("/functions/large").await.expect(202);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_waits_for_nobody_who_takes_or_sends_nothing() {
+    if !has_docker("e2e stop beside idle callers") {
+        return;
+    }
+    let server = Start::default().at(&Arc::new(Home::new())).await;
+    server.deploy("large", rogue(json!({}))).await;
+    let _unread = unread(&server, "large").await;
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /functions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 80000000\r\n\r\n";
+    half.write_all(head.as_bytes()).await.unwrap();
+    half.write_all(b"{\"name\":\"").await.unwrap();
+    wait_until("the answer is there", SOON, async || {
+        let metrics = server.get("/metrics").await.expect(200).text;
+        metrics
+            .contains("faas_calls_total{code=\"200\"} 1\n")
+            .then_some(())
+    })
+    .await;
+    server.signal(Signal::TERM);
+    assert!(server.end().await.success(), "{}", server.said());
 }
