@@ -1,6 +1,6 @@
 //! Who may speak to a listener (pure): programs on this machine, not web pages that a browser on it shows.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use hyper::{
     HeaderMap,
@@ -12,7 +12,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Why a request is refused before anything looks at it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("a request must have exactly one Host header: a name, and a port or none")]
+    #[error(
+        "a request must have exactly one Host header: a name or an address (one of IPv6 in brackets), and a port or none"
+    )]
     Host,
     #[error(
         "a request must be readable in one way: lines end with CR and LF, the target has no '#', and the body ends by one \
@@ -60,10 +62,8 @@ pub fn judge(headers: &HeaderMap, local: bool) -> Result<(), Refusal> {
         return Err(Refusal::Host);
     };
     let host = host.to_str().map_err(|_| Refusal::Host)?;
-    if !has_good_port(host) {
-        return Err(Refusal::Host);
-    }
-    if local && !is_local(host) {
+    let name = name(host).ok_or(Refusal::Host)?;
+    if local && !is_local(name) {
         return Err(Refusal::ForeignHost(host.to_owned()));
     }
     if let Some(origin) = one(headers, &ORIGIN)?
@@ -99,24 +99,31 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a Heade
     }
 }
 
-/// Whether what follows a Host's name is a port.
-fn has_good_port(host: &str) -> bool {
-    let port = match host.rsplit_once(']') {
-        Some((_, "")) => return true,
-        Some((_, rest)) => rest.strip_prefix(':'),
+/// The name or the address that a Host says, without brackets and port. In anything else, others may see another name.
+fn name(host: &str) -> Option<&str> {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .split_once(']')
+            .filter(|(address, _)| address.parse::<Ipv6Addr>().is_ok()),
         None => host
-            .split_once(':')
-            .map_or(Some(""), |(_, port)| Some(port)),
-    };
-    port.is_some_and(|port| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()))
+            .split_at_checked(host.find(':').unwrap_or(host.len()))
+            .filter(|(name, _)| is_name(name)),
+    }?;
+    (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(name)
 }
 
-/// Whether a Host names this machine's loopback, with any port.
-fn is_local(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => host.split(':').next().unwrap_or(host),
-    };
+fn is_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_part)
+}
+
+/// Whether it is a port's number, or none, which is the usual one.
+fn is_port(text: &str) -> bool {
+    text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a name or an address is this machine's loopback.
+fn is_local(name: &str) -> bool {
     if name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
         return true;
     }
@@ -171,18 +178,36 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_a_number() {
+    fn a_host_is_a_name_or_an_address_and_a_port_or_none() {
         for no_host in [
             "localhost:abc",
             "localhost:1:2",
-            "[::1]x",
+            "localhost:+1",
             "localhost:123456",
+            "",
+            ":80",
+            "[::1]x",
+            "[::1",
+            "[]",
+            "[127.0.0.1]",
+            "[localhost]",
+            "::1",
+            "evil.example#.localhost",
+            "evil.example/x.localhost",
+            "evil.example?.localhost",
+            "evil.example\\.localhost",
+            "evil.example@localhost",
+            "evil.example,localhost",
+            "evil.example .localhost",
+            "evil.example%23.localhost",
+            "[::1]evil.example]",
+            "[::1].evil.example]:80",
+            "[evil.localhost",
         ] {
-            assert_eq!(
-                verdict(&[("host", no_host)]),
-                Err("BadRequest"),
-                "{no_host}"
-            );
+            let headers = [("host", no_host)];
+            assert_eq!(verdict(&headers), Err("BadRequest"), "{no_host}");
+            let map = HeaderMap::from_iter([(HOST, no_host.parse().unwrap())]);
+            assert_eq!(judge(&map, false), Err(Refusal::Host), "{no_host}");
         }
     }
 
@@ -245,7 +270,7 @@ mod tests {
             "127.0.0.1.evil.example",
             "10.0.0.1:5555",
             "[::2]",
-            "",
+            "evil_2.example",
             "localhost.evil.example",
         ] {
             assert_eq!(
