@@ -159,7 +159,7 @@ impl Framing {
             begin.eq_ignore_ascii_case(name).then_some(value)
         };
         if let Some(value) = value(b"content-length:") {
-            match number(value, 10) {
+            match number(value) {
                 Some(length) if self.line.len() <= MAX_LINE && self.length.is_none() => {
                     self.length = Some(length);
                 }
@@ -197,7 +197,7 @@ fn is_plain(line: &[u8]) -> bool {
 }
 
 /// Bytes from behind a chunk's size line to before the next one; 0 for the last. Nothing but an extension may follow the
-/// digits, whose quotations are closed, and no size is so large that it is negative to somebody.
+/// digits, whose quotations are closed.
 fn size(line: &[u8]) -> Option<u64> {
     let line = line.strip_suffix(b"\r\n")?;
     let is_quoting = line
@@ -209,19 +209,20 @@ fn size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| *byte == b';').next()?;
     match digits_of(std::str::from_utf8(digits).ok()?, 16)? {
         0 => Some(0),
-        size => i64::try_from(size).ok()?.checked_add(2)?.try_into().ok(),
+        size => size.checked_add(2)?.try_into().ok(),
     }
 }
 
-fn number(text: &[u8], radix: u32) -> Option<u64> {
-    digits_of(std::str::from_utf8(text).ok()?.trim(), radix)
+fn number(text: &[u8]) -> Option<u64> {
+    let number = digits_of(std::str::from_utf8(text).ok()?.trim(), 10)?;
+    number.try_into().ok()
 }
 
-/// Without a sign.
-fn digits_of(text: &str, radix: u32) -> Option<u64> {
+/// Without a sign, and not so large that it is negative to somebody.
+fn digits_of(text: &str, radix: u32) -> Option<i64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_plain
-        .then(|| u64::from_str_radix(text, radix).ok())
+        .then(|| i64::from_str_radix(text, radix).ok())
         .flatten()
 }
 
@@ -264,6 +265,11 @@ mod tests {
             (format!("{REQUEST}{CODING}\r\n0\r\n{LENGTH}\r\n"), false),
             (format!("{REQUEST}X: {LENGTH}{CODING}\r\n0\r\n\r\n"), false),
             (format!("{REQUEST}Content-Length:{blanks}2\r\n\r\n"), true),
+            (format!("{REQUEST}Content-Length: {}\r\n", u64::MAX), true),
+            (
+                format!("{REQUEST}Content-Length: {}\r\n", 1_u64 << 63),
+                true,
+            ),
             (
                 format!(
                     "{REQUEST}Content-Length: {}2\r\n\r\nab",

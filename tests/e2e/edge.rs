@@ -329,6 +329,7 @@ fn ambiguous() -> Vec<String> {
             format!("{host}Content-Length: 5, 6\r\n"),
             format!("{host}Content-Length: +5\r\n"),
             format!("{host}Content-Length: -5\r\n"),
+            format!("{host}Content-Length: {}\r\n", u64::MAX),
             format!("{host}Content-Length : 5\r\n"),
             format!("{host}X: 1\r\n Content-Length: 5\r\n"),
             format!("{host}{close}Transfer-Encoding: gzip\r\n"),
