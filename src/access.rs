@@ -31,6 +31,7 @@ use hyper::{
     header::{AUTHORIZATION, HeaderValue},
 };
 use jiff::Timestamp;
+use tokio::time::sleep;
 
 use self::{
     book::BookError,
@@ -41,6 +42,9 @@ use self::{
     users::{Asker, Users},
 };
 use crate::kubernetes::review::{NotReviewed, Right};
+
+/// How often is looked whether a token still counts that lets somebody listen.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -166,6 +170,8 @@ pub struct Access {
 /// Who was let in to manage.
 pub struct Manager {
     pub name: String,
+    /// The id of a token of ours.
+    pub token: Option<String>,
     /// A user of the cluster, who is to be asked about again where the body says what is done.
     pub asker: Option<Asker>,
 }
@@ -255,8 +261,11 @@ impl Access {
         deed: &Deed,
     ) -> Result<Manager, Denied> {
         let Some((users, token)) = self.users.as_ref().zip(foreign(headers)) else {
-            let name = self.admit(headers, peer, needed)?;
-            return Ok(Manager { name, asker: None });
+            return Ok(Manager {
+                name: self.admit(headers, peer, needed)?,
+                token: bearer(headers).ok().and_then(token::id).map(str::to_owned),
+                asker: None,
+            });
         };
         let key = Key::new(peer, None);
         if let Some(wait) = self.failures().wait(&key, Instant::now()) {
@@ -270,8 +279,17 @@ impl Access {
         asker.may(deed).await?;
         Ok(Manager {
             name: asker.name(),
+            token: None,
             asker: Some(asker),
         })
+    }
+
+    /// Ends soon after the token with this id has been revoked or has expired.
+    pub async fn outlive(&self, id: &str) {
+        let counts = |token: &Token| token.expires > Timestamp::now();
+        while self.known.load().get(id).is_some_and(counts) {
+            sleep(LOOK).await;
+        }
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {

@@ -49,7 +49,7 @@ use tower::ServiceExt;
 use self::{
     accept::{hand_over, pause_after},
     connections::Connections,
-    door::{Caller, Door, Scope},
+    door::{Caller, Door, Pass, Scope},
     ids::Ids,
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     requests::{Answering, Requests, Running},
@@ -288,7 +288,8 @@ impl Ingress {
         }
     }
 
-    async fn manage(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn manage(&self, mut request: Request<Incoming>) -> Response<Body> {
+        let pass = request.extensions_mut().remove::<Pass>();
         let answer = self.management.clone().oneshot(request.map(Body::new));
         let outcome: Result<Result<_, Infallible>, _> =
             AbortOnDropHandle::new(self.control.spawn(answer)).await;
@@ -298,7 +299,10 @@ impl Ingress {
                 if let Some(code) = code.and_then(|code| code.to_str().ok()) {
                     self.metrics.error(code);
                 }
-                response
+                match pass {
+                    Some(pass) => pass.bound(response),
+                    None => response,
+                }
             }
             Ok(Err(never)) => match never {},
             Err(error) => {

@@ -2,8 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use axum::body::Body;
+use futures::StreamExt;
+use http_body::Body as _;
 use hyper::{
-    HeaderMap, Method, Request, Uri,
+    HeaderMap, Method, Request, Response, Uri,
     header::{AUTHORIZATION, HOST},
 };
 use serde::{Deserialize, Serialize};
@@ -49,6 +52,27 @@ pub struct Origin {
 /// What the management API learns of where functions are called: how their URLs begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls(pub String);
+
+/// The token of ours that a manager was let in by. Users of a cluster have none: what they were let in to hear they hear to its
+/// end.
+#[derive(Clone)]
+pub struct Pass {
+    access: Arc<Access>,
+    token: String,
+}
+
+impl Pass {
+    /// An answer that is told as it comes, such as a log, does not outlive the token. Only of such a one is the length not known.
+    pub fn bound(self, answer: Response<Body>) -> Response<Body> {
+        answer.map(|body| {
+            if body.size_hint().exact().is_some() {
+                return body;
+            }
+            let end = async move { self.access.outlive(&self.token).await };
+            Body::from_stream(body.into_data_stream().take_until(Box::pin(end)))
+        })
+    }
+}
 
 impl Door {
     /// One for programs of this machine.
@@ -123,7 +147,13 @@ impl Caller {
         if self.door.access.is_some() {
             request.headers_mut().remove(AUTHORIZATION);
         }
-        if let Some(asker) = who?.and_then(|who| who.asker) {
+        let Some(who) = who? else {
+            return Ok(());
+        };
+        if let Some((access, token)) = self.door.access.clone().zip(who.token) {
+            request.extensions_mut().insert(Pass { access, token });
+        }
+        if let Some(asker) = who.asker {
             request.extensions_mut().insert(asker);
         }
         Ok(())

@@ -15,7 +15,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Home, Reply, SOON, Server, Start, builder, exchange, fresh, function, node, wait_until,
+    Home, Reply, SOON, Server, Start, Streaming, builder, client, exchange, fresh, function, node,
+    wait_until,
 };
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -230,6 +231,44 @@ async fn tokens_made_replaced_and_revoked_count_without_a_restart() {
         let line = format!(r#" audit: who="local" verb="{verb}" kind="Token" name="ci""#);
         assert!(server.said().contains(&line), "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_log_that_is_followed_ends_with_the_token_that_opened_it() {
+    let home = Arc::new(Home::new());
+    let admin = with_scope(&home, "admin");
+    let tokens = ["create revoked", "create stays", "create expires"];
+    let [revoked, stays, _] = tokens.map(|words| token(&home, &format!("{words} --scope read")));
+    let server = guarded(&home).await;
+    let words = "let calls = 0; module.exports = {http: (req, res) => { console.log('call', ++calls); res.end() }}";
+    let body = function("says", node(words, json!({"scale": {"min": 1, "max": 1}}))).to_string();
+    let put = "PUT /functions/says";
+    ask_from(HERE, &server, put, &admin, body).await.expect(201);
+    let call = async || {
+        wait_until("it answers", SOON, async || {
+            let reply = ask(&server, "GET /function/says/", &admin).await;
+            (reply.status == 200).then_some(())
+        })
+        .await;
+    };
+    let follow = async |token: &str| {
+        let url = server.url("/functions/says/logs?follow=true");
+        let log = client().get(url).bearer_auth(token).send().await.unwrap();
+        let mut log = Streaming(log);
+        log.until("call 1\n").await;
+        log
+    };
+    call().await;
+    let (mut first, mut other) = (follow(&revoked).await, follow(&stays).await);
+    token(&home, "revoke revoked");
+    assert!(first.ended().await, "its token was revoked");
+
+    let next = token(&home, "create --replaces expires --overlap 1s");
+    let mut last = follow(&next).await;
+    token(&home, "create --replaces expires --overlap 1s");
+    assert!(last.ended().await, "its token expired");
+    call().await;
+    other.until("call 2\n").await;
 }
 
 #[tokio::test]
