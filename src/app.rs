@@ -82,6 +82,7 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     let settings = Settings {
         memory: memory(config.runtime),
         starts: starts(config.runtime),
+        listening: doors::tenth_of_descriptors(),
         base_url: doors.calls(),
         metrics: Arc::clone(&metrics),
     };

@@ -93,6 +93,8 @@ pub struct Controller {
     turned: watch::Sender<()>,
     builds: Semaphore,
     starts: Semaphore,
+    /// Instances whose logs are read.
+    listening: Arc<Semaphore>,
     tasks: TaskTracker,
     /// The server ends: nothing is begun any more.
     leaving: AtomicBool,
@@ -137,6 +139,7 @@ impl Controller {
             turned: watch::Sender::new(()),
             builds: Semaphore::new(CONCURRENT_BUILDS),
             starts: Semaphore::new(settings.starts),
+            listening: Arc::new(Semaphore::new(settings.listening)),
             tasks: TaskTracker::new(),
             leaving: AtomicBool::new(false),
             metrics: settings.metrics,
@@ -345,6 +348,8 @@ pub struct Settings {
     pub memory: i64,
     /// Starts that run at a time.
     pub starts: usize,
+    /// Instances whose logs are read at a time, one counted for each who reads.
+    pub listening: usize,
     /// What URLs of functions begin with, `http://127.0.0.1:5555`.
     pub base_url: String,
     pub metrics: Arc<Metrics>,

@@ -38,6 +38,7 @@ pub async fn logs(
         .get(&key)
         .ok_or_else(|| ApiError::no_function(&key))?;
     let pieces = api.controller.logs(key, query.tail, query.follow);
+    let pieces = pieces.map_err(|error| ApiError::Overloaded(error.to_string()))?;
     Ok(text(stream(&api, pieces)))
 }
 

@@ -41,7 +41,7 @@ pub enum Part {
 }
 
 /// Most connections of a listener.
-const MAX_CONNECTIONS: u64 = 10_000;
+const MAX_CONNECTIONS: usize = 10_000;
 
 /// Why nobody could come in, or anybody.
 #[derive(Debug, thiserror::Error)]
@@ -172,10 +172,9 @@ impl Doors {
 
     /// Serves on both listeners, or on the one for everything.
     pub fn serve(self, ingress: &Arc<Ingress>, stop: &CancellationToken) -> Tasks {
-        // A call takes two descriptors, its caller's and its instance's; the engine and files need some too.
         let listeners = if self.invoke.is_some() { 2 } else { 1 };
-        let most = MAX_CONNECTIONS.min(config::descriptor_limit() * 4 / 10 / listeners);
-        let limit = usize::try_from(most).unwrap_or(usize::MAX);
+        // A call takes two descriptors, its caller's and its instance's.
+        let limit = MAX_CONNECTIONS.min(tenth_of_descriptors() * 4 / listeners);
         let mut tasks = Tasks {
             stop: stop.clone(),
             ..Tasks::default()
@@ -210,6 +209,11 @@ impl Bound {
     fn url(&self) -> String {
         format!("{}://{}", self.door.scheme(), self.address)
     }
+}
+
+/// Of the descriptors, eight tenths are for calls, and one for the logs of instances; the engine and files need some too.
+pub fn tenth_of_descriptors() -> usize {
+    usize::try_from(config::descriptor_limit() / 10).unwrap_or(usize::MAX / 10)
 }
 
 /// What keeps tokens and certificate, where a Secret of the cluster has them; their files are there now.

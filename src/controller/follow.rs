@@ -11,7 +11,6 @@ use async_stream::stream;
 use bytes::{Bytes, BytesMut};
 use futures::{
     Stream, StreamExt,
-    future::ready,
     stream::{self, BoxStream, SelectAll},
 };
 
@@ -26,6 +25,11 @@ const LATELY: usize = 64;
 const LINE: usize = 16 * 1024;
 /// Until an instance is listened to again that could not be read.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// As many instances are listened to as may be: each takes a descriptor, for a connection of the engine or a file.
+#[derive(Debug, thiserror::Error)]
+#[error("as many logs of instances are read as this server has descriptors for; try again later")]
+pub struct TooManyRead;
 
 /// What comes from an instance that runs.
 enum Piece {
@@ -49,21 +53,30 @@ struct Reader {
     spoke: HashSet<InstanceId>,
     /// Those whose pieces ended before the first one: they cannot be read at this moment, or not any more.
     silent: HashSet<InstanceId>,
+    /// Whether there are others, for which there was no place yet.
+    waits: bool,
     /// Instances of which it was said how they ended.
     told: HashSet<InstanceId>,
 }
 
 impl Controller {
     /// What the last instances that are gone wrote, and then what those write that run. With `follow` it goes on until the
-    /// Function is deleted or the engine is lost; instances that come are heard too, and it is told how each one ends.
+    /// Function is deleted or the engine is lost; instances that come are heard too, as soon as there is a place for them, and it is
+    /// told how each one ends.
+    ///
+    /// # Errors
+    /// When there is no place for any instance at this moment.
     pub fn logs(
         self: &Arc<Self>,
         key: FunctionKey,
         tail: u32,
         follow: bool,
-    ) -> impl Stream<Item = Bytes> + Send + 'static {
+    ) -> Result<impl Stream<Item = Bytes> + Send + 'static, TooManyRead> {
+        if self.listening.available_permits() == 0 {
+            return Err(TooManyRead);
+        }
         let this = Arc::clone(self);
-        stream! {
+        Ok(stream! {
             let mut turned = this.turned.subscribe();
             let mut reader = Reader::new(this, key, tail);
             let mut again = tokio::time::interval(AGAIN);
@@ -84,11 +97,11 @@ impl Controller {
                             return;
                         }
                     }
-                    _ = again.tick(), if follow && !reader.silent.is_empty() => reader.forget_silence(),
+                    _ = again.tick(), if reader.waits || follow && !reader.silent.is_empty() => reader.forget_silence(),
                     else => return,
                 }
             }
-        }
+        })
     }
 }
 
@@ -103,6 +116,7 @@ impl Reader {
             heard: VecDeque::new(),
             spoke: HashSet::new(),
             silent: HashSet::new(),
+            waits: false,
             told: HashSet::new(),
         }
     }
@@ -131,16 +145,24 @@ impl Reader {
     /// Hears instances that were not heard yet.
     async fn listen(&mut self, follow: bool) {
         let running = self.running();
+        self.waits = false;
         for id in running {
             if self.heard.contains(&id) || self.told.contains(&id) {
                 continue;
             }
+            let Ok(place) = Arc::clone(&self.controller.listening).try_acquire_owned() else {
+                self.waits = true;
+                return;
+            };
             let runtime = &self.controller.ports.runtime;
             if let Ok(log) = runtime.logs(&id, self.tail, follow).await {
-                let end = stream::once(ready(Piece::End(id.clone())));
-                let speaker = id.clone();
+                let (speaker, ended) = (id.clone(), id.clone());
                 let texts = lines(log.map(|piece| piece.bytes))
                     .map(move |text| Piece::Text(speaker.clone(), text));
+                let end = stream::once(async move {
+                    drop(place);
+                    Piece::End(ended)
+                });
                 self.pieces.push(texts.chain(end).boxed());
                 self.open.insert(id.clone());
                 self.heard.push_back(id);

@@ -12,7 +12,9 @@ use tokio::{
 };
 
 use super::{Watch, rogue, server};
-use crate::support::{Home, SOON, Server, Start, exchange, has_docker, wait_until};
+use crate::support::{
+    Home, Reply, SOON, Server, Start, Streaming, client, exchange, has_docker, node, wait_until,
+};
 
 /// Both ends of every connection are of this process and its child.
 fn many_descriptors() {
@@ -180,4 +182,39 @@ async fn beyond_the_limit_of_connections_callers_are_told_and_health_answers() {
         answer.starts_with("HTTP/1.1 200").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn logs_that_are_followed_leave_descriptors_for_the_rest() {
+    let home = Arc::new(Home::new());
+    let start = Start::default().with("--runtime", "process");
+    let server = start.with_descriptors(200).at(&home).await;
+    let says = "module.exports = (context, cb) => { console.log('called'); cb(1) }";
+    for name in ["busy", "late"] {
+        server.deploy(name, node(says, json!({}))).await;
+    }
+    let follow = async |name: &str| {
+        let url = server.url(&format!("/functions/{name}/logs?follow=true"));
+        client().get(url).send().await.unwrap()
+    };
+    let mut late = Streaming(follow("late").await);
+    server.call("busy", json!({})).await.expect(200);
+    let mut followers = Vec::new();
+    let refused = loop {
+        let log = follow("busy").await;
+        if log.status() != 200 {
+            break Reply::of(log).await;
+        }
+        let mut log = Streaming(log);
+        log.until("called\n").await;
+        followers.push(log);
+    };
+    assert_eq!(followers.len(), 20, "a tenth of what it may have");
+    let refused = refused.refused(503, "Overloaded");
+    assert_eq!(refused.header("retry-after"), "1");
+
+    // There is none for an instance that comes now, until somebody leaves.
+    server.call("late", json!({})).await.expect(200);
+    followers.pop();
+    late.until("called\n").await;
 }
