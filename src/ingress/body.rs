@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     error::Error,
-    future::Future,
+    future::{Future, poll_fn},
     io, iter,
     pin::Pin,
     sync::{
@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -206,6 +207,8 @@ impl Deadline {
 /// An answer's body with all that it needs until its end.
 #[derive(Debug)]
 pub struct Answer {
+    /// What was read before its caller asked for it.
+    ahead: VecDeque<Frame<Bytes>>,
     body: Incoming,
     connection: Option<Connection>,
     /// Whether the connection may serve another call.
@@ -235,6 +238,7 @@ impl Answer {
         deadline: Deadline,
     ) -> Self {
         Self {
+            ahead: VecDeque::new(),
             body,
             connection: Some(connection),
             keep,
@@ -252,6 +256,37 @@ impl Answer {
     /// When it must be through.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
+    }
+
+    /// Reads what has come already, up to some bytes: as long as its caller was told nothing, what broke off can be told.
+    pub fn begin(&mut self) -> Result<(), Cut> {
+        let mut read = 0;
+        while read < READ_AHEAD {
+            let Some(Some(frame)) = poll_fn(|cx| self.poll_rest(cx)).now_or_never() else {
+                break;
+            };
+            let frame = frame?;
+            read += frame.data_ref().map_or(0, Bytes::len);
+            self.ahead.push_back(frame);
+        }
+        Ok(())
+    }
+
+    /// What was not read ahead.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        // However fast the function goes on.
+        if self.deadline.sleep.is_elapsed() {
+            return Poll::Ready(Some(Err(Cut::Timeout(self.deadline.limit))));
+        }
+        match self.poll_body(cx) {
+            Poll::Ready(frame) => {
+                self.ended = frame.is_none();
+                return Poll::Ready(frame.map(|f| f.map_err(Cut::Broken)));
+            }
+            Poll::Pending => {}
+        }
+        let timed_out = self.deadline.poll_passed(cx);
+        timed_out.map(|()| Some(Err(Cut::Timeout(self.deadline.limit))))
     }
 
     fn poll_body(
@@ -279,27 +314,29 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        // However fast the function goes on.
-        if self.deadline.sleep.is_elapsed() {
-            return Poll::Ready(Some(Err(Cut::Timeout(self.deadline.limit))));
+        if let Some(frame) = self.ahead.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
         }
-        match self.poll_body(cx) {
-            Poll::Ready(frame) => {
-                self.ended = frame.is_none();
-                return Poll::Ready(frame.map(|f| f.map_err(Cut::Broken)));
-            }
-            Poll::Pending => {}
+        if self.ended {
+            return Poll::Ready(None);
         }
-        let timed_out = self.deadline.poll_passed(cx);
-        timed_out.map(|()| Some(Err(Cut::Timeout(self.deadline.limit))))
+        self.poll_rest(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.ahead.is_empty() && (self.ended || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let ahead = self.ahead.iter().filter_map(Frame::data_ref);
+        let ahead: usize = ahead.map(Bytes::len).sum();
+        let rest = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + ahead as u64);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + ahead as u64);
+        }
+        hint
     }
 }
 

@@ -124,6 +124,9 @@ pub async fn raw(
     parts.version = Version::HTTP_11;
     reply::strip_hop_by_hop(&mut parts.headers);
     let mut answer = send(pools, target, Request::from_parts(parts, ()), body).await?;
+    if let Err(cut) = answer.body_mut().begin() {
+        return Err(cut_off(&cut, answer.into_body()).await);
+    }
     *answer.version_mut() = Version::HTTP_11;
     reply::strip_hop_by_hop(answer.headers_mut());
     // By it callers know answers that are no function's.

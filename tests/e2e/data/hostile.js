@@ -70,6 +70,7 @@ const deeds = {
   cuthead: (socket) => socket.end(`${begin}Content-Le`),
   // Without an end of a line, and without an end.
   garbage: (socket) => forever(socket, Buffer.alloc(1 << 16, 0xa7)),
+  badchunk: (socket) => socket.write(`${begin}Transfer-Encoding: chunked\r\n\r\nZZ\r\n`),
   heads: (socket) => { socket.write(begin); forever(socket, `X-Field: ${'x'.repeat(65000)}\r\n`, 1600) },
   early: (socket) => { socket.pause(); say(socket, 'early') },
   earlyclose: (socket) => { socket.pause(); say(socket, 'early', 'Connection: close\r\n'); socket.destroySoon() },
