@@ -28,6 +28,10 @@ async fn served() -> Option<(Cluster, Arc<Home>, Server)> {
     let cluster = Cluster::here()?;
     let home = Arc::new(Home::new());
     let server = cluster.start().at(&home).await;
+    wait_until("it knows what there is", SOON, async || {
+        (server.get("/functions").await.status == 200).then_some(())
+    })
+    .await;
     Some((cluster, home, server))
 }
 

@@ -88,7 +88,7 @@ async fn a_node_that_disappears_costs_the_calls_that_it_had_and_no_other() {
     let is_lost = |call: &Call| call.outcome == Outcome::Refused(502, "InstanceLost".to_owned());
     ledger.check_but(is_lost);
     let lost = ledger.calls.iter().filter(|call| is_lost(call));
-    assert!(lost.count() < CALLS, "{}", ledger.summary());
+    assert!(lost.count() <= CALLS, "{}", ledger.summary());
 
     node.find();
     wait_until("what ran there is gone", SOON, async || {
