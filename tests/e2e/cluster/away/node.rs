@@ -73,6 +73,9 @@ async fn a_node_that_disappears_costs_the_calls_that_it_had_and_no_other() {
         cluster.opens("plane", true);
         prober.goes_on(20).await;
         node.lose();
+        // A wait before the other node was open starts a second one here.
+        let lost = cluster.places("spread").into_iter();
+        let lost = lost.filter(|(node, _)| node == "plane-2").count();
         prober.goes_on(100).await;
         wait_until("Kubernetes misses the node", MISSED, async || {
             let lost = ("plane-2".to_owned(), true);
@@ -80,15 +83,19 @@ async fn a_node_that_disappears_costs_the_calls_that_it_had_and_no_other() {
         })
         .await;
         prober.goes_on(50).await;
+        lost
     };
     // Nobody waits until its own time is over.
-    let (slow, ()) = tokio::join!(gateway.call(&key, json!({"ms": 250_000})), losing);
+    let (slow, lost_instances) = tokio::join!(gateway.call(&key, json!({"ms": 250_000})), losing);
     slow.refused(502, "InstanceLost");
     let ledger = prober.stop_after_losses().await;
     let is_lost = |call: &Call| call.outcome == Outcome::Refused(502, "InstanceLost".to_owned());
     ledger.check_but(is_lost);
-    let lost = ledger.calls.iter().filter(|call| is_lost(call));
-    assert!(lost.count() <= CALLS, "{}", ledger.summary());
+    let lost = ledger.calls.iter().filter(|call| is_lost(call)).count();
+    println!("{lost} calls were lost with {lost_instances} instances");
+    // One that they had was the slow one.
+    let most = lost_instances * CALLS - 1;
+    assert!(lost <= most, "{}", ledger.summary());
 
     node.find();
     wait_until("what ran there is gone", SOON, async || {
