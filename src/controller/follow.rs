@@ -53,7 +53,7 @@ struct Reader {
     spoke: HashSet<InstanceId>,
     /// Those whose pieces ended before the first one: they cannot be read at this moment, or not any more.
     silent: HashSet<InstanceId>,
-    /// Whether there are others, for which there was no place yet.
+    /// Whether there are others, for which there was no place yet, or that could not be asked.
     waits: bool,
     /// Instances of which it was said how they ended.
     told: HashSet<InstanceId>,
@@ -155,18 +155,20 @@ impl Reader {
                 return;
             };
             let runtime = &self.controller.ports.runtime;
-            if let Ok(log) = runtime.logs(&id, self.tail, follow).await {
-                let (speaker, ended) = (id.clone(), id.clone());
-                let texts = lines(log.map(|piece| piece.bytes))
-                    .map(move |text| Piece::Text(speaker.clone(), text));
-                let end = stream::once(async move {
-                    drop(place);
-                    Piece::End(ended)
-                });
-                self.pieces.push(texts.chain(end).boxed());
-                self.open.insert(id.clone());
-                self.heard.push_back(id);
-            }
+            let Ok(log) = runtime.logs(&id, self.tail, follow).await else {
+                self.waits |= follow;
+                continue;
+            };
+            let (speaker, ended) = (id.clone(), id.clone());
+            let texts = lines(log.map(|piece| piece.bytes))
+                .map(move |text| Piece::Text(speaker.clone(), text));
+            let end = stream::once(async move {
+                drop(place);
+                Piece::End(ended)
+            });
+            self.pieces.push(texts.chain(end).boxed());
+            self.open.insert(id.clone());
+            self.heard.push_back(id);
         }
     }
 
