@@ -16,7 +16,7 @@ use faas::{
 };
 use tempfile::TempDir;
 
-use super::{at, disk::Disk, function, key, status, store, uid};
+use super::{at, disk::Disk, file, function, key, status, store, uid};
 
 /// Everything that a reader sees.
 fn content(store: &EmbeddedStore) -> serde_json::Value {
@@ -30,10 +30,12 @@ fn names(store: &EmbeddedStore) -> Vec<String> {
 }
 
 async fn apply(store: &EmbeddedStore, name: &str, code: &str) {
-    store
-        .apply(function(name, code), &Manager::Api, at(0))
-        .await
-        .unwrap();
+    apply_by(&Manager::Api, store, name, code).await;
+}
+
+async fn apply_by(manager: &Manager, store: &EmbeddedStore, name: &str, code: &str) {
+    let applied = store.apply(function(name, code), manager, at(0));
+    applied.await.unwrap();
 }
 
 /// Where damaged stores were set aside.
@@ -264,8 +266,11 @@ impl Written {
         let log = directory.path().join("store.db-wal");
         let length = || fs::metadata(&log).map_or(0, |m| usize::try_from(m.len()).unwrap());
         let mut states = vec![(length(), content(&store))];
+        // What callers say is carried over at once.
+        let files = file("f.yaml");
         for step in 0..6 {
-            apply(&store, &format!("f{}", step % 3), &format!("{step}")).await;
+            let name = format!("f{}", step % 3);
+            apply_by(&files, &store, &name, &format!("{step}")).await;
             states.push((length(), content(&store)));
             let one = store.get(&key("f0")).unwrap();
             let revision = status(&format!("r{step}"));
@@ -318,6 +323,67 @@ async fn a_torn_write_leaves_the_state_before_it() {
             let found = found(&written.main, &torn);
             assert_eq!(&found, written.at(cut), "cut at {cut} of {length}");
         }
+    }
+}
+
+/// SQLite takes a log that is damaged for one that ends sooner.
+#[tokio::test]
+async fn what_a_caller_was_told_stays_whatever_becomes_of_the_log() {
+    let (directory, store) = store();
+    apply(&store, "kept", "1").await;
+    apply(&store, "gone", "1").await;
+    let (kept_key, gone_key) = (key("kept"), key("gone"));
+    let deleted = store.delete(&gone_key, &Manager::Api, at(1));
+    deleted.await.unwrap();
+    let kept = store.get(&kept_key).unwrap();
+    for step in 0..5 {
+        let state = status(&format!("r{step}"));
+        let written = store.write_status(&kept_key, uid(&kept), state);
+        assert!(written.await.unwrap());
+    }
+    let read = |name: &str| fs::read(directory.path().join(name)).unwrap();
+    let (main, log) = (read("store.db"), read("store.db-wal"));
+    assert!(log.len() > 4096, "there is something to lose");
+    let mut logs = vec![Vec::new(), vec![0x5a; log.len()]];
+    logs.extend((0..log.len()).step_by(769).map(|at| {
+        let mut flipped = log.clone();
+        flipped[at] ^= 1;
+        flipped
+    }));
+    for (number, log) in logs.iter().enumerate() {
+        let after = TempDir::new().unwrap();
+        fs::write(after.path().join("store.db"), &main).unwrap();
+        fs::write(after.path().join("store.db-wal"), log).unwrap();
+        let store = EmbeddedStore::open(after.path()).unwrap();
+        let found = store.get(&kept_key).unwrap();
+        assert_eq!(found.spec, kept.spec, "{number}");
+        assert_eq!(uid(&found), uid(&kept), "{number}");
+        let gone = store.get(&gone_key).unwrap();
+        assert!(gone.metadata.deletion_timestamp.is_some(), "{number}");
+    }
+}
+
+/// Somebody put another database there, or a bit of the head has changed.
+#[tokio::test]
+async fn tables_of_no_known_format_are_set_aside() {
+    for (sabotage, left) in [
+        ("PRAGMA user_version = 0", &["sum"][..]),
+        (
+            "DROP TABLE functions; DROP TABLE served; PRAGMA user_version = 0",
+            &[],
+        ),
+    ] {
+        let (directory, store) = store();
+        apply(&store, "sum", "1").await;
+        let lost = store.get(&key("sum")).unwrap();
+        drop(store);
+        execute(directory.path(), sabotage);
+
+        let store = EmbeddedStore::open(directory.path()).unwrap();
+        assert_eq!(names(&store), left, "{sabotage}");
+        assert_eq!(set_aside(directory.path()).len(), 1, "{sabotage}");
+        let was_missing = store.take_back((*lost).clone()).await.unwrap();
+        assert_eq!(was_missing, left.is_empty(), "{sabotage}");
     }
 }
 

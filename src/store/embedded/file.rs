@@ -313,7 +313,22 @@ impl File {
             work(&transaction)?;
             transaction.commit()
         };
-        run().map_err(|error| failure(&self.path, error))
+        run().map_err(|error| failure(&self.path, error))?;
+        if durability == Durability::Full {
+            self.carry_over();
+        }
+        Ok(())
+    }
+
+    /// Carries the write-ahead log over into the main file. SQLite takes a log that is damaged, or gone, for one that ends sooner:
+    /// it shall hold nothing that nobody would say again. What cannot be carried over now stays in it until the next time.
+    fn carry_over(&self) {
+        let carried = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = carried {
+            tracing::warn!(file = %self.path.display(), %error, "The store's log could not be carried over");
+        }
     }
 
     fn damaged(&self, message: String) -> StoreError {
@@ -337,7 +352,7 @@ fn check_format(connection: &Connection, path: &Path) -> Result<(), StoreError> 
             known: FORMAT,
         });
     }
-    if found == 0 {
+    if found == 0 && is_blank(connection).map_err(failed)? {
         return connection
             .execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))
             .map_err(failed);
@@ -345,12 +360,21 @@ fn check_format(connection: &Connection, path: &Path) -> Result<(), StoreError> 
     let verdict: String = connection
         .pragma_query_value(None, "quick_check", |row| row.get(0))
         .map_err(failed)?;
-    if verdict == "ok" {
-        return Ok(());
-    }
+    let message = match verdict.as_str() {
+        "ok" if found == 0 => "it does not say of what format its tables are".to_owned(),
+        "ok" => return Ok(()),
+        _ => verdict,
+    };
     Err(StoreError::Damaged {
         file: path.to_owned(),
-        message: verdict,
+        message,
+    })
+}
+
+/// Whether the file has no tables, as a new one.
+fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| {
+        row.get(0)
     })
 }
 
