@@ -107,6 +107,7 @@ fn environment(own: &[(String, String)]) -> Vec<String> {
 }
 
 fn host(spec: &InstanceSpec, image: &ImageConfig, at: Placement<'_>) -> HostConfig {
+    let mounts = mounts(at);
     HostConfig {
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
@@ -127,10 +128,10 @@ fn host(spec: &InstanceSpec, image: &ImageConfig, at: Placement<'_>) -> HostConf
         cpu_shares: Some(spec.cpu_shares.into()),
         pids_limit: Some(spec.limits.pids),
         shm_size: Some(spec.limits.tmp),
-        tmpfs: Some(writable(image, spec.limits.tmp)),
+        tmpfs: Some(writable(image, spec.limits.tmp, &mounts)),
         ulimits: Some(ulimits()),
         oom_score_adj: Some(500),
-        mounts: Some(mounts(at)),
+        mounts: Some(mounts),
         log_config: Some(log_config()),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
@@ -143,18 +144,30 @@ fn host(spec: &InstanceSpec, image: &ImageConfig, at: Placement<'_>) -> HostConf
 }
 
 /// `/tmp`, and a tmpfs in place of each volume that the image declares: the engine would make it on the host's disk,
-/// without a limit.
-fn writable(image: &ImageConfig, bytes: i64) -> HashMap<String, String> {
+/// without a limit. Two mounts at one place are refused; ours win there.
+fn writable(image: &ImageConfig, bytes: i64, ours: &[Mount]) -> HashMap<String, String> {
     let options = format!("rw,noexec,nosuid,nodev,size={bytes},mode=1777");
-    // Two mounts at one place are refused; ours win there.
-    let ours = |path: &&String| [INIT, SOCKETS, SECRETS].contains(&path.trim_end_matches('/'));
+    let is_ours = |path: &String| ours.iter().any(|mount| mount.target.as_ref() == Some(path));
     let volumes = image.volumes.iter().flatten();
     volumes
-        .filter(|path| !ours(path))
-        .cloned()
+        .map(|path| clean(path))
+        .filter(|path| !is_ours(path))
         .chain([TMP.to_owned()])
         .map(|path| (path, options.clone()))
         .collect()
+}
+
+/// The path as the engine understands it: it takes a tmpfs for the volume's place only if both are written like this.
+fn clean(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// Of what the kernel counts by user, and all instances are one user, none may take the others' part: message queues, which

@@ -113,7 +113,7 @@ RUN node /app/main.js build "$PLACES"
 LABEL faas.dev/owner=THEIRS faas.dev/image=nobodys faas.dev/build=THEIRS faas.dev/instance=faas-x faas.dev/memory=1
 ENV FAAS_SOCKET=/tmp/x.sock PORT=1
 HEALTHCHECK --interval=1s CMD touch /data/healthy
-VOLUME /data /run /run/faas /run/secrets /.faas
+VOLUME /data /run /run/faas /run/secrets /.faas /slash/ //two//slashes /dot/./dot /run/../up
 STOPSIGNAL SIGCONT
 ENTRYPOINT ["node"]
 CMD ["/app/main.js"]
@@ -188,6 +188,10 @@ async fn no_image_gains_more_than_a_function_has() {
     .await;
     let health = docker(&["inspect", "--format", "{{json .State.Health}}", &instance]);
     assert_eq!(health, "null", "nothing runs but what is called");
+    let kinds = "{{range .Mounts}}{{.Type}} {{.Destination}}\n{{end}}";
+    let mounts = docker(&["inspect", "--format", kinds, &instance]);
+    let volumes: Vec<_> = mounts.lines().filter(|m| m.starts_with("volume")).collect();
+    assert!(volumes.is_empty(), "on this machine's disk: {volumes:?}");
     is_ours(&server, "trojan", &instance, &theirs).await;
     server.delete("/functions/trojan").await.expect(202);
 }

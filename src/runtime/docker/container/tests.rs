@@ -163,15 +163,30 @@ fn the_environment_names_nothing_twice_and_the_socket_is_ours() {
 
 #[test]
 fn volumes_of_the_image_become_limited() {
-    let volumes = ["/data", "/run", "/run/faas", "/run/secrets/", "/tmp"].map(str::to_owned);
-    let image = ImageConfig {
-        volumes: Some(volumes.to_vec()),
+    let image = |path: &str| ImageConfig {
+        volumes: Some(vec![path.to_owned()]),
         ..image()
     };
-    let tmpfs = writable(&image, 1);
-    let mut paths: Vec<_> = tmpfs.keys().map(String::as_str).collect();
-    paths.sort_unstable();
-    assert_eq!(paths, ["/data", "/run", "/tmp"]);
+    let ours = [bind(Path::new("/host"), SOCKETS, false)];
+    for (volume, place) in [
+        ("/data", Some("/data")),
+        ("/run", Some("/run")),
+        ("/run/faas", None),
+        ("/run/secrets", Some("/run/secrets")),
+        ("/data/", Some("/data")),
+        ("data", Some("/data")),
+        ("//run//secrets", Some("/run/secrets")),
+        ("/a/./b", Some("/a/b")),
+        ("/run/../../b", Some("/b")),
+        ("/run/./faas/", None),
+        ("/tmp", None),
+    ] {
+        let tmpfs = writable(&image(volume), 1, &ours);
+        let mut paths: Vec<_> = tmpfs.keys().map(String::as_str).collect();
+        paths.sort_unstable();
+        let expected: Vec<_> = place.into_iter().chain(["/tmp"]).collect();
+        assert_eq!(paths, expected, "{volume}");
+    }
 }
 
 #[test]
