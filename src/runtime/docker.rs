@@ -113,7 +113,7 @@ impl DockerRuntime {
 }
 
 impl Inner {
-    /// Those of ours, or of one instance alone.
+    /// Instances of ours, or one of them alone.
     async fn containers(&self, of: Option<&str>) -> Result<Vec<ContainerSummary>, CallError> {
         let owner = format!("{}={}", container::OWNER, self.settings.owner);
         let instance = of.map(|id| format!("{}={id}", container::INSTANCE));
@@ -122,11 +122,14 @@ impl Inner {
             .all(true)
             .filters(&HashMap::from([("label", labels)]))
             .build();
-        self.engine
+        let mut containers = self
+            .engine
             .call("list containers", LOOK, |docker| async move {
                 docker.list_containers(Some(options)).await
             })
-            .await
+            .await?;
+        containers.retain(is_instance);
+        Ok(containers)
     }
 
     /// The engine's id of one of our containers, whatever its name is by now.
@@ -192,10 +195,7 @@ impl Inner {
     fn observed(&self, summary: &ContainerSummary) -> Option<Observed> {
         use ContainerSummaryStateEnum::{RESTARTING, RUNNING, STOPPING};
         let running = matches!(summary.state, Some(RUNNING | RESTARTING | STOPPING));
-        let labels = summary
-            .labels
-            .as_ref()
-            .filter(|labels| container::is_instance(labels))?;
+        let labels = summary.labels.as_ref()?;
         let observed = container::observed(labels, running, &self.settings.run_root);
         if observed.is_none() {
             // One unreadable container must not hide the others.
@@ -206,6 +206,17 @@ impl Inner {
         }
         observed
     }
+}
+
+/// See [`container::is_instance`].
+fn is_instance(summary: &ContainerSummary) -> bool {
+    let image = summary.image.as_deref().unwrap_or_default();
+    let names = summary.names.iter().flatten();
+    summary.labels.as_ref().is_some_and(|labels| {
+        names
+            .map(|name| name.trim_start_matches('/'))
+            .any(|name| container::is_instance(labels, name, image))
+    })
 }
 
 #[async_trait]

@@ -7,12 +7,13 @@ mod slow;
 
 use std::{sync::Arc, time::Duration};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
     Home, SOON, Server, Start, Streaming, client, docker,
     fault::{ALWAYS, Fault, Faulty},
-    has_docker, node,
+    fresh, has_docker, node,
     prober::{Outcome, Prober, honest},
     wait_until,
 };
@@ -276,4 +277,70 @@ async fn what_is_done_to_containers_behind_our_back_is_mended() {
     docker(&["rm", "--force", &before]);
     docker(&["rmi", "--force", image.as_str().unwrap()]);
     assert_eq!(server.call("hit", json!({})).await.response()["version"], 2);
+}
+
+/// Who looks into an instance by a copy has a container with all its labels.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_runs_of_a_committed_instance_is_left_alone() {
+    if !has_docker("e2e committed instance") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().at(&home).await;
+    let more_fields = json!({"scale": {"min": 1, "max": 1}});
+    for name in ["looked-at", "killed"] {
+        server
+            .deploy(name, version(name, 1, more_fields.clone()))
+            .await;
+    }
+    let instance = server.instances("looked-at", "ready").await.remove(0);
+    let copy = format!("copy-{}", fresh());
+    docker(&["commit", "--pause=false", &instance, &copy]);
+    let run = |name: &str, how: &str, program: &str| {
+        let name = format!("{copy}-{name}");
+        let head = ["run", how, "--name", &name, "--network=none", "--user=0"];
+        let tail = ["--entrypoint=node", &copy, "-e", program];
+        docker(&[&head[..], &tail].concat());
+        let is_there = docker(&["inspect", "--format", "{{.Config.Labels}}", &name]);
+        assert!(is_there.contains(&instance), "{is_there}");
+        name
+    };
+    let ended = run("ended", "--tty=false", "0");
+    let running = run("running", "--detach", "setInterval(() => {}, 1000)");
+    // The engine tells of this end after that one.
+    let killed = server.instances("killed", "ready").await.remove(0);
+    docker(&["kill", &killed]);
+    replaced(&server, "killed", &killed).await;
+    assert_eq!(
+        server.instances("looked-at", "ready").await,
+        [instance.clone()]
+    );
+    let status = server.status("looked-at").await;
+    assert_eq!(status["lastError"], json!(null), "{status:#}");
+
+    server.signal(Signal::KILL);
+    server.end().await;
+    drop(server);
+    let server = Start::default().at(&home).await;
+    server.ready("looked-at").await;
+    assert_eq!(
+        server.instances("looked-at", "ready").await,
+        [instance.clone()]
+    );
+    server.delete("/functions/looked-at").await.expect(202);
+    wait_until("the function is gone", SOON, async || {
+        server.object("looked-at").await.is_none().then_some(())
+    })
+    .await;
+    for name in [&ended, &running] {
+        let state = docker(&["inspect", "--format", "{{.State.Status}}", name]);
+        let expected = if *name == running {
+            "running"
+        } else {
+            "exited"
+        };
+        assert_eq!(state, expected, "{name}");
+        docker(&["rm", "--force", name]);
+    }
+    docker(&["rmi", &copy]);
 }

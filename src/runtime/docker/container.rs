@@ -270,9 +270,11 @@ pub fn observed(
     })
 }
 
-/// Whether labels are those of an instance at all: what a build runs its steps in has its image's.
-pub fn is_instance(labels: &HashMap<String, String>) -> bool {
-    labels.contains_key(INSTANCE)
+/// Whether a container is the instance of which its labels tell: what a build runs its steps in has its image's labels alone, and
+/// what somebody runs who has committed an instance has all of them. One that was renamed is known by its image.
+pub fn is_instance(labels: &HashMap<String, String>, name: &str, image: &str) -> bool {
+    let says = |label, is: &str| labels.get(label).is_some_and(|value| value == is);
+    labels.contains_key(INSTANCE) && (says(INSTANCE, name) || says(IMAGE, image))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use bollard::{Docker, models::EventMessage, query_parameters::EventsOptionsBuild
 use futures::{Stream, StreamExt, future::ready, pin_mut, stream::BoxStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::container::{OWNER, identity};
+use super::container::{OWNER, identity, is_instance};
 use crate::runtime::{End, Exit};
 
 /// Exit code of a program that was killed.
@@ -80,6 +80,10 @@ impl Causes {
         let actor = event.actor.as_ref()?;
         let container = actor.id.as_ref()?;
         let attributes = actor.attributes.as_ref()?;
+        let told = |what| attributes.get(what).map_or("", String::as_str);
+        if !is_instance(attributes, told("name"), told("image")) {
+            return None;
+        }
         let cause = match event.action.as_deref()? {
             "oom" => Some(End::OutOfMemory),
             "kill" if attributes.get("signal").is_some_and(|s| ends(s)) => Some(End::Engine),
@@ -133,6 +137,7 @@ mod tests {
             ("faas.dev/namespace", "default"),
             ("faas.dev/function", "sum"),
             ("faas.dev/instance", "faas-sum-1"),
+            ("name", "faas-sum-1"),
         ];
         EventMessage {
             action: Some(action.to_owned()),
