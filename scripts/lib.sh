@@ -30,6 +30,12 @@ apt_refresh() {
     as_root apt-get update -qq >&2 || say "some package lists could not be refreshed; going on"
 }
 
+# Prints the mirror of packages that this machine uses, when it is one of a release of this name.
+apt_mirror() {
+    # shellcheck disable=SC2016 # apt-get expands these
+    apt-get indextargets --format '$(RELEASE) $(SITE)' 'Created-By: Packages' | awk -v suite="$1" '$1 == suite { print $2; exit }'
+}
+
 # Installs the named packages of the distribution that are missing. Quick when none is.
 apt_install() {
     local missing=() package
