@@ -4,10 +4,9 @@
 mod manners;
 mod one_node;
 mod rights;
+mod written;
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -15,6 +14,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
+use self::written::{Place, halves, kustomize, ours};
 use super::saying;
 use crate::support::{
     Reply, SOON, builder,
@@ -37,15 +37,6 @@ struct Installed {
     manifests: tempfile::TempDir,
     deployments: &'static [&'static str],
     _alone: MutexGuard<'static, ()>,
-}
-
-/// Where it is installed.
-struct Place {
-    /// The test's own.
-    namespace: String,
-    /// The registry as nodes know it, and as pods do.
-    nodes_registry: String,
-    registry: String,
 }
 
 /// Installs it in halves, serving the test's namespace; skips where that is not possible.
@@ -96,85 +87,6 @@ fn push(from: &str, to: &str) {
         let output = Command::new("docker").args(words).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }
-}
-
-/// What people write to install it in their cluster: which image, which registry, which namespace.
-fn halves(place: &Place) -> tempfile::TempDir {
-    let Place {
-        namespace,
-        nodes_registry,
-        registry,
-    } = place;
-    let arguments = [
-        format!("--namespaces={namespace}"),
-        format!("--registry={registry}/{namespace}"),
-        format!("--registry-pull={nodes_registry}/{namespace}"),
-        "--registry-plain-http".to_owned(),
-        format!("--base-image=node={registry}/install/node:22"),
-    ];
-    let path = "/spec/template/spec/containers/0/args";
-    let mut patch = vec![
-        json!({"op": "test", "path": format!("{path}/1"), "value": "--namespaces=default"}),
-        json!({"op": "remove", "path": format!("{path}/1")}),
-    ];
-    let adds = arguments.iter();
-    patch.extend(
-        adds.map(|argument| json!({"op": "add", "path": format!("{path}/-"), "value": argument})),
-    );
-    let dir = tempfile::tempdir().unwrap();
-    let ours = ours(&dir.path().join("serving"));
-    kustomize(
-        &dir.path().join("serving"),
-        &json!({"namespace": namespace, "resources": [ours.join("serving")]}),
-    );
-    kustomize(
-        &dir.path().join("overlay"),
-        &json!({
-            "resources": [ours.join("../crds"), ours.join("system"), ours.join("halves"), "../serving"],
-            "images": [place.image()],
-            "patches": [{
-                "target": {"kind": "Deployment", "name": "faas-controller"},
-                "patch": Value::from(patch).to_string(),
-            }],
-        }),
-    );
-    dir
-}
-
-impl Place {
-    /// The image of faas, for kustomizations.
-    fn image(&self) -> Value {
-        json!({
-            "name": "faas.local/faas",
-            "newName": format!("{}/install/faas", self.nodes_registry),
-            "newTag": "test",
-        })
-    }
-}
-
-fn kustomize(dir: &Path, kustomization: &Value) {
-    fs::create_dir(dir).unwrap();
-    let file = dir.join("kustomization.yaml");
-    fs::write(file, kustomization.to_string()).unwrap();
-}
-
-/// The way from there to the manifests of this project.
-fn ours(from: &Path) -> PathBuf {
-    relative(
-        from,
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"),
-    )
-}
-
-/// The way from one directory to another: no other is taken.
-fn relative(from: &Path, to: &Path) -> PathBuf {
-    let up = from.components().skip(1).map(|_| "..");
-    up.chain(
-        to.components()
-            .skip(1)
-            .map(|c| c.as_os_str().to_str().unwrap()),
-    )
-    .collect()
 }
 
 impl Installed {
