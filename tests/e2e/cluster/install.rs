@@ -1,6 +1,7 @@
 //! faas installed by `kubectl apply -k`, in its own image, with the rights that the manifests give: it serves, and `kubectl` does with
 //! Functions what people expect of it.
 
+mod build_engine;
 mod manners;
 mod one_node;
 mod rights;
@@ -14,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
-use self::written::{Place, halves, kustomize, ours};
+use self::written::{Place, halves, in_halves, kustomize, ours};
 use super::saying;
 use crate::support::{
     Reply, SOON, builder,

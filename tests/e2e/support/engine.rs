@@ -21,6 +21,11 @@ pub fn docker(args: &[&str]) -> String {
     String::from_utf8_lossy(&printed).trim().to_owned()
 }
 
+/// Whether this machine's engine has an image of this name.
+pub fn has_image(name: &str) -> bool {
+    !docker(&["images", "--quiet", name]).is_empty()
+}
+
 /// Names of all containers of an owner, exited ones too.
 pub fn containers(owner: &str) -> Vec<String> {
     owned(owner, docker)

@@ -23,7 +23,7 @@ pub fn halves(place: &Place) -> tempfile::TempDir {
 }
 
 /// The same of these resources and images, with more that is changed in the controller's Deployment.
-fn in_halves(
+pub fn in_halves(
     place: &Place,
     resources: &[&str],
     images: Vec<Value>,
