@@ -15,6 +15,8 @@ pub struct Framing {
     line: Vec<u8>,
     /// The byte before the one that comes.
     last: u8,
+    /// What its place must not have was seen in the line, however long it is.
+    is_odd: bool,
     place: Place,
     /// Heads that have begun.
     heads: u64,
@@ -106,13 +108,33 @@ impl Framing {
         let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
         let room = (MAX_LINE + 1).saturating_sub(self.line.len());
         self.line.extend_from_slice(&part[..part.len().min(room)]);
+        self.is_odd |= self.has_odd(part);
         if end.is_some() {
             let before = part.len().checked_sub(2).map_or(self.last, |at| part[at]);
             self.place = self.end_line(before == b'\r');
             self.line.clear();
+            self.is_odd = false;
         }
         self.last = part.last().copied().unwrap_or(self.last);
         rest
+    }
+
+    /// In a head's first line, what is behind a `#` is for the caller alone: below us it is taken away, and others may take it for
+    /// a part of the path. In what makes the pieces of a body, nothing may end the line, or the text, for others.
+    fn has_odd(&self, part: &[u8]) -> bool {
+        match self.place {
+            Place::Before => part.contains(&b'#'),
+            Place::Size | Place::Trailers => {
+                let before = std::iter::once(&self.last).chain(part);
+                let mut pairs = before.zip(part);
+                pairs.any(|(before, byte)| {
+                    let is_end = matches!(byte, b'\r' | b'\n');
+                    let is_control = byte.is_ascii_control() && *byte != b'\t' && !is_end;
+                    is_control || *before == b'\r' && *byte != b'\n'
+                })
+            }
+            _ => false,
+        }
     }
 
     /// A line feed alone ends a line for the server below us, and for others it is a part of the line.
@@ -127,9 +149,7 @@ impl Framing {
             Place::Head if !is_whole => self.lose(Fault::Head),
             Place::Head if empty => self.body(),
             Place::Head => self.field(),
-            Place::Size | Place::Trailers if !is_whole || !is_plain(&self.line) => {
-                self.lose(Fault::Body)
-            }
+            Place::Size | Place::Trailers if !is_whole || self.is_odd => self.lose(Fault::Body),
             Place::Size => match size(&self.line) {
                 Some(0) => Place::Trailers,
                 Some(size) => Place::Chunk(size),
@@ -146,8 +166,7 @@ impl Framing {
         self.http2 = self.line.starts_with(PREFACE);
         match self.http2 {
             true => Place::Lost,
-            // What is behind it is for the caller alone; below us it is taken away, and others may take it for a part of the path.
-            false if self.line.contains(&b'#') => self.lose(Fault::Head),
+            false if self.is_odd => self.lose(Fault::Head),
             false => Place::Head,
         }
     }
@@ -187,13 +206,6 @@ impl Framing {
             Some(length) => Place::Body(length),
         }
     }
-}
-
-/// Whether nothing in a line ends it, or the text, for others.
-fn is_plain(line: &[u8]) -> bool {
-    let text = line.strip_suffix(b"\r\n").unwrap_or(line);
-    let is_odd = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-    !text.iter().any(is_odd)
 }
 
 /// Bytes from behind a chunk's size line to before the next one; 0 for the last. Nothing but an extension may follow the
@@ -253,6 +265,7 @@ mod tests {
     #[test]
     fn what_is_said_twice_is_seen_in_every_request() {
         let blanks = " ".repeat(MAX_LINE);
+        let long = "x".repeat(MAX_LINE);
         for (head, ambiguous) in [
             (format!("{REQUEST}{LENGTH}{CODING}\r\n"), true),
             (format!("\r\n\n{REQUEST}{CODING}X: 1\n{LENGTH}\n"), true),
@@ -261,6 +274,11 @@ mod tests {
             (format!("{REQUEST}\n"), true),
             ("GET / HTTP/1.1\n".to_owned(), true),
             ("GET /x#y HTTP/1.1\r\n".to_owned(), true),
+            (format!("GET /x?{long}#y HTTP/1.1\r\n"), true),
+            (
+                format!("GET /x?{long} HTTP/1.1\r\nX: #{long}#\r\n\r\n"),
+                false,
+            ),
             (format!("{REQUEST}{LENGTH}\r\nab"), false),
             (format!("{REQUEST}{CODING}\r\n0\r\n{LENGTH}\r\n"), false),
             (format!("{REQUEST}X: {LENGTH}{CODING}\r\n0\r\n\r\n"), false),
@@ -298,6 +316,8 @@ mod tests {
     fn what_makes_the_pieces_of_a_body_is_read_in_one_way_alone() {
         let chunks = format!("{REQUEST}{CODING}\r\n");
         let trailers = format!("{chunks}2\r\nab\r\n0\r\n");
+        let long = "x".repeat(MAX_LINE);
+        let [plain, zero, end] = ["", "\0", "\r"].map(|end| format!("X: {long}{end}y\r\n"));
         for (before, line, is_good) in [
             (&chunks, "5\r\n", true),
             (&chunks, "0005\r\n", true),
@@ -320,6 +340,9 @@ mod tests {
             (&trailers, "X: 1\n", false),
             (&trailers, "\n", false),
             (&trailers, "X: \0\r\n", false),
+            (&trailers, &plain, true),
+            (&trailers, &zero, false),
+            (&trailers, &end, false),
         ] {
             let mut framing = Framing::default();
             let bad = framing.read(format!("{before}{line}").as_bytes());
