@@ -109,21 +109,27 @@ impl Bounded {
 /// What it means for the caller that its request's body could not be read, or passed on, to its end.
 pub fn broken(error: &hyper::Error) -> impl Future<Output = CallError> + use<> {
     let too_large = cause::<TooLarge>(error).is_some();
-    let cause = cause::<io::Error>(error);
-    let cause = cause.map(|error| (error.kind(), error.to_string()));
+    let is_short =
+        cause::<io::Error>(error).is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof);
+    let garbled = garbled(error);
     async move {
-        match cause {
+        match garbled {
             _ if too_large => CallError::BodyTooLarge { limit: MAX_REQUEST },
-            Some((io::ErrorKind::UnexpectedEof, _)) => {
+            Some(why) => CallError::BrokenBody(why),
+            None if is_short => {
                 sleep(FAREWELL).await;
                 CallError::BrokenBody("it ended before the end that it announced".to_owned())
             }
-            Some((io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData, why)) => {
-                CallError::BrokenBody(why)
-            }
-            _ => CallError::CallerGone,
+            None => CallError::CallerGone,
         }
     }
+}
+
+/// What of a body is not as HTTP has it, if it broke off for that.
+pub fn garbled(error: &hyper::Error) -> Option<String> {
+    use io::ErrorKind::{InvalidData, InvalidInput};
+    let cause = cause::<io::Error>(error)?;
+    matches!(cause.kind(), InvalidData | InvalidInput).then(|| cause.to_string())
 }
 
 /// The error of this type behind another.

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
     body::Incoming,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING},
 };
 use tokio::time::timeout;
 
@@ -101,7 +101,9 @@ async fn cut_off(error: &(dyn Error + Send + Sync + 'static), answer: Answer) ->
             drop(answer);
             timed_out.await
         }
-        Some(Cut::Broken(_)) => CallError::InstanceLost,
+        Some(Cut::Broken(error)) => {
+            body::garbled(error).map_or(CallError::InstanceLost, CallError::BadResponse)
+        }
         None => CallError::ResponseTooLarge {
             limit: MAX_ENVELOPE,
         },
@@ -224,16 +226,15 @@ async fn exchange(
                 drop(connection);
                 return Err(Unsent::Over(late(lease, &deadline, owed).await));
             }
-            Some(Ok(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                lease.condemn();
-                let why = "101, and nothing asked for another protocol".to_owned();
-                return Err(Unsent::Over(CallError::BadResponse(why)));
-            }
             Some(Ok(answer)) if is_anothers(&answer, &lease.instance.address) => {
                 lease.broke();
                 return Err(Unsent::Over(CallError::InstanceLost));
             }
             Some(Ok(answer)) => {
+                if let Some(why) = no_answer(&answer) {
+                    lease.condemn();
+                    return Err(Unsent::Over(CallError::BadResponse(why)));
+                }
                 lease.answered();
                 return Ok(answer.map(|body| Answer::new(body, connection, keep, lease, deadline)));
             }
@@ -287,6 +288,18 @@ fn is_anothers(answer: &Response<Incoming>, address: &Address) -> bool {
             .headers()
             .get(ERROR_HEADER)
             .is_some_and(|code| code == "Misdirected")
+}
+
+/// Why a caller cannot be given this: it speaks of another connection than his.
+fn no_answer(answer: &Response<Incoming>) -> Option<String> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Some("101, and nothing asked for another protocol".to_owned());
+    }
+    let mut codings = answer.headers().get_all(TRANSFER_ENCODING).iter();
+    let other = codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))?;
+    Some(format!(
+        "Transfer-Encoding {other:?}, and only chunked is known"
+    ))
 }
 
 /// There is no connection to the instance.

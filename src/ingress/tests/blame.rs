@@ -50,6 +50,11 @@ async fn answers_that_are_none_are_told_in_words_that_help() {
             "nothing asked for another protocol",
         ),
         (large, "BadResponse", "64 KiB, or has more than 200 fields"),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "BadResponse",
+            "only chunked is known",
+        ),
         ("", "InstanceLost", "closed the connection"),
     ] {
         let served = Served::start(100).await;
@@ -62,6 +67,28 @@ async fn answers_that_are_none_are_told_in_words_that_help() {
             "{phases:?}"
         );
         served.end().await;
+    }
+}
+
+/// The instance did not end, nor close anything.
+#[tokio::test]
+async fn an_answer_whose_pieces_are_garbled_is_told_as_one() {
+    let raw = "GET /function/sum/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let call = "POST /functions/sum HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let long = "x".repeat(100_000);
+    for pieces in [
+        "FFFFFFFFFFFFFFFFF\r\n".to_owned(),
+        "zz\r\n".to_owned(),
+        format!("1;{long}\r\na\r\n0\r\n\r\n"),
+    ] {
+        for request in [raw, call] {
+            let says: &str = format!("{head}{pieces}").leak();
+            let served = Served::start(100).await;
+            let _instance = served.instance(|request| !request.is_empty(), says);
+            told(&served, request, "502", "BadResponse").await;
+            served.end().await;
+        }
     }
 }
 
