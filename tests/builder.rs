@@ -397,6 +397,21 @@ async fn images_of_others_are_neither_listed_nor_removed() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_image_can_have_is_its_writers_fault() {
+    for flavour in FLAVOURS {
+        let bench = Bench::new(flavour, BuildEnvironment::default()).await;
+        let files = dockerfile(&["FROM faas.local/Busybox:1"]);
+        let job = bench.job(Language::Dockerfile, &borrowed(&files));
+        let error = bench.build(&job).await.unwrap_err();
+        assert!(matches!(error, BuildError::Refused(_)), "{error:?}");
+        assert!(
+            error.to_string().contains("faas.local/Busybox:1"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_image_that_was_given_anothers_name_counts_for_none() {
     for flavour in FLAVOURS {
         let bench = Bench::new(flavour, BuildEnvironment::default()).await;

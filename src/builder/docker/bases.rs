@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bollard::models::ImageConfig;
+use bollard::{errors::Error, models::ImageConfig};
 
 use super::{
     super::{
@@ -98,6 +98,14 @@ impl DockerBuilder {
                 image: image.clone(),
                 message: "the engine pulled it but does not have it".into(),
             }),
+            // No image can have this name.
+            Err(Error::DockerResponseServerError {
+                status_code: 400,
+                message,
+            }) => Err(BuildError::Refused(format!(
+                "image {image:?}: {}",
+                errors::told(&message)
+            ))),
             found => Ok(found.map_err(errors::engine)?.config.unwrap_or_default()),
         }
     }
