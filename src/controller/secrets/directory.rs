@@ -15,6 +15,9 @@ use crate::runtime::SecretFile;
 /// How often a secret is read that is replaced meanwhile.
 const ATTEMPTS: usize = 10;
 
+/// Bytes of a secret's files together. Kubernetes takes no more either.
+const MOST: u64 = 1 << 20;
+
 /// Real paths by key.
 type Places = BTreeMap<String, PathBuf>;
 
@@ -22,7 +25,8 @@ type Places = BTreeMap<String, PathBuf>;
 /// link, is read again.
 ///
 /// # Errors
-/// When something cannot be read, or a link leads out of `root`: it would hand any file of this host to a Function.
+/// When something cannot be read, is larger than 1 MiB in all, or is a link that leads out of `root`: it would hand any file of
+/// this host to a Function.
 pub fn read(root: &Path, name: &str) -> io::Result<Vec<SecretFile>> {
     let root = root.canonicalize()?;
     let mut outcome = Err(changing());
@@ -39,10 +43,13 @@ pub fn read(root: &Path, name: &str) -> io::Result<Vec<SecretFile>> {
 fn read_once(root: &Path, name: &str) -> io::Result<Vec<SecretFile>> {
     let places = places(root, name)?;
     let mut files = Vec::with_capacity(places.len());
+    let mut room = MOST;
     for (key, place) in &places {
+        let bytes = content(place, room)?;
+        room -= bytes.len() as u64;
         files.push(SecretFile {
             path: format!("{name}/{key}"),
-            bytes: content(place)?.into(),
+            bytes: bytes.into(),
         });
     }
     if self::places(root, name)? == places {
@@ -82,16 +89,19 @@ fn within(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
-/// No link is followed any more, and a fifo that took the file's place does not block.
-fn content(path: &Path) -> io::Result<Vec<u8>> {
+/// At most so many bytes. No link is followed any more, and a fifo that took the file's place does not block.
+fn content(path: &Path, room: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
         .open(path)?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    if file.take(room + 1).read_to_end(&mut bytes)? as u64 <= room {
+        return Ok(bytes);
+    }
+    let message = format!("its files are larger than {} MiB in all", MOST >> 20);
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, message))
 }
 
 fn changing() -> io::Error {
@@ -183,6 +193,20 @@ mod tests {
             read(&root, "none").unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn a_secret_is_no_larger_than_kubernetes_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("db");
+        fs::create_dir(&secret).unwrap();
+        let half = vec![b'x'; 1 << 19];
+        fs::write(secret.join("a"), &half).unwrap();
+        fs::write(secret.join("b"), &half).unwrap();
+        assert_eq!(told(dir.path(), "db").len(), 2);
+        fs::write(secret.join("c"), "x").unwrap();
+        let error = read(dir.path(), "db").unwrap_err().to_string();
+        assert!(error.contains("larger than 1 MiB"), "{error}");
     }
 
     #[test]
