@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod book;
 pub mod failures;
+mod known;
 pub mod needs;
 pub mod rights;
 pub mod secret;
@@ -18,14 +19,12 @@ pub mod users;
 pub mod watch;
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use hyper::{
     HeaderMap, StatusCode,
     header::{AUTHORIZATION, HeaderValue},
@@ -36,9 +35,9 @@ use tokio::time::sleep;
 use self::{
     book::BookError,
     failures::{Failures, Key},
+    known::Known,
     rights::Deed,
     token::{Scope, Scopes, Token},
-    tokens::Tokens,
     users::{Asker, Users},
 };
 use crate::kubernetes::review::{NotReviewed, Right};
@@ -161,7 +160,7 @@ fn seconds(wait: Duration) -> u64 {
 /// The tokens of a state directory, as its file says, and those who tried without.
 pub struct Access {
     dir: PathBuf,
-    known: ArcSwap<BTreeMap<String, Token>>,
+    known: Known,
     failures: Mutex<Failures>,
     /// Who else may manage.
     users: Option<Users>,
@@ -183,10 +182,10 @@ impl Access {
     /// When their file cannot be read.
     pub fn open(state: &Path) -> Result<Self, BookError> {
         let dir = book::dir(state)?;
-        let known = index(book::read(&dir)?);
+        let known = Known::new(book::read(&dir)?);
         Ok(Self {
             dir,
-            known: ArcSwap::from_pointee(known),
+            known,
             failures: Mutex::default(),
             users: None,
         })
@@ -208,18 +207,9 @@ impl Access {
         watch::watch(&[book::file(&self.dir)], || self.reload()).await;
     }
 
-    /// A file that cannot be read lets nobody in: it may be the one that revokes.
-    fn reload(&self) {
-        let new = match book::read(&self.dir) {
-            Ok(tokens) => index(tokens),
-            Err(error) => {
-                tracing::error!(%error, "No token is accepted until this is mended");
-                BTreeMap::new()
-            }
-        };
-        let old = self.known.load();
-        audit::tokens(&old, &new);
-        self.known.store(new.into());
+    /// Whether the file was read.
+    fn reload(&self) -> bool {
+        self.known.take(book::read(&self.dir), Instant::now())
     }
 
     /// Whose request this is, if the headers say so and it has the scope.
@@ -295,11 +285,6 @@ impl Access {
     fn failures(&self) -> MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn index(tokens: Tokens) -> BTreeMap<String, Token> {
-    let pairs = tokens.0.into_iter().map(|token| (token.id.clone(), token));
-    pairs.collect()
 }
 
 /// What the one Authorization header says behind `Bearer`.

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, ToSpan};
 
 use super::{
     token::{LIFE, MAX_LIFE, RANDOM_BYTES},
-    tokens::{TokenError, Wish},
+    tokens::{TokenError, Tokens, Wish},
     *,
 };
 
@@ -141,11 +141,45 @@ fn a_file_that_cannot_be_read_lets_nobody_in() {
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
     assert_eq!(mode & 0o777, 0o600);
     std::fs::write(&file, &text[..text.len() / 2]).unwrap();
-    kept.access.reload();
+    assert!(kept.access.reload(), "it is read again when it changes");
     assert_eq!(kept.admit(&token, Scope::Read), Err(Denied::Unknown));
     std::fs::write(&file, text).unwrap();
     kept.access.reload();
     assert!(kept.admit(&token, Scope::Read).is_ok());
+}
+
+fn unread(errno: rustix::io::Errno) -> Result<Tokens, BookError> {
+    Err(BookError::Path {
+        path: "tokens.json".into(),
+        error: errno.into(),
+    })
+}
+
+#[test]
+fn a_shortage_of_descriptors_locks_nobody_out_for_a_minute() {
+    let kept = Kept::new();
+    let token = kept.create(wish("ci", &[Scope::Admin]));
+    let began = Instant::now();
+    let after = |seconds| began + Duration::from_secs(seconds);
+    let (short, broken) = (rustix::io::Errno::MFILE, rustix::io::Errno::IO);
+    for (errno, seconds, is_good) in [
+        (short, 0, true),
+        (short, 59, true),
+        (short, 60, false),
+        // What is closed stays closed until it is read.
+        (short, 61, false),
+        (broken, 62, false),
+    ] {
+        let is_read = kept.access.known.take(unread(errno), after(seconds));
+        assert!(!is_read, "it is tried again");
+        let admitted = kept.admit(&token, Scope::Read).is_ok();
+        assert_eq!(admitted, is_good, "{errno} after {seconds}s");
+    }
+    assert!(kept.access.reload());
+    assert!(kept.admit(&token, Scope::Read).is_ok());
+    // Anything else may be meant, and closes at once; so does damage, which trying again does not mend.
+    assert!(!kept.access.known.take(unread(broken), after(0)));
+    assert!(kept.admit(&token, Scope::Read).is_err());
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -48,6 +51,8 @@ pub struct Tls {
     config: ArcSwap<ServerConfig>,
     /// What was last read of them.
     text: Mutex<Text>,
+    /// They could not be read, and that is said.
+    unread: AtomicBool,
 }
 
 /// Both files' content.
@@ -68,6 +73,7 @@ impl Tls {
             config: ArcSwap::new(config(&files, &text)?),
             files,
             text: Mutex::new(text),
+            unread: AtomicBool::new(false),
         })
     }
 
@@ -82,18 +88,24 @@ impl Tls {
         watch::watch(&files, || self.reload()).await;
     }
 
-    /// A pair that cannot be used changes nothing: the one before serves on. So do open connections.
-    fn reload(&self) {
-        match self.changed() {
+    /// A pair that cannot be used changes nothing: the one before serves on. So do open connections. Answers whether the files
+    /// were read: else it is to be tried again, and said once.
+    fn reload(&self) -> bool {
+        let outcome = self.changed();
+        let is_unread = matches!(outcome, Err(TlsError::Read { .. }));
+        let was_unread = self.unread.swap(is_unread, Ordering::Relaxed);
+        match outcome {
             Ok(false) => {}
             Ok(true) => tracing::info!(
                 certificate = %self.files.cert.display(),
                 "New connections get the changed certificate"
             ),
+            Err(_) if is_unread && was_unread => {}
             Err(error) => {
                 tracing::error!(%error, "The changed certificate is not used; the one before serves on");
             }
         }
+        !is_unread
     }
 
     fn changed(&self) -> Result<bool, TlsError> {

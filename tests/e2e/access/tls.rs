@@ -2,6 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -130,6 +131,55 @@ async fn a_changed_certificate_is_taken_and_a_bad_one_is_not_and_nobody_is_cut_o
     assert_eq!(request(&mut open, &read).await, "HTTP/1.1 200 OK");
     let said = server.said();
     assert!(said.contains("listening on https://"), "{said}");
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_for_want_of_a_descriptor_is_read_soon_and_locks_nobody_out() {
+    let home = Arc::new(Home::new());
+    let (pair, read) = (Pair::new(&home, "tls"), with_scope(&home, "read"));
+    let server = public(&pair).at(&home).await;
+    let mut open = connect(server.address, config(pair.der(), &[&TLS13]))
+        .await
+        .unwrap();
+    assert_eq!(request(&mut open, &read).await, "HTTP/1.1 200 OK");
+
+    let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
+    // It has given itself all that it may have.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = |current| prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    limit(Some(3));
+    let late = token(&home, "create late --scope read");
+    pair.renew();
+    let short = |file: &str| format!("{file}: Too many open files");
+    wait_until("neither can be read", SOON, async || {
+        let said = server.said();
+        let are_noted = [short("tokens.json"), short("tls.crt")].map(|words| said.contains(&words));
+        (are_noted == [true; 2]).then_some(())
+    })
+    .await;
+    let known = request(&mut open, &read).await;
+    limit(maximum);
+    assert_eq!(known, "HTTP/1.1 200 OK", "it was known before");
+
+    // Nothing changes any more, and yet both count soon.
+    let renewed = config(pair.der(), &[&TLS13]);
+    let mut fresh = wait_until("the new certificate is served", SOON, async || {
+        connect(server.address, renewed.clone()).await.ok()
+    })
+    .await;
+    wait_until("the new token is known", SOON, async || {
+        let answer = request(&mut fresh, &late).await;
+        (answer == "HTTP/1.1 200 OK").then_some(())
+    })
+    .await;
+    assert_eq!(request(&mut open, &read).await, "HTTP/1.1 200 OK");
+    let said = server.said();
+    assert!(!said.contains(r#"verb="revoke""#), "{said}");
+    for words in [short("tokens.json"), short("tls.crt")] {
+        assert_eq!(said.matches(&words).count(), 1, "{said}");
+    }
+    let made = said.matches(r#"verb="create" kind="Token""#).count();
+    assert_eq!(made, 1, "{said}");
 }
 
 #[tokio::test]
