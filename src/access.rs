@@ -167,11 +167,12 @@ pub struct Access {
 }
 
 /// Who was let in to manage.
+#[derive(Clone)]
 pub struct Manager {
     pub name: String,
     /// The id of a token of ours.
     pub token: Option<String>,
-    /// A user of the cluster, who is to be asked about again where the body says what is done.
+    /// A user of the cluster.
     pub asker: Option<Asker>,
 }
 
@@ -274,6 +275,22 @@ impl Access {
         })
     }
 
+    /// Judges again whom it has let in: meanwhile a token may have been revoked or have expired, and a right taken away.
+    pub async fn judge_again(
+        &self,
+        manager: &Manager,
+        needed: Scope,
+        deed: &Deed,
+    ) -> Result<(), Denied> {
+        if let Some(asker) = &manager.asker {
+            asker.is_known().await?;
+            return asker.may(deed).await;
+        }
+        let known = self.known.load();
+        let token = manager.token.as_ref().and_then(|id| known.get(id));
+        stands(token.ok_or(Denied::Unknown)?, needed).map(drop)
+    }
+
     /// Ends soon after the token with this id has been revoked or has expired.
     pub async fn outlive(&self, id: &str) {
         let counts = |token: &Token| token.expires > Timestamp::now();
@@ -315,6 +332,11 @@ fn judge(text: &str, token: Option<&Token>, needed: Scope) -> Result<String, Den
     let token = token
         .filter(|token| token.is(text))
         .ok_or(Denied::Unknown)?;
+    stands(token, needed)
+}
+
+/// Whose token it is, if it still counts for this.
+fn stands(token: &Token, needed: Scope) -> Result<String, Denied> {
     let name = token.name.clone();
     if token.expires <= Timestamp::now() {
         let at = token.expires;

@@ -1,6 +1,7 @@
 //! The management API: everything that is not a call. Writes go to the store, as kubectl's would; the controller does
 //! the rest.
 
+mod asked;
 mod body;
 pub mod error;
 pub mod gateway;
@@ -30,7 +31,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::error::ApiError;
+use self::{asked::Asked, error::ApiError};
 use crate::{
     builder::archives::Archives,
     controller::Controller,
@@ -187,13 +188,14 @@ async fn read(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiErro
     Ok(Json(&*function).into_response())
 }
 
-async fn apply(
-    State(api): State<Api>,
-    Key(key): Key,
-    Text(body): Text,
-) -> Result<Response, ApiError> {
+async fn apply(State(api): State<Api>, Key(key): Key, asked: Asked, Text(body): Text) -> Response {
+    let work = async move { put(&api, key, &body).await };
+    asked.carry_out(None, work).await
+}
+
+async fn put(api: &Api, key: FunctionKey, body: &[u8]) -> Result<Response, ApiError> {
     let invalid = |error: ManifestError| ApiError::Invalid(error.to_string());
-    let mut value = manifest::value(&body).map_err(invalid)?;
+    let mut value = manifest::value(body).map_err(invalid)?;
     manifest::strip_ours(&mut value);
     let document = manifest::judge(1, value);
     if document.key.as_ref().is_some_and(|defined| *defined != key) {
@@ -202,7 +204,7 @@ async fn apply(
     }
     let function = document
         .verdict
-        .map_err(|error| invalid(error.as_written(&body, "")))?;
+        .map_err(|error| invalid(error.as_written(body, "")))?;
     if function.spec.source.directory.is_some() {
         let message = "spec.source.directory: Forbidden: works only in manifests below a watched directory \
                        (`faas start --dir`); use `faas build`, source.inline or source.archive";
@@ -227,11 +229,16 @@ async fn apply(
     Ok((status, headers, Json(&*function)).into_response())
 }
 
-async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {
+async fn delete(State(api): State<Api>, Key(key): Key, asked: Asked) -> Response {
+    let work = async move { remove(&api, &key).await };
+    asked.carry_out(None, work).await
+}
+
+async fn remove(api: &Api, key: &FunctionKey) -> Result<Response, ApiError> {
     let function = api
         .store
-        .get(&key)
-        .ok_or_else(|| ApiError::no_function(&key))?;
+        .get(key)
+        .ok_or_else(|| ApiError::no_function(key))?;
     let manager = match Manager::of(&function) {
         // Its directory is not watched any more, or its file went unseen, so nothing else could delete it.
         Manager::Directory { file } if !is_watched(&api.roots, &file) || !file.exists() => {
@@ -239,7 +246,7 @@ async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiEr
         }
         _ => Manager::Api,
     };
-    api.store.delete(&key, &manager, Timestamp::now()).await?;
+    api.store.delete(key, &manager, Timestamp::now()).await?;
     let body = json!({"message": format!("Function {key} is being deleted")});
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
 }

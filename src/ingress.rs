@@ -288,8 +288,8 @@ impl Ingress {
         }
     }
 
-    async fn manage(&self, mut request: Request<Incoming>) -> Response<Body> {
-        let pass = request.extensions_mut().remove::<Pass>();
+    async fn manage(&self, request: Request<Incoming>) -> Response<Body> {
+        let pass = request.extensions().get::<Pass>().cloned();
         let answer = self.management.clone().oneshot(request.map(Body::new));
         let outcome: Result<Result<_, Infallible>, _> =
             AbortOnDropHandle::new(self.control.spawn(answer)).await;

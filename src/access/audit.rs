@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use hyper::{Method, Request, Response, header::HeaderValue};
@@ -27,6 +30,8 @@ struct Line {
     request_id: HeaderValue,
     name: OnceLock<String>,
     who: OnceLock<String>,
+    /// All of it is here, and it is being carried out.
+    begun: AtomicBool,
     result: OnceLock<(u16, String)>,
 }
 
@@ -40,6 +45,7 @@ impl Change {
             request_id: id.clone(),
             name: OnceLock::new(),
             who: OnceLock::new(),
+            begun: AtomicBool::new(false),
             result: OnceLock::new(),
         }));
         if let Some(name) = name {
@@ -60,6 +66,11 @@ impl Change {
         let _ = self.0.who.set(who.to_owned());
     }
 
+    /// From now on its caller has no part in what comes of it.
+    pub fn begins(&self) {
+        self.0.begun.store(true, Ordering::Relaxed);
+    }
+
     /// This is what came of it.
     pub fn ended<B>(&self, response: &Response<B>) {
         let code = response.headers().get(ERROR_HEADER);
@@ -67,12 +78,29 @@ impl Change {
         let result = (response.status().as_u16(), code.to_owned());
         let _ = self.0.result.set(result);
     }
+
+    /// What its line would say now.
+    #[cfg(test)]
+    pub fn result(&self) -> (u16, String) {
+        let (status, code) = self.0.told();
+        (status, code.to_owned())
+    }
+}
+
+impl Line {
+    fn told(&self) -> (u16, &str) {
+        match self.result.get() {
+            Some((status, code)) => (*status, code),
+            // Only the end of this process keeps what has begun from its end.
+            None if self.begun.load(Ordering::Relaxed) => (503, "Unfinished"),
+            None => (499, "CallerGone"),
+        }
+    }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let gone = (499, "CallerGone".to_owned());
-        let (status, code) = self.result.get().unwrap_or(&gone);
+        let (status, code) = self.told();
         // Those before it have their lines, and more would be a way to fill the log.
         if code == "TooManyFailures" {
             return;

@@ -30,6 +30,8 @@ pub struct Users {
 pub struct Asker {
     users: Users,
     user: Arc<User>,
+    /// By which they ask.
+    token: Arc<str>,
 }
 
 impl Users {
@@ -45,8 +47,11 @@ impl Users {
     pub async fn asker(&self, token: &str) -> Result<Asker, Denied> {
         for audience in [None, Some(AUDIENCE)] {
             if let Some(user) = self.reviews.user(token, audience).await? {
-                let users = self.clone();
-                return Ok(Asker { users, user });
+                return Ok(Asker {
+                    users: self.clone(),
+                    user,
+                    token: token.into(),
+                });
             }
         }
         Err(Denied::NoUser)
@@ -57,6 +62,11 @@ impl Asker {
     /// What the audit calls them: tokens of ours have no such names.
     pub fn name(&self) -> String {
         format!("kubernetes:{}", self.user.name())
+    }
+
+    /// Whether their token is still good.
+    pub async fn is_known(&self) -> Result<(), Denied> {
+        self.users.asker(&self.token).await.map(drop)
     }
 
     /// Whether they may do this.

@@ -20,10 +20,11 @@ use tokio::sync::SemaphorePermit;
 
 use super::{
     Api,
+    asked::Asked,
     body::{self, BodyError, Whole},
 };
 use crate::{
-    access::{Denied, audit::Change, rights::Deed, users::Asker},
+    access::rights::Deed,
     builder::{
         archive::{ArchiveError, Context, Limits},
         archives::ArchivesError,
@@ -84,13 +85,6 @@ impl Failure {
         }
     }
 
-    fn denied(denied: &Denied) -> Self {
-        Self {
-            status: denied.status(),
-            ..Self::bad(denied.code(), denied.to_string())
-        }
-    }
-
     fn superseded() -> Self {
         Self {
             status: StatusCode::CONFLICT,
@@ -147,13 +141,22 @@ impl IntoResponse for Failure {
 pub async fn deploy(
     State(api): State<Api>,
     Extension(Calls(calls)): Extension<Calls>,
+    asked: Asked,
     request: Request,
-) -> Response {
-    match take_in(&api, request).await {
-        Ok(key) => Json(json!({"invoke": format!("{calls}/functions/{}", key.url_segment())}))
-            .into_response(),
-        Err(failure) => failure.into_response(),
-    }
+) -> Result<Response, Failure> {
+    let (upload, place) = read(request.into_body()).await?;
+    let key: FunctionKey = upload
+        .name
+        .parse()
+        .map_err(|e: crate::function::KeyError| Failure::bad("InvalidSpec", e.to_string()))?;
+    asked.names(&key);
+    let deed = Deed::upload(key.clone());
+    let work = async move {
+        let invoke = format!("{calls}/functions/{}", key.url_segment());
+        let taken_in = take_in(&api, key, upload.file, place).await;
+        taken_in.map(|()| Json(json!({"invoke": invoke})))
+    };
+    Ok(asked.carry_out(Some(deed), work).await)
 }
 
 /// Where archives are kept has no space, or a bad day.
@@ -166,21 +169,13 @@ fn not_stored(error: &ArchivesError) -> Failure {
     Failure::ours(code, &info)
 }
 
-async fn take_in(api: &Api, request: Request) -> Result<FunctionKey, Failure> {
-    let (head, body) = request.into_parts();
-    let (upload, place) = read(body).await?;
-    let key: FunctionKey = upload
-        .name
-        .parse()
-        .map_err(|e: crate::function::KeyError| Failure::bad("InvalidSpec", e.to_string()))?;
-    if let Some(change) = head.extensions.get::<Change>() {
-        change.names(&key.url_segment());
-    }
-    if let Some(asker) = head.extensions.get::<Asker>() {
-        let may = asker.may(&Deed::upload(key.clone())).await;
-        may.map_err(|denied| Failure::denied(&denied))?;
-    }
-    let context = tokio::task::spawn_blocking(move || unpack(&upload.file))
+async fn take_in(
+    api: &Api,
+    key: FunctionKey,
+    file: String,
+    place: Option<SemaphorePermit<'static>>,
+) -> Result<(), Failure> {
+    let context = tokio::task::spawn_blocking(move || unpack(&file))
         .await
         .unwrap_or_else(|error| Err(Failure::bad("SourceUnavailable", error.to_string())))?;
     drop(place);
@@ -203,8 +198,7 @@ async fn take_in(api: &Api, request: Request) -> Result<FunctionKey, Failure> {
         key,
         metadata: applied.metadata.clone(),
     };
-    outcome(api, &sent).await?;
-    Ok(sent.key)
+    outcome(api, &sent).await
 }
 
 /// What was uploaded, as an object.

@@ -53,22 +53,34 @@ pub struct Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls(pub String);
 
-/// The token of ours that a manager was let in by. Users of a cluster have none: what they were let in to hear they hear to its
-/// end.
+/// By what a manager was let in, and for what.
 #[derive(Clone)]
 pub struct Pass {
     access: Arc<Access>,
-    token: String,
+    manager: Manager,
+    needed: Needed,
+    deed: Deed,
 }
 
 impl Pass {
+    /// Whether it is still good, for what the body says where the path does not.
+    pub async fn again(&self, deed: Option<&Deed>) -> Result<(), Denied> {
+        let deed = deed.unwrap_or(&self.deed);
+        let judged = self.access.judge_again(&self.manager, self.needed, deed);
+        judged.await
+    }
+
     /// An answer that is told as it comes, such as a log, does not outlive the token. Only of such a one is the length not known.
+    /// Users of a cluster have no token of ours: what they were let in to hear they hear to its end.
     pub fn bound(self, answer: Response<Body>) -> Response<Body> {
+        let Some(token) = self.manager.token else {
+            return answer;
+        };
         answer.map(|body| {
             if body.size_hint().exact().is_some() {
                 return body;
             }
-            let end = async move { self.access.outlive(&self.token).await };
+            let end = async move { self.access.outlive(&token).await };
             Body::from_stream(body.into_data_stream().take_until(Box::pin(end)))
         })
     }
@@ -140,21 +152,15 @@ impl Caller {
         if let Some(change) = request.extensions().get::<Change>() {
             match &who {
                 Ok(None) => change.by("local"),
-                Ok(Some(who)) => change.by(&who.name),
+                Ok(Some(pass)) => change.by(&pass.manager.name),
                 Err(denied) => denied.who().into_iter().for_each(|who| change.by(who)),
             }
         }
         if self.door.access.is_some() {
             request.headers_mut().remove(AUTHORIZATION);
         }
-        let Some(who) = who? else {
-            return Ok(());
-        };
-        if let Some((access, token)) = self.door.access.clone().zip(who.token) {
-            request.extensions_mut().insert(Pass { access, token });
-        }
-        if let Some(asker) = who.asker {
-            request.extensions_mut().insert(asker);
+        if let Some(pass) = who? {
+            request.extensions_mut().insert(pass);
         }
         Ok(())
     }
@@ -165,7 +171,7 @@ impl Caller {
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<Option<Manager>, Denied> {
+    ) -> Result<Option<Pass>, Denied> {
         let Some(access) = &self.door.access else {
             return Ok(None);
         };
@@ -173,8 +179,13 @@ impl Caller {
             return Ok(None);
         };
         let (peer, deed) = (self.origin.peer, Deed::of(method, uri));
-        let manager = access.admit_manager(headers, peer, needed, &deed);
-        manager.await.map(Some)
+        let manager = access.admit_manager(headers, peer, needed, &deed).await?;
+        Ok(Some(Pass {
+            access: Arc::clone(access),
+            manager,
+            needed,
+            deed,
+        }))
     }
 
     /// Where this caller calls functions: under the name by which it reached us, unless it is elsewhere.

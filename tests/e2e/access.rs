@@ -1,6 +1,7 @@
 //! Who may come in: tokens and their scopes, TLS, and what is refused at the start. Functions run as processes here, so
 //! that all of it is tested without Docker too.
 
+mod changes;
 mod start;
 mod tls;
 
