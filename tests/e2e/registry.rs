@@ -1,6 +1,6 @@
 //! The server beside a registry: what it pushes there, and days on which that is away or refuses.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::UdpSocket, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -37,6 +37,16 @@ async fn beside(registry: &Registry, home: &Arc<Home>) -> Server {
         .await
 }
 
+/// This machine's address on the engine's bridge, which engines do not always tell: the one that its kernel speaks from to there.
+fn bridge() -> String {
+    let subnet = "{{(index .IPAM.Config 0).Subnet}}";
+    let subnet = docker(&["network", "inspect", "--format", subnet, "bridge"]);
+    let there = format!("{}2:9", subnet.split_once("0/").unwrap().0);
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(there).unwrap();
+    socket.local_addr().unwrap().ip().to_string()
+}
+
 /// As a registry of a company is: by TLS, with a certificate that only those trust who are told to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_by_tls_is_trusted_by_its_authority_alone() {
@@ -45,8 +55,7 @@ async fn a_registry_by_tls_is_trusted_by_its_authority_alone() {
     }
     let plain = Registry::start();
     provide(&plain);
-    let gateway = "{{(index .IPAM.Config 0).Gateway}}";
-    let address = docker(&["network", "inspect", "--format", gateway, "bridge"]);
+    let address = bridge();
     let (mute, registry) = (plain.by_http(&address), plain.by_tls(&address));
     let start = |registry: &Registry| {
         Start::default()

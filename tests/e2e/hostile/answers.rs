@@ -31,7 +31,7 @@ async fn answers_that_are_slow_halves_or_none_end_in_their_time() {
         ("halfhead", 504, "Timeout"),
         ("cuthead", 502, "InstanceLost"),
         ("garbage", 502, "BadResponse"),
-        ("badchunk", 502, "InstanceLost"),
+        ("badchunk", 502, "BadResponse"),
         ("heads", 502, "BadResponse"),
     ] {
         let reply = ask(&server, "poor", deed).await;
