@@ -212,10 +212,11 @@ impl Inner {
 fn is_instance(summary: &ContainerSummary) -> bool {
     let image = summary.image.as_deref().unwrap_or_default();
     let names = summary.names.iter().flatten();
+    let names = names.map(|name| name.trim_start_matches('/'));
     summary.labels.as_ref().is_some_and(|labels| {
-        names
-            .map(|name| name.trim_start_matches('/'))
-            .any(|name| container::is_instance(labels, name, image))
+        // One that is half removed may have none.
+        let mut names = names.chain([""]);
+        names.any(|name| container::is_instance(labels, name, image))
     })
 }
 
