@@ -1,4 +1,4 @@
-//! Bodies on their way: a request's, bounded and partly read while its caller waits; an answer's, which holds the lease
+//! Bodies on their way: a request's, bounded and left with its caller until there is an instance; an answer's, which holds the lease
 //! until its last byte and moves the instance's connection itself.
 
 use std::{
@@ -18,7 +18,6 @@ use std::{
 use bytes::Bytes;
 use futures::FutureExt;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
@@ -27,8 +26,9 @@ use crate::pool::{Lease, connection::Connection};
 
 /// Largest body of a call.
 pub const MAX_REQUEST: u64 = 100 << 20;
-/// How much of a body is read while its caller waits for an instance.
-const READ_AHEAD: usize = 64 << 10;
+/// How much of an answer is read before its caller is told anything of it, and what each piece counts for at least.
+const ANSWER_AHEAD: usize = 64 << 10;
+const PIECE: usize = 1 << 10;
 
 /// How long a caller whose body has ended too early may take to be gone, which the connection notices. One that is still
 /// there then waits for an answer.
@@ -36,10 +36,9 @@ const FAREWELL: Duration = Duration::from_millis(250);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A request's body: what was read ahead, then the rest as it comes, up to [`MAX_REQUEST`].
+/// A request's body as it comes, up to [`MAX_REQUEST`].
 #[derive(Debug)]
 pub struct Bounded {
-    ahead: VecDeque<Bytes>,
     rest: Incoming,
     left: u64,
     owed: Owed,
@@ -68,7 +67,6 @@ impl Bounded {
             return Err(CallError::BodyTooLarge { limit: MAX_REQUEST });
         }
         Ok(Self {
-            ahead: VecDeque::new(),
             rest: body,
             left: MAX_REQUEST,
             owed: Owed::default(),
@@ -78,31 +76,6 @@ impl Bounded {
     /// Tells, wherever the body goes, whether its caller owes some of it.
     pub fn owed(&self) -> Owed {
         self.owed.clone()
-    }
-
-    /// Waits for `outcome` and reads ahead meanwhile, so that a caller who leaves is noticed.
-    pub async fn while_reading<T>(
-        &mut self,
-        outcome: impl Future<Output = T>,
-    ) -> Result<T, CallError> {
-        tokio::pin!(outcome);
-        let mut read = 0;
-        while read < READ_AHEAD && !self.rest.is_end_stream() {
-            tokio::select! {
-                biased;
-                outcome = &mut outcome => return Ok(outcome),
-                frame = self.rest.frame() => match frame {
-                    None => break,
-                    Some(Err(error)) => return Err(broken(&error).await),
-                    Some(Ok(frame)) => if let Ok(data) = frame.into_data() {
-                        read += data.len();
-                        self.left = self.left.saturating_sub(data.len() as u64);
-                        self.ahead.push_back(data);
-                    },
-                },
-            }
-        }
-        Ok(outcome.await)
     }
 }
 
@@ -146,9 +119,6 @@ impl Body for Bounded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(data) = self.ahead.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
         let polled = Pin::new(&mut self.rest).poll_frame(cx);
         self.owed.0.store(polled.is_pending(), Ordering::Relaxed);
         let frame = match polled {
@@ -166,18 +136,11 @@ impl Body for Bounded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.rest.is_end_stream()
+        self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ahead: u64 = self.ahead.iter().map(|data| data.len() as u64).sum();
-        let rest = self.rest.size_hint();
-        let mut hint = SizeHint::new();
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + ahead);
-        }
-        hint.set_lower(rest.lower() + ahead);
-        hint
+        self.rest.size_hint()
     }
 }
 
@@ -267,12 +230,12 @@ impl Answer {
     /// Reads what has come already, up to some bytes: as long as its caller was told nothing, what broke off can be told.
     pub fn begin(&mut self) -> Result<(), Cut> {
         let mut read = 0;
-        while read < READ_AHEAD {
+        while read < ANSWER_AHEAD {
             let Some(Some(frame)) = poll_fn(|cx| self.poll_rest(cx)).now_or_never() else {
                 break;
             };
             let frame = frame?;
-            read += frame.data_ref().map_or(0, Bytes::len);
+            read += frame.data_ref().map_or(0, Bytes::len).max(PIECE);
             self.ahead.push_back(frame);
         }
         Ok(())

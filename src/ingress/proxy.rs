@@ -145,12 +145,9 @@ async fn send(
     body: Incoming,
 ) -> Result<Response<Answer>, CallError> {
     let pool = pool(pools, target).await?;
-    let mut body = Bounded::new(body)?;
+    let body = Bounded::new(body)?;
     let arrived = Instant::now();
-    let mut lease = body
-        .while_reading(pool.lease())
-        .await?
-        .map_err(|e| CallError::lease(e, arrived.elapsed()))?;
+    let mut lease = leased(&pool, arrived).await?;
     let owed = body.owed();
     let mut request = Box::new(with_body(head, body));
     for _ in 1..ATTEMPTS {
@@ -159,7 +156,7 @@ async fn send(
             Err(Unsent::Over(error)) => return Err(error),
             Err(Unsent::Again(unsent)) => request = unsent,
         }
-        lease = again(&pool, arrived).await?;
+        lease = leased(&pool, arrived).await?;
     }
     match exchange(lease, request, &owed).await {
         Ok(answer) => Ok(answer),
@@ -180,7 +177,7 @@ async fn pool(pools: &Pools, target: &Target) -> Result<Arc<Pool>, CallError> {
     get().ok_or_else(|| CallError::NotFound(target.clone()))
 }
 
-async fn again(pool: &Arc<Pool>, arrived: Instant) -> Result<Lease, CallError> {
+async fn leased(pool: &Arc<Pool>, arrived: Instant) -> Result<Lease, CallError> {
     pool.lease()
         .await
         .map_err(|e| CallError::lease(e, arrived.elapsed()))

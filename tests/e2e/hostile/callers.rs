@@ -118,6 +118,60 @@ async fn a_start_that_nobody_waits_for_any_more_is_stopped() {
     watch.end().await;
 }
 
+/// Calls in one piece, or in as small ones as there can be.
+fn large_calls() -> [Vec<Vec<u8>>; 2] {
+    const LENGTH: usize = 64 << 10;
+    let head = |body: &str| {
+        format!("POST /functions/busy HTTP/1.1\r\nHost: localhost\r\n{body}\r\n\r\n").into_bytes()
+    };
+    let mut whole = head(&format!("Content-Length: {LENGTH}"));
+    whole.resize(whole.len() + LENGTH, b' ');
+    let mut pieces = vec![b"1\r\n \r\n".to_vec(); 2000];
+    pieces.insert(0, head("Transfer-Encoding: chunked"));
+    [vec![whole], pieces]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waiting_callers_send_costs_no_memory_and_those_that_leave_are_noticed() {
+    /// As many as may wait for one function, nearly; and what each may cost, in KiB.
+    const CALLERS: usize = 900;
+    const EACH: u64 = 40;
+    if !has_docker("e2e large calls that wait") {
+        return;
+    }
+    many_descriptors();
+    let server = Start::default().at(&Arc::new(Home::new())).await;
+    let code = "module.exports = (context, cb) => setTimeout(() => cb('done'), 100000)";
+    let scale = json!({"min": 1, "max": 1, "concurrency": 1});
+    let spec = json!({"scale": scale, "timeoutSeconds": 200, "startupTimeoutSeconds": 200});
+    server.deploy("busy", node(code, spec)).await;
+    let mut running = TcpStream::connect(server.address).await.unwrap();
+    let call = "POST /functions/busy HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    running.write_all(call.as_bytes()).await.unwrap();
+    metric(&server, "faas_calls_in_flight 1").await;
+    for call in large_calls() {
+        let before = server.memory();
+        let mut callers = Vec::new();
+        for _ in 0..CALLERS {
+            let mut caller = TcpStream::connect(server.address).await.unwrap();
+            caller.set_nodelay(true).unwrap();
+            caller.write_all(&call[0]).await.unwrap();
+            callers.push(caller);
+        }
+        metric(&server, &format!("faas_calls_waiting {CALLERS}")).await;
+        // Some say more, a little at a time.
+        for caller in callers.iter_mut().rev().take(20) {
+            for piece in &call[1..] {
+                caller.write_all(piece).await.unwrap();
+            }
+        }
+        let grown = server.memory().saturating_sub(before);
+        assert!(grown <= EACH * CALLERS as u64, "{grown} KiB");
+        drop(callers);
+        metric(&server, "faas_calls_waiting 0").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_heads_that_do_not_end_keep_nobody_waiting() {
     if !has_docker("e2e half heads") {
