@@ -4,6 +4,7 @@
 //! limit of connections below the descriptor limit, health that answers beyond it, a time limit for a request's head.
 
 mod accept;
+pub mod arriving;
 pub mod body;
 mod connections;
 pub mod door;
@@ -35,7 +36,7 @@ use std::{
 
 use axum::{Router, body::Body};
 use hyper::{
-    Request, Response, StatusCode,
+    Request, Response,
     body::Incoming,
     header::{CONNECTION, HeaderValue},
     server::conn::http1,
@@ -48,9 +49,11 @@ use tower::ServiceExt;
 
 use self::{
     accept::{hand_over, pause_after},
+    arriving::Arriving,
     connections::Connections,
     door::{Caller, Door, Pass, Scope},
     ids::Ids,
+    places::Room,
     reply::{CallError, ERROR_HEADER, REQUEST_ID, Style},
     requests::{Answering, Requests, Running},
     route::Route,
@@ -157,7 +160,8 @@ impl Ingress {
         let permit = connections.places.take();
         let beyond = permit.is_none().then_some(connections.places.limit);
         let peer = caller.origin.peer;
-        let connection = Arc::clone(self).connection(wire, caller, beyond);
+        let room = connections.places.room();
+        let connection = Arc::clone(self).connection(wire, room, caller, beyond);
         let connection = connections.graceful.watch(connection);
         let task = async move {
             let _permit = permit;
@@ -175,6 +179,7 @@ impl Ingress {
     fn connection(
         self: Arc<Self>,
         wire: Wire,
+        room: Room,
         caller: Caller,
         beyond: Option<usize>,
     ) -> http1::Connection<
@@ -188,15 +193,12 @@ impl Ingress {
     > {
         let requests = Requests::default();
         let (ids, metrics) = (Arc::clone(&self.ids), Arc::clone(&self.metrics));
-        let stream = Timed::new(wire, requests.clone(), ids, metrics);
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let stream = Timed::new(wire, requests.clone(), room, ids, metrics);
+        let service = service_fn(move |request: Request<Incoming>| {
             let running = requests.begin();
             let (this, caller) = (Arc::clone(&self), caller.clone());
             async move {
-                let response = match beyond {
-                    Some(limit) => this.refuse(&mut request, limit),
-                    None => this.respond(request, &caller, &running).await,
-                };
+                let response = this.answer(request, &caller, &running, beyond).await;
                 Ok::<_, Infallible>(running.until(response))
             }
         });
@@ -209,43 +211,58 @@ impl Ingress {
             .serve_connection(TokioIo::new(stream), service)
     }
 
-    /// One request's answer.
-    async fn respond(
+    /// One request's answer, which says whether it is the last of its connection.
+    async fn answer(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         caller: &Caller,
         running: &Running,
+        beyond: Option<usize>,
     ) -> Response<Body> {
+        let (mut request, remains) = Arriving::follow(request);
         let id = self.ids.identify(request.headers_mut());
-        // What is passed on is noted where it is judged.
-        let change = match caller.door.scope {
-            Scope::Gateway => None,
-            _ => Change::asked_by(&mut request, caller.origin.peer, &id),
+        let mut response = match beyond {
+            Some(limit) => self.refuse(request.uri().path(), limit),
+            None => self.respond(request, &id, caller, running).await,
         };
-        let local = caller.door.local;
-        let mut response = match guard::judge(request.headers(), local) {
-            Ok(()) => self.dispatch(request, caller, running).await,
-            Err(refusal) => self.tell(&refusal.into(), Style::Raw),
-        };
-        if let Some(change) = change {
-            change.ended(&response);
-        }
         response.headers_mut().insert(REQUEST_ID, id);
-        // What is left of a body that is too large is not waited for.
         let is_leaving = self.leaving.load(Ordering::Relaxed);
         if is_leaving {
             self.late.fetch_add(1, Ordering::Relaxed);
         }
-        if is_leaving || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        if is_leaving || beyond.is_some() || !remains.are_none().await {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
         response
     }
 
+    async fn respond(
+        &self,
+        mut request: Request<Arriving>,
+        id: &HeaderValue,
+        caller: &Caller,
+        running: &Running,
+    ) -> Response<Body> {
+        // What is passed on is noted where it is judged.
+        let change = match caller.door.scope {
+            Scope::Gateway => None,
+            _ => Change::asked_by(&mut request, caller.origin.peer, id),
+        };
+        let local = caller.door.local;
+        let response = match guard::judge(request.headers(), local) {
+            Ok(()) => self.dispatch(request, caller, running).await,
+            Err(refusal) => self.tell(&refusal.into(), Style::Raw),
+        };
+        if let Some(change) = change {
+            change.ended(&response);
+        }
+        response
+    }
+
     async fn dispatch(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Arriving>,
         caller: &Caller,
         running: &Running,
     ) -> Response<Body> {
@@ -288,7 +305,7 @@ impl Ingress {
         }
     }
 
-    async fn manage(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn manage(&self, request: Request<Arriving>) -> Response<Body> {
         let pass = request.extensions().get::<Pass>().cloned();
         let answer = self.management.clone().oneshot(request.map(Body::new));
         let outcome: Result<Result<_, Infallible>, _> =
@@ -344,17 +361,11 @@ impl Ingress {
     }
 
     /// More connections than we may have: only questions about our health are answered.
-    fn refuse(&self, request: &mut Request<Incoming>, limit: usize) -> Response<Body> {
-        let health = matches!(request.uri().path(), "/healthz" | "/readyz");
-        let mut response = if health {
-            Response::new(Body::from("ok\n"))
-        } else {
-            self.tell(&CallError::Crowded { limit }, Style::Raw)
-        };
-        let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, self.ids.identify(request.headers_mut()));
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        response
+    fn refuse(&self, path: &str, limit: usize) -> Response<Body> {
+        if matches!(path, "/healthz" | "/readyz") {
+            return Response::new(Body::from("ok\n"));
+        }
+        self.tell(&CallError::Crowded { limit }, Style::Raw)
     }
 }
 

@@ -21,7 +21,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
-use super::reply::CallError;
+use super::{arriving::Arriving, reply::CallError};
 use crate::pool::{Lease, connection::Connection};
 
 /// Largest body of a call.
@@ -39,7 +39,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// A request's body as it comes, up to [`MAX_REQUEST`].
 #[derive(Debug)]
 pub struct Bounded {
-    rest: Incoming,
+    rest: Arriving,
     left: u64,
     owed: Owed,
 }
@@ -62,7 +62,7 @@ pub struct TooLarge;
 
 impl Bounded {
     /// Refuses at once what says that it is too large.
-    pub fn new(body: Incoming) -> Result<Self, CallError> {
+    pub fn new(body: Arriving) -> Result<Self, CallError> {
         if body.size_hint().lower() > MAX_REQUEST {
             return Err(CallError::BodyTooLarge { limit: MAX_REQUEST });
         }

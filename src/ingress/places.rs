@@ -11,6 +11,19 @@ use tokio::{
 /// those that say nothing keep nobody out.
 const SPARE: usize = 64;
 
+/// Whether others could still come.
+pub struct Room {
+    limit: usize,
+    free: Arc<Semaphore>,
+}
+
+impl Room {
+    /// Half of the places or more are free.
+    pub fn is_plenty(&self) -> bool {
+        self.free.available_permits() >= self.limit / 2
+    }
+}
+
 /// How many connections there may be.
 pub struct Places {
     pub limit: usize,
@@ -26,6 +39,14 @@ impl Places {
             limit,
             free: Arc::new(Semaphore::new(limit)),
             beyond: VecDeque::new(),
+        }
+    }
+
+    /// What a connection may look at.
+    pub fn room(&self) -> Room {
+        Room {
+            limit: self.limit,
+            free: Arc::clone(&self.free),
         }
     }
 

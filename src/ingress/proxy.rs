@@ -18,6 +18,7 @@ use hyper::{
 use tokio::time::timeout;
 
 use super::{
+    arriving::Arriving,
     body::{self, Answer, Bounded, Cut, Deadline, Owed},
     envelope::envelope,
     reply::{self, CallError, ERROR_HEADER},
@@ -51,7 +52,7 @@ const ATTEMPTS: usize = 3;
 pub async fn call(
     pools: &Pools,
     target: &Target,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
     running: &Running,
 ) -> Result<Response<Body>, CallError> {
     let (parts, body) = request.into_parts();
@@ -116,7 +117,7 @@ pub async fn raw(
     pools: &Pools,
     target: &Target,
     path: &str,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
     running: &Running,
 ) -> Result<Response<Body>, CallError> {
     let (mut parts, body) = request.into_parts();
@@ -142,7 +143,7 @@ async fn send(
     pools: &Pools,
     target: &Target,
     head: Request<()>,
-    body: Incoming,
+    body: Arriving,
 ) -> Result<Response<Answer>, CallError> {
     let pool = pool(pools, target).await?;
     let body = Bounded::new(body)?;

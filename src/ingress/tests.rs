@@ -379,6 +379,59 @@ async fn every_request_of_a_connection_is_judged_like_the_first() {
 }
 
 #[tokio::test]
+async fn an_answer_says_whether_its_connection_serves_another_request() {
+    let served = Served::start(100).await;
+    let ping = "GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let large = 4 << 20;
+    // What came with the refused request, or is small and follows at once, is no reason to end; all else is.
+    for (fields, body, goes_on) in [
+        ("Content-Length: 2", "{}".to_owned(), true),
+        ("Content-Length: 20000", " ".repeat(20_000), true),
+        (
+            "Transfer-Encoding: chunked",
+            "1\r\n1\r\n".repeat(500) + "0\r\n\r\n",
+            true,
+        ),
+        (
+            &format!("Content-Length: {large}"),
+            " ".repeat(large),
+            false,
+        ),
+        (
+            "Transfer-Encoding: chunked",
+            "1000\r\n".to_owned() + &" ".repeat(100),
+            false,
+        ),
+        ("Content-Length: 3", "{}".to_owned(), false),
+        (
+            "Expect: 100-continue\r\nContent-Length: 3",
+            String::new(),
+            false,
+        ),
+    ] {
+        let head = format!("POST /function/none/ HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+        let mut caller = served.send(&head).await;
+        caller.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            assert!(caller.read_buf(&mut answer).await.unwrap() > 0);
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        let closes = answer.contains("connection: close");
+        assert_eq!(closes, !goes_on, "{fields}: {answer}");
+        if goes_on {
+            caller.write_all(ping.as_bytes()).await.unwrap();
+            assert!(rest(caller).await.starts_with("HTTP/1.1 404"), "{fields}");
+        } else {
+            caller.shutdown().await.unwrap();
+            assert_eq!(rest(caller).await, "", "{fields}");
+        }
+    }
+    served.end().await;
+}
+
+#[tokio::test]
 async fn an_early_answer_reaches_a_caller_that_is_still_sending() {
     let served = Served::start(100).await;
     let _instance = served.instance(|request| !request.is_empty(), HI);

@@ -24,15 +24,16 @@ use super::{
     headless::Headless,
     ids::Ids,
     peer,
+    places::Room,
     requests::Requests,
     wire::Wire,
 };
 use crate::telemetry::Metrics;
 
-/// Longest time for a request's head, from its first byte; for the first one, from the beginning of the connection.
+/// Longest time for a request's head, from its first byte; and for a first byte, where places for connections are scarce.
 pub const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Shortest rest after which a connection is closed; the longest is twice that. Common clients keep theirs for up to two
-/// minutes.
+/// minutes, also those that they opened ahead and have not used.
 pub const IDLE_TIME: Duration = Duration::from_secs(180);
 
 /// How long, and how much, is read and thrown away of a request that was answered before its end. A caller that is still
@@ -48,6 +49,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Timed {
     stream: Wire,
     requests: Requests,
+    room: Room,
     ids: Arc<Ids>,
     metrics: Arc<Metrics>,
     /// Requests whose answers have been written to their last byte.
@@ -63,8 +65,9 @@ pub struct Timed {
     refused: bool,
     sleep: Option<Pin<Box<Sleep>>>,
     rest: Option<Rest>,
-    /// [`IDLE_TIME`], but in tests.
-    longest_rest: Duration,
+    /// [`HEAD_TIME`] and [`IDLE_TIME`], but in tests.
+    head_time: Duration,
+    idle_time: Duration,
     /// Runs while the caller does not take what was written.
     stalled: Option<Pin<Box<Sleep>>>,
     parting: Option<Parting>,
@@ -89,10 +92,17 @@ struct Parting {
 
 impl Timed {
     /// `requests` are those that come from `stream`; `ids` and `metrics` are for what is none.
-    pub fn new(stream: Wire, requests: Requests, ids: Arc<Ids>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        stream: Wire,
+        requests: Requests,
+        room: Room,
+        ids: Arc<Ids>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             stream,
             requests,
+            room,
             ids,
             metrics,
             answered: 0,
@@ -103,7 +113,8 @@ impl Timed {
             refused: false,
             sleep: None,
             rest: None,
-            longest_rest: IDLE_TIME,
+            head_time: HEAD_TIME,
+            idle_time: IDLE_TIME,
             stalled: None,
             parting: None,
             doubt: None,
@@ -115,13 +126,19 @@ impl Timed {
         if !self.partial {
             return self.rest(cx).map(Ok);
         }
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(HEAD_TIME)));
+        let head_time = || Box::pin(sleep(self.head_time));
+        let sleep = self.sleep.get_or_insert_with(head_time);
         if sleep.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        // Clients open connections ahead. On one that was never used they expect no word.
+        // Clients open connections ahead. One that was never used is like one that is used no more, but where others need its
+        // place; and they expect no word on it.
         if self.heard {
             self.refuse(cx, Headless::Late);
+        } else if self.stream.is_open() && self.room.is_plenty() {
+            self.partial = false;
+            self.sleep = None;
+            return self.rest(cx).map(Ok);
         }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -130,7 +147,7 @@ impl Timed {
     /// once it has run out, as that would cost each of them.
     fn rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let seen = self.seen;
-        let sleep = || Box::pin(sleep(self.longest_rest));
+        let sleep = || Box::pin(sleep(self.idle_time));
         let rest = self.rest.get_or_insert_with(|| Rest {
             seen,
             sleep: sleep(),
@@ -359,22 +376,27 @@ mod tests {
         time::timeout,
     };
 
-    use super::*;
+    use super::{super::places::Places, *};
 
     const SOON: Duration = Duration::from_secs(30);
 
+    /// A connection and its caller's end, with both times as short as can be, among so many places.
+    async fn pair(places: &Places) -> (Timed, TcpStream, Requests) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let caller = TcpStream::connect(listener.local_addr().unwrap());
+        let caller = caller.await.unwrap();
+        let wire = Wire::new(listener.accept().await.unwrap().0, None);
+        let requests = Requests::default();
+        let (ids, metrics) = (Arc::new(Ids::new()), Arc::new(Metrics::default()));
+        let mut timed = Timed::new(wire, requests.clone(), places.room(), ids, metrics);
+        timed.head_time = Duration::from_millis(20);
+        timed.idle_time = timed.head_time;
+        (timed, caller, requests)
+    }
+
     #[tokio::test]
     async fn a_connection_ends_once_its_caller_asks_for_nothing_any_more() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut caller = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let requests = Requests::default();
-        let metrics = Arc::new(Metrics::default());
-        let stream = Wire::new(stream, None);
-        let mut timed = Timed::new(stream, requests.clone(), Arc::new(Ids::new()), metrics);
-        timed.longest_rest = Duration::from_millis(20);
+        let (mut timed, mut caller, requests) = pair(&Places::new(2)).await;
         let mut byte = [0];
 
         drop(requests.begin());
@@ -386,5 +408,31 @@ mod tests {
         let rest = timeout(SOON, timed.read(&mut byte)).await;
         assert_eq!(rest.unwrap().unwrap(), 0, "it ends");
         assert_eq!(timed.rest.unwrap().seen, 2, "not for the rest before");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_not_used_rests_like_others_where_there_is_room() {
+        let mut byte = [0];
+        let (mut timed, _caller, _) = pair(&Places::new(2)).await;
+        let rest = timeout(SOON, timed.read(&mut byte)).await;
+        assert_eq!(rest.unwrap().unwrap(), 0, "it ends as after a rest");
+
+        let full = Places::new(2);
+        let _others = (full.take(), full.take());
+        let (mut timed, mut caller, _) = pair(&full).await;
+        let end = timeout(SOON, timed.read(&mut byte)).await.unwrap();
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(timed);
+        assert_eq!(caller.read(&mut byte).await.unwrap(), 0, "without a word");
+
+        // It was given its time, and a head has another one.
+        let (mut timed, mut caller, _) = pair(&Places::new(2)).await;
+        timed.idle_time = SOON;
+        let early = timeout(timed.head_time * 5, timed.read(&mut byte)).await;
+        assert!(early.is_err());
+        caller.write_all(b"G").await.unwrap();
+        assert_eq!(timed.read(&mut byte).await.unwrap(), 1);
+        let end = timeout(SOON, timed.read(&mut byte)).await.unwrap();
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -45,6 +45,11 @@ impl Wire {
         }
     }
 
+    /// Whether requests may come: there is no handshake, or it is through.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Plain(_) | Self::Tls(_))
+    }
+
     fn poll_greeting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self::Greeting(accept) = self else {
             return Poll::Ready(Ok(()));
