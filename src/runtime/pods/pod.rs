@@ -26,6 +26,8 @@ use crate::{
 /// Labels. That of the function makes a pod ours, with the first one.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "faas");
 pub const FUNCTION: &str = "faas.dev/function";
+/// Said beside the pod's own, so that the status' selector is the same for pods and containers.
+const NAMESPACE: &str = "faas.dev/namespace";
 const REVISION: &str = "faas.dev/revision";
 /// Network policies select by it.
 const NETWORK: &str = "faas.dev/network";
@@ -130,6 +132,7 @@ pub fn labels(spec: &InstanceSpec) -> BTreeMap<String, String> {
         MANAGED_BY,
         ("app.kubernetes.io/name", spec.function.name()),
         (FUNCTION, spec.function.name()),
+        (NAMESPACE, spec.function.namespace()),
         (REVISION, spec.revision.as_str()),
         (NETWORK, word(spec.network)),
     ])

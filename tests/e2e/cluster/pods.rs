@@ -138,6 +138,15 @@ async fn a_pod_is_an_instance_and_goes_with_its_function() {
     let confined = &pod["spec"]["containers"][0]["securityContext"];
     assert_eq!(confined["readOnlyRootFilesystem"], true);
 
+    let status = cluster.get("function", "hello").unwrap()["status"].clone();
+    let selector = status["selector"].as_str().unwrap();
+    let name = ["get", "pods", "-l", selector, "-o", "name"];
+    let name = cluster.kubectl(name).good();
+    assert_eq!(
+        name.trim(),
+        format!("pod/{}", pod["metadata"]["name"].as_str().unwrap())
+    );
+
     let policy = cluster.get("networkpolicy", "faas-network-none").unwrap();
     let selected = &policy["spec"]["podSelector"]["matchLabels"];
     for (label, value) in selected.as_object().unwrap() {

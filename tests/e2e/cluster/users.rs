@@ -3,6 +3,10 @@
 use std::{process::Command, sync::Arc};
 
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{
     gateways::{
@@ -98,10 +102,30 @@ async fn users_of_the_cluster_manage_at_a_gateway_as_they_may_with_kubectl() {
         refused.refused(401, "Unauthorized");
     }
 
-    // What is taken away is missed soon.
+    // What is taken away is missed soon, also by a change whose body was on its way.
+    let mut object = saying("late", "of a user");
+    object["metadata"]["namespace"] = cluster.namespace.clone().into();
+    let body = object.to_string();
+    let (first, rest) = body.split_at(body.len() / 2);
+    let head = format!(
+        "PUT /functions/{} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {editor}\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n",
+        cluster.key("late"),
+        body.len()
+    );
+    let mut late = TcpStream::connect(gateway.address).await.unwrap();
+    late.write_all((head + first).as_bytes()).await.unwrap();
+    // One that has arrived later was let in, so that one was, too.
+    ask(gateway, &read, &editor, "").await.expect(200);
     cluster.kubectl(["delete", "rolebinding", "editor"]).good();
     ask_until(gateway, &delete, &editor, 403).await;
     ask_until(gateway, &put, &own, 403).await;
+    late.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert!(answer.contains("x-faas-error: Forbidden"), "{answer}");
+    assert!(cluster.get("function", "late").is_none());
 }
 
 /// What `faas list` prints for whoever has this token.
