@@ -421,6 +421,9 @@ async fn what_was_adopted_is_lent_when_all_who_may_hold_it_have_come() {
     };
     settle(&mut after).await;
     assert_eq!(after.gates[1].calls.len(), 0, "another may have them all");
+    // Calls may be running there, so it is not ended either, though another revision serves by now.
+    let in_use = |world: &World| world.pool.look().0[0].in_flight;
+    assert!(!after.pool.retire("instance-0") && in_use(&after) == 1);
     // It has them, and goes on with them.
     std::mem::swap(&mut after.gates[0], &mut before.gates[0]);
     after.gates[0].stream = None;
@@ -435,6 +438,8 @@ async fn what_was_adopted_is_lent_when_all_who_may_hold_it_have_come() {
     after.check();
     after.gates[0].calls.clear();
     after.gates[1].calls.clear();
+    settle(&mut after).await;
+    assert_eq!(in_use(&after), 0);
 }
 
 /// Whoever is lost for good is given up when it has no call any more, and not before.

@@ -7,10 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Asked, Instance, Lease, LeaseError, Pool, Route,
-    slots::{Slots, lent::Borrowed},
-};
+use super::{Asked, Instance, Lease, LeaseError, Pool, Route, slots::lent::Borrowed};
 use crate::{
     function::Revision,
     runtime::{Address, InstanceId},
@@ -43,7 +40,15 @@ impl Pool {
 
     /// All that others hold is known.
     pub fn release(&self) {
-        self.desk.change(Slots::release);
+        let mut some = false;
+        self.desk.change(|slots| {
+            some = slots.hold_back();
+            slots.release()
+        });
+        if some {
+            // What nobody needs may end from now on.
+            self.desk.look_here();
+        }
     }
 
     /// A lease, or a place in the queue.

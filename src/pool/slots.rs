@@ -227,11 +227,11 @@ impl<I, W> Slots<I, W> {
     /// Takes an instance out of service if it has no call. Says whether it is out of service now and nobody holds a lease.
     pub fn retire(&mut self, id: &str) -> bool {
         self.change(id, |slot| {
-            let idle = slot.busy() == 0;
+            let idle = slot.busy() == 0 && !slot.is_held_back;
             if idle && !matches!(slot.phase, Phase::Condemned | Phase::Broken(_)) {
                 slot.phase = Phase::Draining;
             }
-            slot.in_flight == 0
+            slot.in_flight == 0 && !slot.is_held_back
         })
     }
 
@@ -303,11 +303,7 @@ impl<I, W> Slots<I, W> {
             id: slot.id.clone(),
             revision: slot.revision.clone(),
             phase: slot.phase,
-            // What goes must be nobody's: it counts who may use it, also those who do not.
-            in_flight: match slot.phase {
-                Phase::Ready => slot.busy(),
-                _ => slot.in_flight,
-            },
+            in_flight: slot.in_use(),
             idle_since: slot.idle_since,
             since: slot.since,
         })

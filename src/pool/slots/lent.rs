@@ -49,7 +49,7 @@ impl<I, W> Slots<I, W> {
         Some((Arc::clone(&slot.instance), route))
     }
 
-    /// An instance is there that takes no calls until it is released: others may hold leases that we do not know.
+    /// An instance is there that neither takes calls nor ends until it is released: others may hold leases that we do not know.
     pub fn add_held_back(
         &mut self,
         (id, revision): (InstanceId, Revision),
@@ -59,6 +59,11 @@ impl<I, W> Slots<I, W> {
         let mut slot = Slot::new(id, revision, instance, now);
         slot.is_held_back = true;
         self.all.push(slot);
+    }
+
+    /// Whether there is an instance of which it is not known what others hold.
+    pub fn hold_back(&self) -> bool {
+        self.all.iter().any(|slot| slot.is_held_back)
     }
 
     /// All that others hold is known.

@@ -15,7 +15,7 @@ pub(super) struct Slot<I> {
     pub resting: u32,
     /// Where the instance is another's, what we have of it.
     pub loan: Option<Loan>,
-    /// It takes no calls before it is known what others hold of it.
+    /// It neither takes calls nor ends before it is known what others hold of it.
     pub is_held_back: bool,
     /// Answers begun, where that matters: see [`super::Slots::answered`].
     pub answered: u64,
@@ -52,6 +52,16 @@ impl<I> Slot<I> {
     /// Calls that it has.
     pub fn busy(&self) -> u32 {
         self.in_flight.saturating_sub(self.resting)
+    }
+
+    /// Calls that keep it from ending. What goes must be nobody's: that counts who may use it, also those who do not; and where
+    /// it is not known yet who does, somebody may.
+    pub fn in_use(&self) -> u32 {
+        let known = match self.phase {
+            Phase::Ready => self.busy(),
+            _ => self.in_flight,
+        };
+        known.max(u32::from(self.is_held_back))
     }
 
     /// Whether it takes one more call, where it may have `most`.

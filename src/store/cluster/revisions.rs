@@ -16,12 +16,16 @@ use kube::{
     runtime::watcher::Event,
 };
 
+use serde_json::json;
+
 use crate::function::{Function, FunctionKey, Revision};
 
 /// Label of what is ours.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "faas");
 /// Label: the revision.
 const REVISION: &str = "faas.dev/revision";
+/// What the data is: text that is JSON.
+const RECORD: &str = "record";
 
 /// The `ControllerRevision`s of all Functions.
 #[derive(Debug, Default)]
@@ -100,7 +104,8 @@ impl Revisions {
 
     fn put(&self, object: &ControllerRevision) {
         let owner = owner(object);
-        let record = object.data.as_ref().map(|data| data.0.to_string());
+        let data = object.data.as_ref();
+        let record = data.and_then(|data| data.0[RECORD].as_str());
         if let (Some(owner), Some(record)) = (owner, record) {
             let revision = object.labels().get(REVISION).cloned().unwrap_or_default();
             let generation = object.revision;
@@ -108,7 +113,7 @@ impl Revisions {
                 owner,
                 revision,
                 generation,
-                record,
+                record: record.to_owned(),
             };
             self.all().insert(id(object), kept);
         }
@@ -158,18 +163,41 @@ pub fn object(
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
-        data: Some(RawExtension(
-            serde_json::from_str(record).unwrap_or_default(),
-        )),
+        data: Some(RawExtension(json!({RECORD: lasting(record)}))),
         revision: function.metadata.generation.unwrap_or_default(),
     }
 }
 
+/// The same JSON, in text that every encoder writes alike. The data must not change by a byte, and whoever else changes
+/// something of the object (the garbage collector takes its owner away) writes it anew: with sorted fields, and these escaped.
+fn lasting(record: &str) -> String {
+    let mut text = String::with_capacity(record.len());
+    for char in record.chars() {
+        match char {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                text.push_str(&format!("\\u{:04x}", u32::from(char)));
+            }
+            _ => text.push(char),
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn a_record_is_the_same_without_what_encoders_differ_in() {
+        let record = json!({"b<&>": "\u{2028}\u{2029} \"\\ é", "a": [1, null]}).to_string();
+        let text = lasting(&record);
+        assert!(
+            !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']),
+            "{text}"
+        );
+        let value = |text| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&text), value(&record));
+    }
 
     fn function(generation: i64) -> Function {
         serde_json::from_value(json!({

@@ -2,8 +2,9 @@
 
 pub(super) mod manage;
 pub(super) mod many;
+mod takeover;
 
-use std::{collections::BTreeSet, net::TcpListener, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use rustix::process::Signal;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::pods::{image, push_base, ready_made};
 use crate::support::{
-    Home, Reply, SOON, Server, Start, client,
+    Home, SOON, Server, Start,
     cluster::Cluster,
     has_docker,
     prober::{Prober, honest},
@@ -258,40 +259,4 @@ async fn a_gateway_answers_without_a_controller_and_never_without_a_token() {
     })
     .await;
     stranger.get("/readyz").await.expect(503);
-}
-
-/// Whoever runs it sees that it is there, and it takes over when the other one has gone.
-#[tokio::test]
-async fn a_controller_that_waits_is_a_standby_and_takes_over() {
-    let Some(halves) = Halves::start(1).await else {
-        return;
-    };
-    let address = free_address();
-    let start = halves.cluster.controller().with("--listen", &address);
-    let home = Arc::new(Home::new());
-    let ask = async |path: &str| {
-        let url = format!("http://{address}{path}");
-        Some(Reply::of(client().get(url).send().await.ok()?).await)
-    };
-    let looking = async {
-        let ready = wait_until("it stands by", SOON, async || ask("/readyz").await).await;
-        assert!(ready.text.starts_with("standby: "), "{ready:?}");
-        ready.expect(200);
-        ask("/healthz").await.unwrap().expect(200);
-        let told = ask("/functions").await.unwrap();
-        told.refused(503, "NoController");
-        halves.controller.signal(Signal::TERM);
-    };
-    let (second, ()) = tokio::join!(start.at(&home), looking);
-    is_ready(&second).await;
-    second.get("/functions").await.expect(200);
-    assert!(halves.controller.end().await.success());
-    let token = manage::token(&second.home, "read");
-    manage::ask_until(&halves.gateways[0], "GET /functions", &token, 200).await;
-}
-
-/// An address of this machine on which nobody listens.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }

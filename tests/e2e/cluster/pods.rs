@@ -516,3 +516,31 @@ async fn code_without_dependencies_runs_without_a_build_engine() {
     let built = cluster.get("fn", "inline").unwrap()["status"]["lastBuild"].clone();
     assert!(built["completionTime"].is_string(), "{built}");
 }
+
+/// The cluster's own helpers write what is kept of a Function anew: it must stay the same by every byte.
+#[tokio::test]
+async fn a_function_whose_dependents_are_orphaned_goes_and_its_pods_too() {
+    let Some((cluster, _home, _server)) = served().await else {
+        return;
+    };
+    let image = image(&cluster, "left", "module.exports = () => 'here'");
+    let env =
+        json!([{"name": "ODD", "value": "<b> & \u{2028} \"c\""}, {"name": "A", "value": "1"}]);
+    cluster.apply(&ready_made(
+        "left",
+        &image,
+        json!({"env": env, "scale": {"min": 1}}),
+    ));
+    cluster.ready("left");
+    let kept = wait_until("what it serves is kept", SOON, async || {
+        cluster.list("controllerrevisions").pop()
+    })
+    .await;
+    let name = kept["metadata"]["name"].as_str().unwrap();
+    cluster
+        .kubectl(["label", "controllerrevision", name, "seen=yes"])
+        .good();
+    let orphan = ["delete", "fn", "left", "--cascade=orphan", "--timeout=60s"];
+    cluster.kubectl(orphan).good();
+    cluster.has_no_pods("left").await;
+}

@@ -5,6 +5,7 @@ use std::process::Command;
 use reqwest::Method;
 
 use super::*;
+use crate::support::{Reply, client};
 use crate::support::{
     Streaming, fresh,
     upload::{tar_of, upload},
