@@ -64,6 +64,8 @@ const CONCURRENT_TURNS: u16 = 8;
 const CONCURRENT_BUILDS: usize = 2;
 /// How often the files of secrets are looked at.
 const SECRETS_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked what holds up a start.
+const STARTS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the controller works with.
 pub struct Ports {
@@ -284,7 +286,9 @@ impl Controller {
     ) -> Action {
         let wait = wake.map(|at| at.saturating_duration_since(now));
         let secrets = (!function.spec.secrets.is_empty()).then_some(SECRETS_EVERY);
-        let wait = [wait, secrets].into_iter().flatten().min();
+        let starts = self.entries().get(key).is_some_and(|entry| entry.starts());
+        let starts = starts.then_some(STARTS_EVERY);
+        let wait = [wait, secrets, starts].into_iter().flatten().min();
         let wall = Timestamp::now();
         if let Some(entry) = self.entries().get_mut(key) {
             entry.turn.count += 1;
@@ -361,6 +365,8 @@ pub(crate) struct View {
     serving: Option<Target>,
     /// Why the engine does not answer, if it does not.
     engine: Option<String>,
+    /// What holds up an instance that starts.
+    held_up: Option<String>,
 }
 
 impl TurnError {

@@ -287,6 +287,11 @@ pub trait Runtime: Send + Sync {
         false
     }
 
+    /// What holds up an instance that starts, where that is known; in words.
+    fn holds_up(&self, _id: &InstanceId) -> Option<String> {
+        None
+    }
+
     /// What it does not keep of what a Function may say; a sentence.
     fn unkept(&self) -> Option<&'static str> {
         None

@@ -167,6 +167,33 @@ impl RegistryBuilder {
         Ok(reference)
     }
 
+    /// What a ready image is at this moment, by digest.
+    async fn pin(&self, image: &str, asked: &Reference) -> Result<ImageReference, BuildError> {
+        let missing = |message: String| BuildError::Pull {
+            image: image.to_owned(),
+            message,
+        };
+        let of_image = |error: error::RegistryError| error.of_image(image);
+        let Reference {
+            repository,
+            version,
+        } = asked;
+        let digest = self.client.digest(repository, version).await;
+        let found = digest.map_err(of_image)?;
+        let digest =
+            found.ok_or_else(|| missing(format!("registry {} has none", repository.registry)))?;
+        let exact = Reference {
+            version: digest.clone(),
+            ..asked.clone()
+        };
+        let manifest = self.bases.manifest(&exact).await;
+        let manifest = manifest.map_err(|error| error.of(image))?;
+        let manifest = manifest.ok_or_else(|| missing("it went away".to_owned()))?;
+        let read = self.bases.read(repository.clone(), manifest).await;
+        is_for_all(image, &read.map_err(|error| error.of(image))?.documents)?;
+        Ok(format!("{}@{digest}", without_version(image)))
+    }
+
     fn kept(&self) -> MutexGuard<'_, HashSet<ImageName>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -202,6 +229,7 @@ impl Builder for RegistryBuilder {
         })
     }
 
+    /// An image of another registry may be for the nodes alone: they have pull secrets, and images of their own.
     async fn pull(
         &self,
         image: &ImageName,
@@ -209,29 +237,15 @@ impl Builder for RegistryBuilder {
     ) -> Result<ImageReference, BuildError> {
         log.write(format!("==> look for {image}\n").as_bytes());
         let asked = self.asked(image)?;
-        let missing = |message: String| BuildError::Pull {
-            image: image.clone(),
-            message,
-        };
-        let of_image = |error: error::RegistryError| error.of_image(image);
-        let Reference {
-            repository,
-            version,
-        } = &asked;
-        let digest = self.client.digest(repository, version).await;
-        let found = digest.map_err(of_image)?;
-        let digest =
-            found.ok_or_else(|| missing(format!("registry {} has none", repository.registry)))?;
-        let exact = Reference {
-            version: digest.clone(),
-            ..asked.clone()
-        };
-        let manifest = self.bases.manifest(&exact).await;
-        let manifest = manifest.map_err(|error| error.of(image))?;
-        let manifest = manifest.ok_or_else(|| missing("it went away".to_owned()))?;
-        let read = self.bases.read(repository.clone(), manifest).await;
-        is_for_all(image, &read.map_err(|error| error.of(image))?.documents)?;
-        Ok(format!("{}@{digest}", without_version(image)))
+        let is_ours = asked.repository.registry == self.settings.place.registry();
+        match self.pin(image, &asked).await {
+            Err(error @ (BuildError::Pull { .. } | BuildError::RegistryAway(_))) if !is_ours => {
+                let left = format!("==> {error}\n==> it is left to the nodes to find {image}\n");
+                log.write(left.as_bytes());
+                Ok(image.clone())
+            }
+            pinned => pinned,
+        }
     }
 
     async fn exists(&self, image: &ImageName) -> Result<bool, BuildError> {

@@ -128,6 +128,12 @@ impl Entry {
         (instances, demand)
     }
 
+    /// Whether an instance is being started.
+    pub fn starts(&self) -> bool {
+        let mut moving = self.moving.values();
+        moving.any(|moving| moving.phase == Phase::Starting)
+    }
+
     /// How many instances of a revision there are, and are not about to end.
     pub fn count(&self, revision: &Revision) -> usize {
         let (instances, _) = self.instances();

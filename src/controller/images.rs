@@ -30,6 +30,8 @@ struct Entry {
     wanted_by: HashSet<FunctionKey>,
     /// Failed builds in a row.
     attempts: u32,
+    /// How the last of them failed.
+    failed: Option<Failure>,
     build: Option<Build>,
 }
 
@@ -81,6 +83,11 @@ impl Images {
             ImageState::Failed(failure) => Some(failure.clone()),
             _ => None,
         }
+    }
+
+    /// How making it failed the last time, also while that is tried again.
+    pub fn last_failure(&self, name: &ImageName) -> Option<Failure> {
+        self.lock().get(name)?.failed.clone()
     }
 
     /// Whether no Function wants it at this moment.
@@ -193,9 +200,14 @@ impl Images {
         entry.state = match outcome {
             Ok(reference) => {
                 entry.reference = Some(reference);
+                entry.failed = None;
                 ImageState::Ready
             }
-            Err(error) => ImageState::Failed(failure(error, entry.attempts, now)),
+            Err(error) => {
+                let failure = failure(error, entry.attempts, now);
+                entry.failed = Some(failure.clone());
+                ImageState::Failed(failure)
+            }
         };
         entry.wanted_by.iter().cloned().collect()
     }
@@ -224,6 +236,7 @@ impl Images {
         {
             entry.state = ImageState::Missing;
             entry.attempts = 0;
+            entry.failed = None;
         }
     }
 
@@ -280,6 +293,7 @@ impl Entry {
             reference: None,
             wanted_by: HashSet::new(),
             attempts: 0,
+            failed: None,
             build: None,
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     builder::ImageName,
     crash::{self, Point},
     function::{Function, FunctionKey, Revision},
-    plan::{Blocked, ImageState, Manners, Target, World, image::Desired},
+    plan::{Blocked, ImageState, Manners, Phase, Target, World, image::Desired},
     store::Fact,
 };
 
@@ -81,14 +81,20 @@ impl Controller {
                 .find(|f| f.is_worth_waiting())
                 .map(|f| f.message.clone())
         };
-        entry.pool.set_hindrance(engine.clone().or_else(hindrance));
+        let (instances, demand) = entry.instances();
+        let starting = instances.iter().filter(|i| i.phase == Phase::Starting);
+        let mut held_up = starting.filter_map(|i| self.ports.runtime.holds_up(&i.id));
+        let held_up = held_up.next();
+        let hindrance = engine.clone().or_else(hindrance);
+        entry
+            .pool
+            .set_hindrance(hindrance.or_else(|| held_up.clone()));
         let (_, outcome) = entry.resolved.as_ref()?;
         let desired = outcome
             .as_ref()
             .map(|d| self.target(d))
             .map_err(Clone::clone);
         let serving = entry.serving.as_ref().map(|s| self.target(s));
-        let (instances, demand) = entry.instances();
         let newest = desired.as_ref().ok();
         let memory = entry
             .desired()
@@ -118,6 +124,7 @@ impl Controller {
                 desired,
                 serving,
                 engine,
+                held_up,
             },
             world,
         ))

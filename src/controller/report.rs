@@ -23,25 +23,23 @@ impl Controller {
         view: &View,
     ) -> Result<(), TurnError> {
         let uid = function.metadata.uid.as_deref().unwrap_or_default();
-        let Some((_, world)) = self.observe(key) else {
+        let Some((now, world)) = self.observe(key) else {
             return Ok(());
         };
-        let last_build = view
-            .desired
-            .as_ref()
-            .ok()
-            .and_then(|d| self.images.last_build(&d.image));
+        let image = view.desired.as_ref().ok().map(|d| &d.image);
         let report = report::Report {
             key,
             generation: function.metadata.generation.unwrap_or_default(),
             desired: view.desired.as_ref(),
             serving: view.serving.as_ref(),
             url: format!("{}/functions/{}", self.base_url, key.url_segment()),
-            last_build,
+            last_build: image.and_then(|image| self.images.last_build(image)),
+            unmade: image.and_then(|image| self.images.last_failure(image)),
             engine: view.engine.as_deref(),
             isolation: (function.spec.network == crd::Network::None)
                 .then(|| self.ports.runtime.isolation(key.namespace())),
             unkept: self.ports.runtime.unkept(),
+            held_up: now.held_up.as_deref(),
             starved: plan.starved.then(|| self.shortage(key)),
         };
         let previous = self

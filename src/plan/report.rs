@@ -12,7 +12,8 @@ use crate::{
     runtime::Isolation,
 };
 
-/// What is said of an image whose build has not begun.
+/// What is said of an image that is being made, and of one whose turn has not come.
+const BUILDING: &str = "The image is being built.";
 const QUEUED: &str = "The build is queued: only so many run at a time.";
 
 /// What is said of a Function that is being deleted and has instances. Its owner may take it for a new one.
@@ -31,12 +32,16 @@ pub struct Report<'a> {
     /// Where the function is called.
     pub url: String,
     pub last_build: Option<LastBuild>,
+    /// How making the newest image failed the last time: that is said until it does not.
+    pub unmade: Option<Failure>,
     /// Why the engine cannot be asked, if it cannot.
     pub engine: Option<&'a str>,
     /// Who sees to it that the function has no network, if it must have none.
     pub isolation: Option<Isolation>,
     /// What is not kept of what the spec may say; a sentence.
     pub unkept: Option<&'static str>,
+    /// What holds up an instance that starts, if that is known.
+    pub held_up: Option<&'a str>,
     /// An instance is needed for which there is no memory.
     pub starved: Option<Shortage>,
 }
@@ -114,11 +119,16 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
             error.to_owned(),
         );
     }
-    match &world.image {
-        ImageState::Missing | ImageState::Queued => return working(Reason::Queued, QUEUED),
-        ImageState::Building => return working(Reason::Building, "The image is being built."),
-        ImageState::Failed(failure) => return failed(failure, failure.retry_at.is_none()),
-        ImageState::Ready => {}
+    match (&world.image, &report.unmade) {
+        (ImageState::Failed(failure), _) => return failed(failure, failure.retry_at.is_none()),
+        (ImageState::Missing | ImageState::Queued | ImageState::Building, Some(failure)) => {
+            return failed(failure, false);
+        }
+        (ImageState::Missing | ImageState::Queued, None) => {
+            return working(Reason::Queued, QUEUED);
+        }
+        (ImageState::Building, None) => return working(Reason::Building, BUILDING),
+        (ImageState::Ready, _) => {}
     }
     if let Some(failure) = standing_failure(report, world) {
         return failed(failure, is_final(failure));
@@ -128,7 +138,12 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
     }
     let ready = ready(desired, world);
     if !is_served(report, desired) || ready < desired.min {
-        return working(Reason::Starting, "An instance is being started.");
+        let why = report.held_up.map(|why| format!(": {why}"));
+        let message = format!(
+            "An instance is being started{}",
+            why.as_deref().unwrap_or(".")
+        );
+        return working(Reason::Starting, &message);
     }
     if ready == 0 {
         return (
@@ -249,21 +264,17 @@ fn source(report: &Report<'_>) -> Wanted {
 
 fn built(report: &Report<'_>, world: &World) -> Option<Wanted> {
     report.desired.ok()?;
-    let (status, reason, message) = match &world.image {
-        ImageState::Ready => (ConditionStatus::True, Reason::Ready, "The image is there."),
-        ImageState::Missing | ImageState::Queued => {
-            (ConditionStatus::Unknown, Reason::Queued, QUEUED)
-        }
-        ImageState::Building => (
-            ConditionStatus::Unknown,
-            Reason::Building,
-            "The image is being built.",
-        ),
-        ImageState::Failed(failure) => (
+    let (status, reason, message) = match (&world.image, &report.unmade) {
+        (ImageState::Ready, _) => (ConditionStatus::True, Reason::Ready, "The image is there."),
+        (ImageState::Failed(failure), _) | (_, Some(failure)) => (
             ConditionStatus::False,
             failure.reason,
             failure.message.as_str(),
         ),
+        (ImageState::Missing | ImageState::Queued, None) => {
+            (ConditionStatus::Unknown, Reason::Queued, QUEUED)
+        }
+        (ImageState::Building, None) => (ConditionStatus::Unknown, Reason::Building, BUILDING),
     };
     Some(wanted(ConditionType::Built, status, reason, message))
 }

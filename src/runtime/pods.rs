@@ -247,6 +247,13 @@ impl Runtime for PodRuntime {
         self.0.prove(spec).await
     }
 
+    fn holds_up(&self, id: &InstanceId) -> Option<String> {
+        match status::state(self.0.index.get(id)?.as_ref()) {
+            status::State::Waiting(why) => Some(why).filter(|why| !why.is_empty()),
+            _ => None,
+        }
+    }
+
     fn unkept(&self) -> Option<&'static str> {
         Some("spec.resources.pids is not kept by pods; a kubelet's podPidsLimit is.")
     }

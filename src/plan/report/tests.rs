@@ -90,6 +90,8 @@ struct Known {
     isolation: Option<Isolation>,
     unkept: Option<&'static str>,
     starved: Option<Shortage>,
+    unmade: Option<Failure>,
+    held_up: Option<&'static str>,
 }
 
 impl Known {
@@ -102,6 +104,8 @@ impl Known {
             isolation: None,
             unkept: None,
             starved: None,
+            unmade: None,
+            held_up: None,
         }
     }
 
@@ -114,6 +118,8 @@ impl Known {
             serving: self.serving.as_ref(),
             url: "http://here/functions/sum.team".to_owned(),
             last_build: None,
+            unmade: self.unmade.clone(),
+            held_up: self.held_up,
             engine: self.engine,
             isolation: self.isolation,
             unkept: self.unkept,
@@ -283,6 +289,57 @@ fn calls_that_crash_are_told_of_where_nothing_else_answers() {
         };
         assert_eq!(word, retried, "{min} {attempts}");
     }
+}
+
+#[test]
+fn what_went_wrong_with_an_image_is_told_while_it_is_tried_again() {
+    let known = Known {
+        unmade: Some(failure(2, true)),
+        serving: None,
+        ..Known::served(0)
+    };
+    let told = |known: &Known, image: ImageState| {
+        let world = World { image, ..world() };
+        let status = known.status(&world, &FunctionStatus::default(), at(1));
+        ["Ready", "Built"].map(|name| {
+            let all = status.conditions.iter();
+            let condition = all.clone().find(|c| c.type_ == name).unwrap();
+            (condition.status.clone(), condition.reason.clone())
+        })
+    };
+    let never = Known {
+        unmade: None,
+        ..Known::served(0)
+    };
+    let pair = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    for (image, word) in [
+        (ImageState::Missing, "Queued"),
+        (ImageState::Queued, "Queued"),
+        (ImageState::Building, "Building"),
+    ] {
+        let failed = pair("False", "StartFailed");
+        assert_eq!(told(&known, image.clone()), [failed.clone(), failed]);
+        let begun = pair("Unknown", word);
+        assert_eq!(told(&never, image), [begun.clone(), begun]);
+    }
+}
+
+#[test]
+fn what_holds_up_a_start_is_told() {
+    let known = Known {
+        held_up: Some("0/1 nodes are available"),
+        ..Known::served(1)
+    };
+    let world = World {
+        instances: vec![instance("a", Phase::Starting)],
+        ..world()
+    };
+    let status = known.status(&world, &FunctionStatus::default(), at(1));
+    let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+    assert_eq!(
+        ready.message,
+        "An instance is being started: 0/1 nodes are available"
+    );
 }
 
 #[test]

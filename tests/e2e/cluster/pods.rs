@@ -544,3 +544,37 @@ async fn a_function_whose_dependents_are_orphaned_goes_and_its_pods_too() {
     cluster.kubectl(orphan).good();
     cluster.has_no_pods("left").await;
 }
+
+#[tokio::test]
+async fn what_no_node_has_room_for_says_so_at_once() {
+    let Some((cluster, _home, _server)) = served().await else {
+        return;
+    };
+    let image = image(&cluster, "vast", "module.exports = () => 'here'");
+    let vast = json!({"resources": {"cpu": "64"}, "scale": {"min": 1}});
+    cluster.apply(&ready_made("vast", &image, vast));
+    wait_until("the scheduler's words are told", SOON, async || {
+        let [status, reason, message] = cluster.condition("vast", "Ready")?;
+        let told = message.contains("nodes are available") && message.contains("cpu");
+        (told && status == "Unknown" && reason == "Starting").then_some(())
+    })
+    .await;
+}
+
+/// They may have pull secrets for it, or have it already.
+#[tokio::test]
+async fn an_image_that_only_nodes_may_have_is_left_to_them() {
+    let Some((cluster, home, server)) = served().await else {
+        return;
+    };
+    drop(server);
+    let (start, _) = building(&cluster);
+    let _server = start.at(&home).await;
+    let spec = json!({"scale": {"min": 1}});
+    cluster.apply(&ready_made("theirs", "nowhere.invalid/some/image:1", spec));
+    wait_until("the node's words are told", SOON, async || {
+        let [_, reason, message] = cluster.condition("theirs", "Ready")?;
+        (reason == "PullFailed" && message.contains("ImagePull")).then_some(())
+    })
+    .await;
+}

@@ -351,6 +351,8 @@ prop_compose! {
         serving in prop::option::of(prop::sample::select(vec!["a", "b"])),
         away in any::<bool>(),
         starved in any::<bool>(),
+        unmade in prop::option::weighted(0.2, any_failure()),
+        held_up in any::<bool>(),
     ) -> Known {
         Known {
             desired: desired.map(|min| target("a", min)).ok_or_else(blocked),
@@ -359,6 +361,8 @@ prop_compose! {
             unkept: None,
             isolation: None,
             starved: starved.then_some(Shortage { needed: 1, bound: 2 }),
+            unmade,
+            held_up: held_up.then_some("no node has room"),
         }
     }
 }
