@@ -365,6 +365,38 @@ async fn a_build_that_is_late_or_unwanted_ends_in_the_engine_too() {
     }
 }
 
+/// The engine may be making an image just then, of which it tells nobody any more.
+#[tokio::test]
+async fn builds_that_are_cut_anywhere_leave_nothing_once_none_runs() {
+    let bench = Bench::new(Flavour::Classic, BuildEnvironment::default()).await;
+    let marker = fresh();
+    for round in 0..16 {
+        let steps = [
+            "FROM busybox:1".to_owned(),
+            format!("ENV MARK={marker}-{round}"),
+            "RUN echo one > /one".to_owned(),
+            "RUN echo two > /two".to_owned(),
+            "ENV TWO=2".to_owned(),
+        ];
+        let steps = steps.iter().map(String::as_str).collect::<Vec<_>>();
+        let files = dockerfile(&steps);
+        let job = bench.job(Language::Dockerfile, &borrowed(&files));
+        // Wherever that is.
+        let enough = Duration::from_millis(120 * round);
+        let built = tokio::time::timeout(enough, bench.build(&job)).await;
+        if let Ok(built) = built {
+            built.unwrap();
+            bench.builder.remove(&job.image).await.unwrap();
+        }
+    }
+    bench.builder.drain().await;
+    eventually("nothing is left of them", || traces(&marker).is_empty()).await;
+    let nameless = ["images", "--filter", "dangling=true", "--no-trunc"];
+    let key = docker(&[&nameless[..], &["--format", "{{.ID}}"]].concat());
+    let ours = |id: &&str| docker(&["inspect", id]).contains(&marker);
+    assert_eq!(key.lines().filter(ours).count(), 0);
+}
+
 #[tokio::test]
 async fn images_of_others_are_neither_listed_nor_removed() {
     for flavour in FLAVOURS {

@@ -14,7 +14,6 @@ mod ping;
 mod pull;
 mod registry;
 mod report;
-mod sweep;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -30,7 +29,11 @@ use sha2::Sha256;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::labels::is_of_its_name;
-use self::{errors::is_missing, report::Report, sweep::Sweep};
+use self::{
+    errors::is_missing,
+    leftovers::{Leftovers, Running},
+    report::Report,
+};
 pub use self::{
     host::EngineHost,
     labels::{IMAGE_LABEL, OWNER_LABEL},
@@ -57,8 +60,8 @@ const OLDEST_API: (usize, usize) = (1, 41);
 /// How long an engine may take to answer a simple question, in seconds.
 const ANSWER_SECONDS: u64 = 60;
 
-/// How often a list is asked for when images go meanwhile.
-const LIST_ATTEMPTS: u32 = 5;
+/// How often the engine is asked for what fails because images go meanwhile.
+const ATTEMPTS: u32 = 5;
 
 /// The builder that an engine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,7 @@ pub struct DockerBuilder {
     environment: BuildEnvironment,
     /// What still tidies up after builds that were cancelled.
     sweeps: TaskTracker,
+    leftovers: Arc<Leftovers>,
 }
 
 impl DockerBuilder {
@@ -103,13 +107,15 @@ impl DockerBuilder {
         let flavour = flavour(&host)
             .await
             .map_err(|error| BuildError::Engine(format!("{host}: {error}")))?;
+        let (step_label, sweeps) = (step_label(key), TaskTracker::new());
         Ok(Self {
+            leftovers: Leftovers::new(client.clone(), step_label.clone(), sweeps.clone()),
             client,
             flavour,
             owner: owner.to_owned(),
-            step_label: step_label(key),
+            step_label,
             environment,
-            sweeps: TaskTracker::new(),
+            sweeps,
         })
     }
 
@@ -118,6 +124,12 @@ impl DockerBuilder {
     pub fn with_flavour(mut self, flavour: Flavour) -> Self {
         self.flavour = flavour;
         self
+    }
+
+    /// Removes what builds left behind whose server was killed. To be called before the first build. What cannot be removed
+    /// stays until the next time.
+    pub async fn sweep(&self) {
+        self.leftovers.sweep().await;
     }
 
     /// Waits until everything is tidied up after cancelled builds.
@@ -137,11 +149,28 @@ impl DockerBuilder {
         let environment = self.environment();
         let tar = job.recipe.build_context(&job.context, &environment);
         let options = options::build(self, job);
-        let mut sweep = Sweep::new(&self.client, &self.sweeps);
+        let mut running = self.begins().await;
         let stream = client.build_image(options, None, Some(bollard::body_full(tar)));
-        let followed = follow(self.flavour, stream, log, |image| sweep.add(image)).await;
+        let made = |image: &str| {
+            if let Some(running) = &mut running {
+                running.made(image);
+            }
+        };
+        let followed = follow(self.flavour, stream, log, made).await;
         let own = |line| job.recipe.own_line(&environment, line);
-        followed.map_err(|error| errors::by_own_lines(error, own))
+        followed.map_err(|error| errors::by_own_lines(error, own))?;
+        if let Some(running) = &mut running {
+            running.is_through();
+        }
+        Ok(())
+    }
+
+    /// Only the classic builder leaves something.
+    async fn begins(&self) -> Option<Running> {
+        match self.flavour {
+            Flavour::Classic => Some(self.leftovers.begin().await),
+            Flavour::BuildKit => None,
+        }
     }
 
     /// The classic builder labels what comes of a build, but nothing on the way to it: the Dockerfile has to.
@@ -162,7 +191,7 @@ impl DockerBuilder {
             attempts += 1;
             match self.client.list_images(Some(options.clone())).await {
                 // An image that goes while the engine lists them fails the whole list.
-                Err(error) if attempts < LIST_ATTEMPTS && errors::is_lost(&error.to_string()) => {}
+                Err(error) if attempts < ATTEMPTS && errors::is_lost(&error.to_string()) => {}
                 found => return found.map_err(errors::engine),
             }
         }
@@ -292,15 +321,23 @@ impl Builder for DockerBuilder {
                 )));
             }
         }
-        let options = None::<RemoveImageOptions>;
-        match self.client.remove_image(image, options, None).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_missing(&error) => Ok(()),
-            Err(error) if errors::is_in_use(&error) => {
-                tracing::debug!(%image, "A container still uses this image; it stays until the next time");
-                Ok(())
-            }
-            Err(error) => Err(errors::engine(error)),
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let options = None::<RemoveImageOptions>;
+            return match self.client.remove_image(image, options, None).await {
+                Ok(_) => Ok(()),
+                Err(error) if is_missing(&error) => Ok(()),
+                Err(error) if errors::is_in_use(&error) => {
+                    tracing::debug!(%image, "A container still uses this image; it stays until the next time");
+                    Ok(())
+                }
+                // One that it stands on goes at the same time.
+                Err(error) if attempts < ATTEMPTS && errors::is_lost(&error.to_string()) => {
+                    continue;
+                }
+                Err(error) => Err(errors::engine(error)),
+            };
         }
     }
 
