@@ -141,7 +141,8 @@ impl Framing {
     fn end_line(&mut self, is_whole: bool) -> Place {
         let empty = matches!(&*self.line, b"\n" | b"\r\n");
         match self.place {
-            Place::Before if empty => Place::Before,
+            Place::Before if empty && is_whole => Place::Before,
+            Place::Before if empty => self.lose(Fault::Head),
             Place::Before => match self.begin() {
                 Place::Head if !is_whole => self.lose(Fault::Head),
                 place => place,
@@ -273,6 +274,9 @@ mod tests {
             (format!("{REQUEST}X: 1\n\r\n"), true),
             (format!("{REQUEST}\n"), true),
             ("GET / HTTP/1.1\n".to_owned(), true),
+            ("\n".to_owned(), true),
+            (format!("\n{REQUEST}\r\n"), true),
+            (format!("\r\n{REQUEST}\r\n"), false),
             ("GET /x#y HTTP/1.1\r\n".to_owned(), true),
             (format!("GET /x?{long}#y HTTP/1.1\r\n"), true),
             (

@@ -338,6 +338,9 @@ fn ambiguous() -> Vec<String> {
         ] {
             requests.push(format!("POST {path} HTTP/1.1\r\n{fields}\r\n0\r\n\r\n"));
         }
+        requests.push(format!(
+            "\nPOST {path} HTTP/1.1\r\n{host}{close}Content-Length: 0\r\n\r\n"
+        ));
         for size in NO_SIZES {
             let head = format!("POST {path} HTTP/1.1\r\n{host}{chunked}");
             requests.push(format!("{head}\r\n{size}12345\r\n0\r\n\r\n"));
