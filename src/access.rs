@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod book;
 pub mod failures;
+mod file;
 mod known;
 pub mod needs;
 pub mod rights;

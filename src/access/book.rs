@@ -59,7 +59,7 @@ pub fn file(dir: &Path) -> PathBuf {
 /// The tokens; none, if there is no file.
 pub fn read(dir: &Path) -> Result<Tokens, BookError> {
     let path = file(dir);
-    match fs::read(&path) {
+    match super::file::read(&path) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).map_err(|error| BookError::Damaged { path, error })
         }

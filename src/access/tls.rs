@@ -1,7 +1,7 @@
 //! TLS of listeners: a certificate and its key from two files, read again when they change.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -18,7 +18,7 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::watch;
+use super::{file, watch};
 
 /// Where certificate and key are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Text {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let read = |path: &Path| {
             let path = path.to_owned();
-            fs::read(&path).map_err(|error| TlsError::Read { path, error })
+            file::read(&path).map_err(|error| TlsError::Read { path, error })
         };
         Ok(Self {
             cert: read(&files.cert)?,

@@ -12,6 +12,9 @@ use crate::{app::AppError, config, config::ConfigError};
 
 /// Threads for what waits for the disk. More would wait for the same disk.
 const BLOCKING_THREADS: usize = 16;
+/// How long what blocks may go on once the server has ended.
+const LEFT: Duration = Duration::from_secs(1);
+
 /// How long one of them stays without work: its memory is worth more to others.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
@@ -33,7 +36,10 @@ where
         .thread_keep_alive(KEEP_ALIVE)
         .build()
         .map_err(CliError::Threads)?;
-    Ok(runtime.block_on(server)?)
+    let outcome = runtime.block_on(server);
+    // Whatever still blocks there, such as a file system that does not answer, is nobody's any more.
+    runtime.shutdown_timeout(LEFT);
+    Ok(outcome?)
 }
 
 /// Standard error while somebody reads it. A server whose log nobody reads any more goes on.
