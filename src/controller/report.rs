@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 
 use super::{Controller, TurnError, View};
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     function::{Function, FunctionKey, FunctionStatus, crd},
     plan::{self, report},
     runtime::{InstanceSpec, Isolation, Network},
-    store::{EventRecord, EventType},
+    store::{EventRecord, EventType, FINALIZER},
 };
 
 impl Controller {
@@ -62,21 +63,23 @@ impl Controller {
         Ok(())
     }
 
-    /// Says of a Function that is being deleted, and was changed since, that the change goes with it.
+    /// Says of a Function that is being deleted, and was changed since or is held by others, that it ends and a change with it.
     pub(super) async fn report_end(
         &self,
         key: &FunctionKey,
         function: &Function,
+        instances: usize,
     ) -> Result<(), TurnError> {
         let uid = function.metadata.uid.as_deref().unwrap_or_default();
         let previous = self.ports.store.get(key).and_then(|f| f.status.clone());
         let previous = previous.unwrap_or_default();
         let generation = function.metadata.generation.unwrap_or_default();
         // The deletion itself counts as one change in a cluster.
-        if generation <= previous.observed_generation.unwrap_or_default() + 1 {
+        let known = previous.observed_generation.unwrap_or_default() + 1;
+        if generation <= known && !is_held(function) {
             return Ok(());
         }
-        let status = report::end(&previous, generation, Timestamp::now());
+        let status = report::end(&previous, generation, instances, Timestamp::now());
         self.ports.store.write_status(key, uid, status).await?;
         Ok(())
     }
@@ -103,6 +106,11 @@ impl Controller {
             bound: self.capacity.limit(),
         }
     }
+}
+
+/// Whether somebody else keeps the object from going.
+pub(super) fn is_held(function: &Function) -> bool {
+    function.finalizers().iter().any(|other| other != FINALIZER)
 }
 
 /// What changed about a Function's readiness.

@@ -58,9 +58,10 @@ impl Failure {
         self.attempts >= ATTEMPTS && !self.is_the_engines() && !self.is_of_calls()
     }
 
-    /// Whether it says nothing about the revision: the engine has a bad day, or a full disk.
+    /// Whether it says nothing about the revision: the engine has a bad day, a full disk, or no room for one more.
     pub fn is_the_engines(&self) -> bool {
-        matches!(self.reason, Reason::EngineUnavailable | Reason::NoSpace)
+        use Reason::{EngineUnavailable, NoCapacity, NoSpace};
+        matches!(self.reason, EngineUnavailable | NoCapacity | NoSpace)
     }
 
     /// Whether callers had better wait, as an engine that is away is back soon.

@@ -16,9 +16,9 @@ use crate::{
 const BUILDING: &str = "The image is being built.";
 const QUEUED: &str = "The build is queued: only so many run at a time.";
 
-/// What is said of a Function that is being deleted and has instances. Its owner may take it for a new one.
-const ENDING: &str = "The Function is being deleted and goes when its last instance has ended. What is applied to it until \
-                      then goes with it: apply it again after that.";
+/// What is said of a Function that is being deleted. Its owner may take it for a new one.
+const ENDING: &str = "The Function is being deleted and goes when its last instance has ended and no finalizer holds it. What is \
+                      applied to it until then goes with it: apply it again after that.";
 
 /// What a status is made of beside the world.
 #[derive(Debug)]
@@ -181,11 +181,21 @@ fn no_capacity(
     )
 }
 
-/// The status of a Function that is being deleted and has instances.
-pub fn end(previous: &FunctionStatus, generation: i64, now: Timestamp) -> FunctionStatus {
-    let conditions = Overall::Working.conditions(Reason::Draining, ENDING);
+/// The status of a Function that is being deleted and has so many instances, which take no new calls.
+pub fn end(
+    previous: &FunctionStatus,
+    generation: i64,
+    instances: usize,
+    now: Timestamp,
+) -> FunctionStatus {
+    let mut conditions = Overall::Working.conditions(Reason::Draining, ENDING);
+    let none = "No revision answers any more.";
+    let (no, why) = (ConditionStatus::False, Reason::Draining);
+    conditions.push(wanted(ConditionType::Serving, no, why, none));
     FunctionStatus {
         observed_generation: Some(generation),
+        replicas: count(instances),
+        ready_replicas: 0,
         conditions: merge(&previous.conditions, conditions, generation, now),
         ..previous.clone()
     }

@@ -12,7 +12,7 @@ use kube::runtime::controller::Action;
 use tokio::task::AbortHandle;
 
 use crate::{
-    controller::{Controller, TurnError, entry::Moving},
+    controller::{Controller, TurnError, entry::Moving, report::is_held},
     crash::{self, Point},
     function::{Function, FunctionKey, status::Reason},
     plan::{self, Phase, Stop, World},
@@ -48,15 +48,19 @@ impl Controller {
         if instances.is_empty() {
             crash::point(Point::Deleting, key);
             self.ports.store.finalize(key, uid).await?;
+            if is_held(function) {
+                self.report_end(key, function, 0).await?;
+            }
             return Ok(Action::await_change());
         }
         crash::point(Point::Draining, key);
+        let left = instances.len();
         let world = World {
             instances,
             ..World::empty()
         };
         self.stop_all(key, &plan::dismantle(&world).stop);
-        self.report_end(key, function).await?;
+        self.report_end(key, function, left).await?;
         Ok(Action::await_change())
     }
 

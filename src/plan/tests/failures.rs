@@ -75,18 +75,24 @@ fn failures_are_tried_again_in_their_time() {
         },
         "a caller is a reason to try"
     );
-    let world = World {
-        failure: Some(Failure {
-            reason: Reason::EngineUnavailable,
-            ..failure(ATTEMPTS, Some(ago(5)))
-        }),
-        ..proven()
-    };
-    assert_eq!(
-        steady(&a, &world).start,
-        starts("a", 1),
-        "an engine's failure is no fault of the revision"
-    );
+    for reason in [
+        Reason::EngineUnavailable,
+        Reason::NoSpace,
+        Reason::NoCapacity,
+    ] {
+        let world = World {
+            failure: Some(Failure {
+                reason,
+                ..failure(ATTEMPTS, Some(ago(5)))
+            }),
+            ..proven()
+        };
+        assert_eq!(
+            steady(&a, &world).start,
+            starts("a", 1),
+            "{reason}: an engine's failure is no fault of the revision"
+        );
+    }
     let world = World {
         serving_failure: Some(failure(1, Some(from_now(2)))),
         ..proven()

@@ -42,7 +42,7 @@ async fn run(
         .await;
     let uid = match created {
         Ok(pod) => pod.uid(),
-        Err(CallError::Refused(status)) => return Err(judge(&status)),
+        Err(CallError::Refused(status)) => return Err(judge(&status, &spec.id)),
         Err(lost @ CallError::Lost(_)) => {
             // It may be there all the same.
             clear(inner, spec, None).await;
@@ -78,11 +78,13 @@ async fn clear(inner: &Inner, spec: &InstanceSpec, uid: Option<String>) {
     }
 }
 
-/// What the API server's refusal of a pod means.
-fn judge(status: &kube::core::Status) -> RuntimeError {
-    let message = status.message.clone();
+/// What the API server's refusal of a pod means. Its words name the pod, which is another one each time.
+fn judge(status: &kube::core::Status, id: &str) -> RuntimeError {
+    let message = status.message.replace(&format!("pods \"{id}\""), "its pod");
     match status.code {
         403 if message.contains("exceeded quota") => RuntimeError::NoRoom(message),
+        // Who may make no pods at all is told so in other words than who asks for one that is not allowed.
+        403 if !message.contains("cannot create resource") => RuntimeError::NotRunnable(message),
         400 | 422 => RuntimeError::NotRunnable(message),
         _ => RuntimeError::Cluster(message),
     }
@@ -170,5 +172,32 @@ async fn words(inner: &Inner, spec: &InstanceSpec) -> String {
     match inner.call(pods.logs(&spec.id, &params)).await {
         Ok(log) => log_tail::text(log.as_bytes()),
         Err(error) => format!("(not readable: {})", RuntimeError::from(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn refusals_of_a_pod_say_whose_they_are_and_the_same_each_time() {
+        let told = |code, words: &str| {
+            let words = format!("pods \"faas-sum-1\" is forbidden: {words}");
+            let status = Status::failure(&words, "Forbidden").with_code(code);
+            judge(&status, "faas-sum-1")
+        };
+        let limits = "maximum memory usage per Container is 64Mi, but limit is 128Mi";
+        assert_eq!(
+            told(403, limits),
+            RuntimeError::NotRunnable(format!("its pod is forbidden: {limits}"))
+        );
+        assert!(matches!(told(422, "x"), RuntimeError::NotRunnable(_)));
+        let quota = "exceeded quota: two, requested: pods=1, used: pods=2";
+        assert!(matches!(told(403, quota), RuntimeError::NoRoom(_)));
+        let rights = "User \"faas\" cannot create resource \"pods\"";
+        assert!(matches!(told(403, rights), RuntimeError::Cluster(_)));
+        assert!(matches!(told(500, "x"), RuntimeError::Cluster(_)));
     }
 }

@@ -578,3 +578,34 @@ async fn an_image_that_only_nodes_may_have_is_left_to_them() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_function_that_others_hold_says_that_it_ends() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let image = image(&cluster, "held", "module.exports = () => 'here'");
+    let mut object = ready_made("held", &image, json!({"scale": {"min": 1}}));
+    object["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    cluster.apply(&object);
+    cluster.ready("held");
+    let delete = ["delete", "fn", "held", "--wait=false"];
+    cluster.kubectl(delete).good();
+    cluster.has_no_pods("held").await;
+    wait_until("the status says so", SOON, async || {
+        let [_, reason, _] = cluster.condition("held", "Ready")?;
+        let status = cluster.get("fn", "held")?["status"].clone();
+        (reason == "Draining" && status["replicas"] == 0).then_some(())
+    })
+    .await;
+    let call = server.call(&cluster.key("held"), json!({})).await;
+    call.refused(400, "NotFound");
+    let free = json!({"metadata": {"finalizers": null}}).to_string();
+    cluster
+        .kubectl(["patch", "fn", "held", "--type=merge", "-p", &free])
+        .good();
+    wait_until("it has gone", SOON, async || {
+        cluster.get("fn", "held").is_none().then_some(())
+    })
+    .await;
+}
