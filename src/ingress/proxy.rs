@@ -288,12 +288,16 @@ fn is_anothers(answer: &Response<Incoming>, address: &Address) -> bool {
             .is_some_and(|code| code == "Misdirected")
 }
 
-/// Why a caller cannot be given this: it speaks of another connection than his.
+/// Why a caller cannot be given this: it speaks of another connection than his, or of another end than it has.
 fn no_answer(answer: &Response<Incoming>) -> Option<String> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Some("101, and nothing asked for another protocol".to_owned());
     }
-    let mut codings = answer.headers().get_all(TRANSFER_ENCODING).iter();
+    let headers = answer.headers();
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return Some("it has a Content-Length and a Transfer-Encoding".to_owned());
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let other = codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))?;
     Some(format!(
         "Transfer-Encoding {other:?}, and only chunked is known"

@@ -310,6 +310,13 @@ const NO_SIZES: [&str; 6] = [
     "ffffffffffffffff\r\n",
 ];
 
+/// Line feeds alone, that end a first line, and an empty one before it.
+fn lone_ends(path: &str) -> [String; 2] {
+    let fields = "Host: localhost\r\nConnection: close\r\n";
+    let ends = [("", "\n"), ("\n", "\r\n")];
+    ends.map(|(before, end)| format!("{before}POST {path} HTTP/1.1{end}{fields}\r\n"))
+}
+
 /// Requests that say something twice, or in a way that others may read differently.
 fn ambiguous() -> Vec<String> {
     let (host, close) = ("Host: localhost\r\n", "Connection: close\r\n");
@@ -338,9 +345,6 @@ fn ambiguous() -> Vec<String> {
         ] {
             requests.push(format!("POST {path} HTTP/1.1\r\n{fields}\r\n0\r\n\r\n"));
         }
-        requests.push(format!(
-            "\nPOST {path} HTTP/1.1\r\n{host}{close}Content-Length: 0\r\n\r\n"
-        ));
         for size in NO_SIZES {
             let head = format!("POST {path} HTTP/1.1\r\n{host}{chunked}");
             requests.push(format!("{head}\r\n{size}12345\r\n0\r\n\r\n"));
@@ -372,7 +376,7 @@ fn ambiguous() -> Vec<String> {
         ] {
             requests.push(format!("{}\r\n{host}{close}\r\n", line.trim_end()));
         }
-        requests.push(format!("POST {path} HTTP/1.1\n{host}{close}\r\n"));
+        requests.extend(lone_ends(path));
     }
     requests
 }

@@ -98,7 +98,7 @@ impl Leftovers {
                 self.tidy_later();
             }
             Err(error) => {
-                tracing::warn!(%error, "What builds left behind stays until the next start")
+                tracing::warn!(%error, "What builds left behind stays until the next start");
             }
         }
     }
@@ -206,8 +206,10 @@ impl Leftovers {
         };
         let nameless = image.repo_tags.is_none_or(|tags| tags.is_empty())
             && image.repo_digests.is_none_or(|digests| digests.is_empty());
-        let created = image.created.map(|created| created.unix_timestamp());
-        nameless && created.is_some_and(|created| created >= told.begun)
+        let young = image
+            .created
+            .is_some_and(|created| created.unix_timestamp() >= told.begun);
+        nameless && young
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {

@@ -51,6 +51,11 @@ async fn answers_that_are_none_are_told_in_words_that_help() {
         ),
         (large, "BadResponse", "64 KiB, or has more than 200 fields"),
         (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "BadResponse",
+            "a Content-Length and a Transfer-Encoding",
+        ),
+        (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
             "BadResponse",
             "only chunked is known",

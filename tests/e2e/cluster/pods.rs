@@ -93,6 +93,14 @@ impl Cluster {
         list["items"].as_array().unwrap().clone()
     }
 
+    /// The pods that a Function's status selects, as `kubectl` tells them.
+    fn selected(&self, name: &str) -> String {
+        let object = self.get("function", name).unwrap();
+        let selector = object["status"]["selector"].as_str().unwrap();
+        let pods = ["get", "pods", "-l", selector, "-o", "name"];
+        self.kubectl(pods).good()
+    }
+
     pub(super) fn pod_names(&self, name: &str) -> Vec<String> {
         let pods = self.pods(name);
         let names = pods
@@ -135,16 +143,10 @@ async fn a_pod_is_an_instance_and_goes_with_its_function() {
         (&json!("Function"), &json!("hello"))
     );
     assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
-    let confined = &pod["spec"]["containers"][0]["securityContext"];
-    assert_eq!(confined["readOnlyRootFilesystem"], true);
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
 
-    let status = cluster.get("function", "hello").unwrap()["status"].clone();
-    let selector = status["selector"].as_str().unwrap();
-    let selected = cluster.kubectl(["get", "pods", "-l", selector, "-o", "name"]);
-    let selected = selected.good();
-    let name = pod["metadata"]["name"].as_str().unwrap();
-    assert!(selected.contains(name), "{selector}: {selected}");
-
+    assert!(cluster.selected("hello").contains("pod/faas-hello-"));
     let policy = cluster.get("networkpolicy", "faas-network-none").unwrap();
     let selected = &policy["spec"]["podSelector"]["matchLabels"];
     for (label, value) in selected.as_object().unwrap() {
@@ -155,9 +157,7 @@ async fn a_pod_is_an_instance_and_goes_with_its_function() {
     }
 
     // Someone else at its address is answered by nobody: the shim knows whom it is.
-    let port = pod["spec"]["containers"][0]["ports"][0]["containerPort"]
-        .as_u64()
-        .unwrap();
+    let port = container["ports"][0]["containerPort"].as_u64().unwrap();
     let address = format!(
         "http://{}:{port}/invoke",
         pod["status"]["podIP"].as_str().unwrap()

@@ -102,33 +102,55 @@ async fn users_of_the_cluster_manage_at_a_gateway_as_they_may_with_kubectl() {
         refused.refused(401, "Unauthorized");
     }
 
-    // What is taken away is missed soon, also by a change whose body was on its way.
+    taken_away(&halves, &editor, &own).await;
+}
+
+/// What is taken away is missed soon, also by a change whose body was on its way.
+async fn taken_away(halves: &Halves, editor: &str, own: &str) {
+    let (cluster, gateway) = (&halves.cluster, &halves.gateways[0]);
+    let to = |verb: &str, name: &str| format!("{verb} /functions/{}", cluster.key(name));
+    let (late, rest) = begun(halves, editor).await;
+    // One that has arrived later was let in, so that one was, too.
+    ask(gateway, &to("GET", "theirs"), editor, "")
+        .await
+        .expect(200);
+    cluster.kubectl(["delete", "rolebinding", "editor"]).good();
+    ask_until(gateway, &to("DELETE", "theirs"), editor, 403).await;
+    ask_until(gateway, &to("PUT", "theirs"), own, 403).await;
+    // What was said of this very right is remembered for a few seconds; nothing can come of such a body.
+    ask_until(gateway, &to("PUT", "late"), editor, 403).await;
+    let answer = ended(late, &rest).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert!(answer.contains("x-faas-error: Forbidden"), "{answer}");
+    assert!(cluster.get("function", "late").is_none());
+}
+
+/// A change of the Function `late` by its caller's word, of which half is said; and the other half.
+async fn begun(halves: &Halves, token: &str) -> (TcpStream, String) {
+    let cluster = &halves.cluster;
     let mut object = saying("late", "of a user");
     object["metadata"]["namespace"] = cluster.namespace.clone().into();
     let body = object.to_string();
     let (first, rest) = body.split_at(body.len() / 2);
     let head = format!(
-        "PUT /functions/{} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {editor}\r\nConnection: close\r\n\
+        "PUT /functions/{} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
          Content-Length: {}\r\n\r\n",
         cluster.key("late"),
         body.len()
     );
-    let mut late = TcpStream::connect(gateway.address).await.unwrap();
+    let mut late = TcpStream::connect(halves.gateways[0].address)
+        .await
+        .unwrap();
     late.write_all((head + first).as_bytes()).await.unwrap();
-    // One that has arrived later was let in, so that one was, too.
-    ask(gateway, &read, &editor, "").await.expect(200);
-    cluster.kubectl(["delete", "rolebinding", "editor"]).good();
-    ask_until(gateway, &delete, &editor, 403).await;
-    ask_until(gateway, &put, &own, 403).await;
-    // What was said of this very right is remembered for a few seconds; nothing can come of such a body.
-    let to_late = format!("PUT /functions/{}", cluster.key("late"));
-    ask_until(gateway, &to_late, &editor, 403).await;
-    late.write_all(rest.as_bytes()).await.unwrap();
+    (late, rest.to_owned())
+}
+
+/// What is answered once the rest is said, too.
+async fn ended(mut caller: TcpStream, rest: &str) -> String {
+    caller.write_all(rest.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    late.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-    assert!(answer.contains("x-faas-error: Forbidden"), "{answer}");
-    assert!(cluster.get("function", "late").is_none());
+    caller.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// What `faas list` prints for whoever has this token.
