@@ -139,10 +139,8 @@ fn overall(report: &Report<'_>, world: &World) -> (Overall, Reason, String) {
     let ready = ready(desired, world);
     if !is_served(report, desired) || ready < desired.min {
         let why = report.held_up.map(|why| format!(": {why}"));
-        let message = format!(
-            "An instance is being started{}",
-            why.as_deref().unwrap_or(".")
-        );
+        let why = why.unwrap_or_else(|| ".".to_owned());
+        let message = format!("An instance is being started{why}");
         return working(Reason::Starting, &message);
     }
     if ready == 0 {
