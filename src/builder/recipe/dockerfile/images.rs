@@ -49,7 +49,7 @@ pub(super) fn images(text: &str, given: &[(&str, &str)]) -> Result<Vec<String>, 
             let Some(name) = flag.strip_prefix("--from=") else {
                 continue;
             };
-            if !above.is_stage(name) {
+            if !above.is_stage(name) && !is_number(name) {
                 let image = expand(name, &Arguments::new());
                 found.push(image.ok_or_else(|| unclear(&instruction, name))?);
             }
@@ -67,13 +67,16 @@ struct Above {
 }
 
 impl Above {
-    /// By its name, or by its number.
+    /// By its name.
     fn is_stage(&self, name: &str) -> bool {
-        self.stages
-            .iter()
-            .any(|stage| stage.eq_ignore_ascii_case(name))
-            || name.bytes().all(|b| b.is_ascii_digit())
+        let mut stages = self.stages.iter();
+        stages.any(|stage| stage.eq_ignore_ascii_case(name))
     }
+}
+
+/// Whether COPY takes it for the number of a stage, be there one or not. For FROM it begins the id of an image.
+fn is_number(name: &str) -> bool {
+    name.parse::<i64>().is_ok()
 }
 
 fn unclear(instruction: &Instruction<'_>, name: &str) -> RecipeError {

@@ -73,7 +73,7 @@ fn no_name_of_an_image_grows_without_end() {
 type Pairs = &'static [(&'static str, &'static str)];
 
 /// A Dockerfile, arguments, and the images that it stands on and copies from.
-const PLAIN: [(&str, Pairs, &[&str]); 15] = [
+const PLAIN: [(&str, Pairs, &[&str]); 17] = [
     ("FROM node:12", &[], &["site/node:12"]),
     (
         "FROM x AS a\nFROM a\nFROM scratch\nFROM y",
@@ -87,6 +87,13 @@ const PLAIN: [(&str, Pairs, &[&str]); 15] = [
         &["x", "y"],
     ),
     ("FROM x\nCOPY --from=0 a b\nCOPY a --from=y", &[], &["x"]),
+    // The classic builder takes as much of an id as says which image it is.
+    ("FROM 5738\nFROM 0", &[], &["5738", "0"]),
+    (
+        "FROM x\nCOPY --from=57382016159057382016 a b",
+        &[],
+        &["x", "57382016159057382016"],
+    ),
     ("FROM x\nONBUILD COPY --from=y a b", &[], &["x", "y"]),
     ("FROM x\nRUN <<EOF\nFROM y\nEOF", &[], &["x"]),
     ("ARG A=x\nFROM $A", &[], &["x"]),
