@@ -264,13 +264,15 @@ impl Controller {
     /// The object is gone for good; one of the same name may have come meanwhile.
     fn forget(&self, key: &FunctionKey, uid: Option<&str>) {
         let mut entries = self.entries();
-        if entries
-            .get(key)
-            .is_some_and(|entry| uid == Some(&entry.uid))
-        {
-            entries.remove(key);
-        }
+        let known = entries.get(key).map(|entry| uid == Some(&entry.uid));
+        let entry = known.and_then(|its| its.then(|| entries.remove(key)).flatten());
         drop(entries);
+        if known.unwrap_or_else(|| self.ports.store.get(key).is_none()) {
+            self.pools.remove(key);
+        }
+        if let Some(entry) = entry {
+            self.leave_behind(&entry);
+        }
         self.collect.notify_one();
         // Whoever follows its log learns that there will be no more.
         self.turned.send_replace(());

@@ -105,6 +105,8 @@ pub struct Observed {
     pub memory: i64,
     /// Whether it runs; else it has exited, or was paused by somebody, and only waits to be removed.
     pub running: bool,
+    /// Whether somebody else has told it to end, while it runs: it gets no new calls, and ends once it has none.
+    pub leaving: bool,
     /// Where it listens, whether or not it does at this moment.
     pub address: Address,
     /// [`InstanceSpec::declared`], where the runtime keeps it.
@@ -123,6 +125,7 @@ impl InstanceSpec {
             image: self.image.clone(),
             memory: self.limits.memory,
             running: true,
+            leaving: false,
             address: address.into(),
             declared: self.declared.clone(),
         }

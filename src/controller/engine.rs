@@ -135,11 +135,8 @@ impl Controller {
     async fn take_stock(self: &Arc<Self>) -> Result<(), StockError> {
         let began = Instant::now();
         let observed = self.ports.runtime.observe().await?;
-        let present: HashSet<_> = observed
-            .iter()
-            .filter(|o| o.running)
-            .map(|o| o.id.clone())
-            .collect();
+        let running = observed.iter().filter(|o| o.running);
+        let present: HashSet<_> = running.map(|o| o.id.clone()).collect();
         self.notice_missing(&present, began);
         if self.engine() != Engine::Here {
             self.fill_store(&observed).await;
@@ -234,9 +231,11 @@ impl Controller {
         self.capacity.note(&observed.id, observed.memory);
         let mut entries = self.entries();
         let entry = self.entry(&mut entries, &observed.function, &observed.uid);
-        entry
-            .pool
-            .adopt(observed.id, observed.revision, observed.address);
+        let (pool, id) = (&entry.pool, observed.id.clone());
+        pool.adopt(observed.id, observed.revision, observed.address);
+        if observed.leaving {
+            pool.condemn(&id);
+        }
     }
 
     /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.

@@ -91,6 +91,7 @@ mod tests {
             image: "one".to_owned(),
             memory: 1,
             running: true,
+            leaving: false,
             address: std::path::PathBuf::from("/nowhere").into(),
             declared,
         }

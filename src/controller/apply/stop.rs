@@ -12,7 +12,11 @@ use kube::runtime::controller::Action;
 use tokio::task::AbortHandle;
 
 use crate::{
-    controller::{Controller, TurnError, entry::Moving, report::is_held},
+    controller::{
+        Controller, TurnError,
+        entry::{Entry, Moving},
+        report::is_held,
+    },
     crash::{self, Point},
     function::{Function, FunctionKey, status::Reason},
     plan::{self, Phase, Stop, World},
@@ -62,6 +66,22 @@ impl Controller {
         self.stop_all(key, &plan::dismantle(&world).stop);
         self.report_end(key, function, left).await?;
         Ok(Action::await_change())
+    }
+
+    /// Ends what a Function had that went without a turn of its own, once its calls are over. Most often that goes with the
+    /// object; but not where its dependents are to stay (`--cascade=orphan`), and nobody could call them.
+    pub(in crate::controller) fn leave_behind(&self, entry: &Entry) {
+        let desired = [entry.desired(), entry.serving.as_ref()].into_iter();
+        let timeout = desired.flatten().map(|desired| desired.timeout).max();
+        let grace = timeout.unwrap_or_default() + GRACE;
+        for instance in entry.instances().0 {
+            let runtime = Arc::clone(&self.ports.runtime);
+            tokio::spawn(async move {
+                if let Err(error) = runtime.stop(&instance.id, grace).await {
+                    tracing::warn!(instance = %instance.id, %error, "What a Function had stays behind it");
+                }
+            });
+        }
     }
 
     /// Ends instances as the plan says.

@@ -264,6 +264,7 @@ pub fn observed(
         image: labels.get(IMAGE)?.clone(),
         memory: labels.get(MEMORY)?.parse().ok()?,
         running,
+        leaving: false,
         address: root.socket(&id).into(),
         declared: labels.get(DECLARED).cloned(),
         id,

@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, api::ObjectMeta};
 
-use super::status::{State, state};
+use super::status::{self, State, state};
 use crate::{
     function::{API_VERSION, FunctionKey},
     runtime::{Address, INIT, InstanceSpec, Network, Observed, rundir::INSTANCE_UID},
@@ -350,6 +350,7 @@ pub fn observed(pod: &Pod) -> Option<Observed> {
     let owners = pod.owner_references();
     let owner = owners.iter().find(|owner| owner.kind == "Function")?;
     let state = state(pod);
+    let leaving = state == State::Leaving && status::has_program(pod);
     Some(Observed {
         id: pod.metadata.name.clone()?,
         function: function(pod)?,
@@ -357,7 +358,8 @@ pub fn observed(pod: &Pod) -> Option<Observed> {
         revision: pod.labels().get(REVISION)?.parse().ok()?,
         image: spec.image.clone()?,
         memory: pod.annotations().get(MEMORY)?.parse().ok()?,
-        running: matches!(state, State::Running(_)),
+        running: leaving || matches!(state, State::Running(_)),
+        leaving,
         address: Address::Pod {
             at: at(pod).unwrap_or(([0, 0, 0, 0], 0).into()),
             uid: pod.uid()?,

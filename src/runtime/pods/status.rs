@@ -66,6 +66,16 @@ pub fn state(pod: &Pod) -> State {
     }
 }
 
+/// Whether its program runs.
+pub fn has_program(pod: &Pod) -> bool {
+    let all = pod
+        .status
+        .as_ref()
+        .and_then(|s| s.container_statuses.as_ref());
+    let state = all.and_then(|all| all.first()?.state.as_ref());
+    state.is_some_and(|state| state.running.is_some())
+}
+
 /// Whether Kubernetes has given it up with its node: it is told to end because its node may have no pods, and is not ready.
 /// A node that is there tells of its pods that they are ready until they end.
 pub fn is_lost(pod: &Pod) -> bool {

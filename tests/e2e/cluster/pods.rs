@@ -260,13 +260,13 @@ async fn a_pod_that_somebody_deletes_or_evicts_answers_the_calls_that_it_has() {
         setTimeout(() => cb(process.env.FAAS_INSTANCE), ms)
     }";
     let image = image(&cluster, "slow", code);
-    let more = json!({"scale": {"min": 1, "max": 2, "concurrency": 10}, "timeoutSeconds": 10});
+    let more = json!({"scale": {"min": 1, "max": 2, "concurrency": 10}, "timeoutSeconds": 20});
     cluster.apply(&ready_made("slow", &image, more));
     cluster.ready("slow");
     let key = cluster.key("slow");
     let url = server.url(&format!("/functions/{key}"));
     for end in [delete, evict] {
-        let call = crate::support::client().post(&url).body(r#"{"ms": 4000}"#);
+        let call = crate::support::client().post(&url).body(r#"{"ms": 10000}"#);
         let running = tokio::spawn(call.send());
         let pod = wait_until("a pod has the call", SOON, async || {
             let mut names = cluster.pod_names("slow").into_iter();
@@ -520,7 +520,7 @@ async fn code_without_dependencies_runs_without_a_build_engine() {
 /// The cluster's own helpers write what is kept of a Function anew: it must stay the same by every byte.
 #[tokio::test]
 async fn a_function_whose_dependents_are_orphaned_goes_and_its_pods_too() {
-    let Some((cluster, _home, _server)) = served().await else {
+    let Some((cluster, _home, server)) = served().await else {
         return;
     };
     let image = image(&cluster, "left", "module.exports = () => 'here'");
@@ -543,6 +543,30 @@ async fn a_function_whose_dependents_are_orphaned_goes_and_its_pods_too() {
     let orphan = ["delete", "fn", "left", "--cascade=orphan", "--timeout=60s"];
     cluster.kubectl(orphan).good();
     cluster.has_no_pods("left").await;
+    let call = server.call(&cluster.key("left"), json!({})).await;
+    call.refused(400, "NotFound");
+}
+
+/// Nobody waits for what is no more.
+#[tokio::test]
+async fn callers_of_a_function_that_was_deleted_are_told_at_once() {
+    let Some((cluster, _home, server)) = served().await else {
+        return;
+    };
+    let image = image(&cluster, "gone", "module.exports = () => 'here'");
+    let object = ready_made("gone", &image, json!({"scale": {"min": 1}}));
+    let key = cluster.key("gone");
+    for _ in 0..2 {
+        cluster.apply(&object);
+        cluster.ready("gone");
+        assert_eq!(server.call(&key, json!({})).await.response(), "here");
+        cluster.kubectl(["delete", "fn", "gone"]).good();
+        wait_until("it is known to be gone", SOON, async || {
+            let call = server.call(&key, json!({})).await;
+            (call.header("x-faas-error") == "NotFound").then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -209,6 +209,7 @@ fn labels_tell_the_instance_again() {
         image: spec.image.clone(),
         memory: spec.limits.memory,
         running: true,
+        leaving: false,
         address: root.socket(&spec.id).into(),
         declared: spec.declared.clone(),
     };
