@@ -69,7 +69,7 @@ impl Pool {
         self.desk.claim(id)
     }
 
-    /// How many leases of each instance must come back: see [`Slots::excess`].
+    /// How many leases of each instance must come back: see [`Slots::excess`](super::slots::Slots::excess).
     pub fn excess(&self) -> Vec<(InstanceId, u32)> {
         let slots = self.desk.slots();
         let excess = slots.excess().filter(|(_, count)| *count > 0);

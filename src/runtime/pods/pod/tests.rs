@@ -189,6 +189,10 @@ fn a_status_tells_how_it_is() {
     ] {
         assert_eq!(state(&pod), expected);
     }
+}
+
+#[test]
+fn a_pod_that_others_end_runs_until_it_has() {
     let mut leaving = container(&json!({"running": {}}));
     leaving.metadata.deletion_timestamp =
         Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
