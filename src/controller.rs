@@ -265,8 +265,12 @@ impl Controller {
     fn forget(&self, key: &FunctionKey, uid: Option<&str>) {
         let mut entries = self.entries();
         let known = entries.get(key).map(|entry| uid == Some(&entry.uid));
-        let entry = known.and_then(|its| its.then(|| entries.remove(key)).flatten());
+        let entry = match known {
+            Some(true) => entries.remove(key),
+            _ => None,
+        };
         drop(entries);
+        // One that never had a turn may have a pool all the same.
         if known.unwrap_or_else(|| self.ports.store.get(key).is_none()) {
             self.pools.remove(key);
         }
