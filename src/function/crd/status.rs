@@ -23,7 +23,7 @@ pub struct FunctionStatus {
     #[schemars(length(max = 63))]
     pub serving_revision: Option<String>,
 
-    /// Image of the current revision.
+    /// Image of the current revision, by the name it is built under: pods run it by its digest in the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
@@ -52,7 +52,8 @@ pub struct FunctionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_build: Option<LastBuild>,
 
-    /// `Ready`, `Reconciling`, `Stalled`, `SourceReady`, `Built`, `Deployed` and `Serving`, each with a reason and a message.
+    /// `Ready`, `Reconciling`, `Stalled`, `SourceReady`, `Built`, `Deployed`, `Serving` and, where it is the cluster's to keep
+    /// `network: none`, `Isolated`, each with a reason and a message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
