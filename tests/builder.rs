@@ -52,9 +52,10 @@ struct Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         let filter = format!("label=faas.dev/owner={}", self.owner);
-        let ids = docker(&["images", "-q", "--filter", &filter]);
-        for id in ids.split_whitespace() {
-            docker(&["rmi", "-f", id]);
+        // One of two names is listed twice, and what fails here has been told by the test.
+        let ids = try_docker(&["images", "-q", "--filter", &filter]);
+        for id in ids.unwrap_or_default().split_whitespace() {
+            let _ = try_docker(&["rmi", "-f", id]);
         }
     }
 }
@@ -121,8 +122,18 @@ fn socket() -> PathBuf {
 }
 
 fn docker(args: &[&str]) -> String {
+    try_docker(args).unwrap_or_else(|words| panic!("docker {args:?}: {words}"))
+}
+
+/// What a docker command prints, or why it failed.
+fn try_docker(args: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(args).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    }
 }
 
 /// A text that no other run has, so that nothing of it is in a cache.
@@ -217,7 +228,8 @@ fn traces(marker: &str) -> Vec<String> {
     let mut found = Vec::new();
     for list in [&["images", "-aq"][..], &["ps", "-aq"]] {
         for id in docker(list).split_whitespace() {
-            if docker(&["inspect", id]).contains(marker) {
+            // What others have may be gone meanwhile.
+            if try_docker(&["inspect", id]).is_ok_and(|said| said.contains(marker)) {
                 found.push(id.to_owned());
             }
         }
@@ -393,7 +405,7 @@ async fn builds_that_are_cut_anywhere_leave_nothing_once_none_runs() {
     eventually("nothing is left of them", || traces(&marker).is_empty()).await;
     let nameless = ["images", "--filter", "dangling=true", "--no-trunc"];
     let key = docker(&[&nameless[..], &["--format", "{{.ID}}"]].concat());
-    let ours = |id: &&str| docker(&["inspect", id]).contains(&marker);
+    let ours = |id: &&str| try_docker(&["inspect", id]).is_ok_and(|said| said.contains(&marker));
     assert_eq!(key.lines().filter(ours).count(), 0);
 }
 

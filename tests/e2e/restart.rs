@@ -10,7 +10,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Home, SOON, Server, Start, client, docker, has_docker, node, wait_until};
+use crate::support::{
+    Home, SOON, Server, Start, client, docker, has_docker, node, try_docker, wait_until,
+};
 
 /// Tells which container it is; takes `ms` for it.
 const WHO: &str =
@@ -318,7 +320,8 @@ fn traces(marker: &str) -> Vec<String> {
     ]
     .map(docker);
     let ids = all.iter().flat_map(|ids| ids.split_whitespace());
-    ids.filter(|id| docker(&["inspect", id]).contains(marker))
+    // What others have may be gone meanwhile.
+    ids.filter(|id| try_docker(&["inspect", id]).is_ok_and(|said| said.contains(marker)))
         .map(str::to_owned)
         .collect()
 }

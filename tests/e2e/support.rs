@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub use self::{
-    engine::{containers, docker, has_docker, has_image, images, networks},
+    engine::{containers, docker, has_docker, has_image, images, networks, try_docker},
     home::{Home, save},
     http::{Reply, Streaming, builder, client, exchange},
     server::{Server, Shared, Start, memory_of},

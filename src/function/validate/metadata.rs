@@ -9,8 +9,7 @@ use crate::function::{MAX_NAME, MAX_NAMESPACE, RESERVED_PREFIX, is_dns_label};
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 const MAX_LABEL: usize = 63;
 const MAX_PREFIX: usize = 253;
-const KEY: &str =
-    "must be a name of at most 63 letters, digits, '-', '_' and '.', with an optional DNS prefix and '/'";
+const KEY: &str = "must be a name of at most 63 letters, digits, '-', '_' and '.', with an optional DNS prefix and '/'";
 
 /// Every wrong part of the object's metadata, as far as its types are right.
 pub(super) fn check(object: &Value) -> Vec<FieldError> {

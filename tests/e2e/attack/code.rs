@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{dockerfiles::refused, server};
-use crate::support::{docker, fresh, has_docker, node};
+use crate::support::{docker, fresh, has_docker, node, try_docker};
 
 const THEIRS: &str = "is a Function's, or was made from one";
 
@@ -28,7 +28,7 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        docker(&["rmi", &self.0]);
+        let _ = try_docker(&["rmi", &self.0]);
     }
 }
 

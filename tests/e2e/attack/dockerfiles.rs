@@ -8,7 +8,7 @@ use super::{
     uploads::{Canary, hostile_tar},
 };
 use crate::support::{
-    Server, docker, fresh, function, has_docker, inline,
+    Server, fresh, function, has_docker, inline, try_docker,
     upload::{tar_of, tar_of_bytes, upload},
 };
 
@@ -108,7 +108,8 @@ async fn no_build_writes_to_this_machine_or_reads_it() {
         server.post("/functions", &body).await.expect(400);
         let image = server.object("writer").await.unwrap()["status"]["image"].clone();
         let image = image.as_str().unwrap_or_default();
-        let stolen = docker(&["run", "--rm", image, "cat", "/stolen", path]);
+        let stolen = try_docker(&["run", "--rm", image, "cat", "/stolen", path]);
+        let stolen = stolen.unwrap_or_else(|words| words);
         assert!(!stolen.contains("not for anybody"), "{steps}: {stolen}");
         canary.is_alone();
     }

@@ -14,11 +14,21 @@ pub fn has_docker(test: &str) -> bool {
     false
 }
 
-/// What a docker command prints; an error is no output, and so is having no such command.
+/// What a docker command prints. It must succeed: where nothing is printed, nothing is there.
 pub fn docker(args: &[&str]) -> String {
+    try_docker(args).unwrap_or_else(|words| panic!("docker {args:?}: {words}"))
+}
+
+/// What a docker command prints, or why it failed.
+pub fn try_docker(args: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(args).output();
-    let printed = output.map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&printed).trim().to_owned()
+    let output = output.map_err(|error| error.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    }
 }
 
 /// Whether this machine's engine has an image of this name.
@@ -26,34 +36,31 @@ pub fn has_image(name: &str) -> bool {
     !docker(&["images", "--quiet", name]).is_empty()
 }
 
+/// How names of containers are listed, exited ones too.
+pub const CONTAINERS: &[&str] = &["ps", "--all", "--format", "{{.Names}}"];
+/// How ids of images are.
+pub const IMAGES: &[&str] = &["images", "--quiet"];
+const NETWORKS: &[&str] = &["network", "ls", "--quiet"];
+
 /// Names of all containers of an owner, exited ones too.
 pub fn containers(owner: &str) -> Vec<String> {
-    owned(owner, docker)
-}
-
-/// The same by this way to some engine.
-pub fn owned(owner: &str, docker: impl Fn(&[&str]) -> String) -> Vec<String> {
-    let filter = format!("label=faas.dev/owner={owner}");
-    words(&docker(&[
-        "ps",
-        "--all",
-        "--format",
-        "{{.Names}}",
-        "--filter",
-        &filter,
-    ]))
+    owned(owner, CONTAINERS, docker)
 }
 
 /// Ids of all images of an owner.
 pub fn images(owner: &str) -> Vec<String> {
-    let filter = format!("label=faas.dev/owner={owner}");
-    words(&docker(&["images", "--quiet", "--filter", &filter]))
+    owned(owner, IMAGES, docker)
 }
 
 /// Ids of all networks of an owner.
 pub fn networks(owner: &str) -> Vec<String> {
+    owned(owner, NETWORKS, docker)
+}
+
+/// What such a listing tells of an owner, by this way to some engine.
+pub fn owned(owner: &str, listing: &[&str], docker: impl Fn(&[&str]) -> String) -> Vec<String> {
     let filter = format!("label=faas.dev/owner={owner}");
-    words(&docker(&["network", "ls", "--quiet", "--filter", &filter]))
+    words(&docker(&[listing, &["--filter", &filter]].concat()))
 }
 
 fn words(text: &str) -> Vec<String> {

@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{containers, disk::Disk, docker, images};
+use super::{
+    containers,
+    disk::Disk,
+    engine::{CONTAINERS, IMAGES, owned, try_docker},
+};
 
 /// Temporary directories of one installation. Whatever a test leaves in the engine goes with it.
 pub struct Home {
@@ -89,12 +93,14 @@ pub fn save(path: &Path, text: &str) {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        for container in self.containers() {
-            docker(&["rm", "--force", &container]);
-        }
         let Some(owner) = self.owner() else { return };
-        for image in images(&owner) {
-            docker(&["rmi", "--force", &image]);
+        // What fails here has been told by the test, or there is no engine.
+        let try_docker = |args: &[&str]| try_docker(args).unwrap_or_default();
+        for container in owned(&owner, CONTAINERS, try_docker) {
+            try_docker(&["rm", "--force", &container]);
+        }
+        for image in owned(&owner, IMAGES, try_docker) {
+            try_docker(&["rmi", "--force", &image]);
         }
         // Instances of a failed test leave their mounts behind.
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
