@@ -115,6 +115,7 @@ async fn serve(config: Config, mut state: State) -> Result<(), AppError> {
     tasks.spawn_some("runtime", adapters.follow);
     tasks.spawn("controller", Arc::clone(&controller).run(keys));
     tasks.spawn("engine", Arc::clone(&controller).watch_engine());
+    tasks.spawn("collector", Arc::clone(&controller).collect_unneeded());
     let stop = tasks.stop.clone();
     tasks.spawn_some("directory", directory.map(|directory| directory.run(stop)));
     doors.follow(&mut tasks);

@@ -100,6 +100,13 @@ pub enum BuildError {
     Interrupted(String),
 }
 
+impl BuildError {
+    /// Whether it is a registry that does not do what it is asked: engines and what they run have no part in that.
+    pub fn is_the_registrys(&self) -> bool {
+        matches!(self, Self::RegistryAway(_) | Self::RegistryRefused(_))
+    }
+}
+
 /// Where a build writes what it says, as it says it. Bytes, not lines: builds print progress bars and broken UTF-8.
 pub trait BuildLog: Send + Sync {
     /// Takes the next piece.

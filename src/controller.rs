@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod capacity;
 pub mod claims;
+mod collect;
 pub mod engine;
 pub mod entry;
 mod exits;
@@ -62,6 +63,8 @@ use crate::{
 const CONCURRENT_TURNS: u16 = 8;
 /// Builds that run at a time.
 const CONCURRENT_BUILDS: usize = 2;
+/// Ready images that are fetched at a time: they wait for registries, which may hang.
+const CONCURRENT_PULLS: usize = 8;
 /// How often the files of secrets are looked at.
 const SECRETS_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked what holds up a start.
@@ -94,6 +97,7 @@ pub struct Controller {
     /// Changes with every turn's end.
     turned: watch::Sender<()>,
     builds: Semaphore,
+    pulls: Semaphore,
     starts: Semaphore,
     /// Instances whose logs are read.
     listening: Arc<Semaphore>,
@@ -140,6 +144,7 @@ impl Controller {
             collect: Notify::new(),
             turned: watch::Sender::new(()),
             builds: Semaphore::new(CONCURRENT_BUILDS),
+            pulls: Semaphore::new(CONCURRENT_PULLS),
             starts: Semaphore::new(settings.starts),
             listening: Arc::new(Semaphore::new(settings.listening)),
             tasks: TaskTracker::new(),

@@ -202,11 +202,13 @@ impl Controller {
         image: &ImageName,
         log: Arc<super::log::LiveLog>,
     ) -> Result<ImageReference, BuildError> {
-        let _permit = self
-            .builds
-            .acquire()
-            .await
-            .map_err(|e| BuildError::Engine(e.to_string()))?;
+        let queue = if made_from.is_ready_made() {
+            &self.pulls
+        } else {
+            &self.builds
+        };
+        let turn = queue.acquire().await;
+        let _turn = turn.map_err(|error| BuildError::Engine(error.to_string()))?;
         tracing::info!(function = %key, %image, "Build begins");
         for key in self.images.begin(image, Timestamp::now()) {
             self.turns.request(&key);

@@ -1,23 +1,21 @@
-//! The engine's side of the truth: adopts what survived, notices what exits or disappears, says when the engine is away,
-//! and collects what nobody needs any more.
+//! The engine's side of the truth: adopts what survived, notices what exits or disappears, and says when the engine is away.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     pin::{Pin, pin},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use super::{Controller, entry::Moving, resolve};
+use super::{Controller, entry::Moving};
 use crate::{
-    builder::{BuildError, Image, archives::ArchiveId, recipe::image_prefix},
+    builder::{BuildError, Image, recipe::image_prefix},
     function::{FunctionKey, status::Reason},
     plan::Phase,
-    runtime::{Network, Observed, RuntimeError},
-    store::Fact,
+    runtime::{Observed, RuntimeError},
 };
 
 /// How often everything is compared; between that, exits tell.
@@ -26,8 +24,6 @@ const COMPARE_EVERY: Duration = Duration::from_secs(30);
 const PING_EVERY: Duration = Duration::from_secs(2);
 /// Between two questions to an engine that is away.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// A stored source that nobody needs is kept this long: its Function may be about to come.
-const SOURCE_KEPT: Duration = Duration::from_secs(600);
 
 /// Whether the engine answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,16 +95,13 @@ impl Controller {
             self.forgive_engine();
             self.turn_all();
         }
+        self.collect.notify_one();
         let end = tokio::time::sleep(COMPARE_EVERY);
         tokio::pin!(end);
         loop {
             tokio::select! {
                 () = &mut end => return Ok(()),
                 error = &mut lost => return Err(error.into()),
-                () = self.collect.notified() => {
-                    let images = unless(&mut lost, self.stock()).await?.unwrap_or_default();
-                    unless(&mut lost, self.collect(images)).await?;
-                }
                 exit = exits.next() => {
                     let Some(exit) = exit else {
                         // An engine that tells no events at all is compared with now and then, not without end.
@@ -152,7 +145,7 @@ impl Controller {
                 .observed(images, |name| name.starts_with(&prefix));
             self.look_again(missed);
         }
-        self.collect(images.unwrap_or_default()).await
+        Ok(())
     }
 
     /// Instances that we believe in but the engine does not know leave the pools.
@@ -238,101 +231,15 @@ impl Controller {
         }
     }
 
-    /// Removes what no Function needs: images, sources, facts. Does nothing before every Function has been looked at once.
-    async fn collect(&self, images: Vec<Image>) -> Result<(), StockError> {
-        let Some(needed) = self.needed().await else {
-            return Ok(());
-        };
-        let unneeded = |image: &Image| !needed.images.contains(&image.name);
-        for image in images.into_iter().filter(unneeded) {
-            // A Function may have come since that was asked: removing takes its time.
-            if !self.images.is_unwanted(&image.name) {
-                continue;
-            }
-            tracing::info!(image = %image.name, "Removing an image that nobody needs");
-            let removed = self.ports.builder.remove(&image.name).await;
-            // One may have come meanwhile, too, and taken it for there.
-            let missed = self.images.lost(&image.name);
-            self.look_again(missed);
-            if unless_a_registry(removed)?.is_none() {
-                break;
-            }
-        }
-        if !needed.internet
-            && let Err(error) = self.ports.runtime.close_internet().await
-        {
-            tracing::warn!(%error, "The network of functions with `network: internet` stays behind");
-        }
-        self.collect_sources(needed.sources).await;
-        let known: BTreeSet<_> = [Fact::Proven, Fact::SingleCall, Fact::Stays]
-            .into_iter()
-            .flat_map(|f| self.ports.store.known(f))
-            .collect();
-        let unneeded: Vec<_> = known
-            .into_iter()
-            .filter(|r| !needed.revisions.contains(r.as_str()))
-            .collect();
-        if !unneeded.is_empty()
-            && let Err(error) = self.ports.store.forget(unneeded).await
-        {
-            tracing::warn!(%error, "Facts of revisions could not be removed");
-        }
-        Ok(())
-    }
-
-    /// The images that there are; nothing while a registry does not tell.
+    /// The images that there are; nothing while a registry does not tell, which has nothing to do with the engine.
     async fn stock(&self) -> Result<Option<Vec<Image>>, BuildError> {
-        unless_a_registry(self.ports.builder.images().await)
-    }
-
-    async fn collect_sources(&self, needed: HashSet<ArchiveId>) {
-        let before = SystemTime::now() - SOURCE_KEPT;
-        if let Err(error) = self.resolver.archives.collect(&needed, before).await {
-            tracing::warn!(%error, "Stored uploads could not be collected");
-        }
-        let needed = needed.into_iter().map(|(_, digest)| digest).collect();
-        if let Err(error) = self.resolver.sources.tidy(needed, before).await {
-            tracing::warn!(%error, "Stored sources could not be collected");
-        }
-    }
-
-    /// What the Functions need, once all of them are known.
-    async fn needed(&self) -> Option<Needed> {
-        let mut needed = Needed::default();
-        let functions = self.ports.store.list();
-        {
-            let entries = self.entries();
-            for function in &functions {
-                let key = FunctionKey::try_from(&**function).ok()?;
-                let entry = entries.get(&key)?;
-                entry.resolved.as_ref()?;
-                needed.images.extend(entry.images().cloned());
-                needed
-                    .images
-                    .extend(function.status.as_ref().and_then(|s| s.image.clone()));
-                for made in [entry.desired(), entry.serving.as_ref()]
-                    .into_iter()
-                    .flatten()
-                {
-                    needed.revisions.insert(made.target.revision.to_string());
-                    needed.internet |= made.network == Network::Internet;
-                }
-                needed
-                    .sources
-                    .extend(resolve::source_of(function).map(|source| of(&key, source)));
+        match self.ports.builder.images().await {
+            Err(error) if error.is_the_registrys() => {
+                tracing::warn!(%error, "Images are compared the next time");
+                Ok(None)
             }
+            listed => listed.map(Some),
         }
-        for function in &functions {
-            let key = FunctionKey::try_from(&**function).ok()?;
-            let uid = function.metadata.uid.as_deref().unwrap_or_default();
-            let record = self.ports.store.served(&key, uid).await.ok()?;
-            let served: Option<resolve::Served> =
-                record.and_then(|r| serde_json::from_str(&r).ok());
-            needed
-                .sources
-                .extend(served.and_then(|s| Some(of(&key, s.source()?.to_owned()))));
-        }
-        Some(needed)
     }
 
     /// Failures that were the engine's are over with it.
@@ -344,7 +251,7 @@ impl Controller {
         }
     }
 
-    fn look_again(&self, keys: impl IntoIterator<Item = FunctionKey>) {
+    pub(super) fn look_again(&self, keys: impl IntoIterator<Item = FunctionKey>) {
         for key in keys {
             self.turns.request(&key);
         }
@@ -368,32 +275,4 @@ async fn unless<T, E: Into<StockError>>(
         outcome = asked => outcome.map_err(Into::into),
         error = lost => Err(error.into()),
     }
-}
-
-/// A registry that does not do what it is asked has nothing to do with the engine: what runs goes on, and so does everything
-/// that needs no registry.
-fn unless_a_registry<T>(done: Result<T, BuildError>) -> Result<Option<T>, BuildError> {
-    match done {
-        Err(error @ (BuildError::RegistryAway(_) | BuildError::RegistryRefused(_))) => {
-            tracing::warn!(%error, "Images are compared and collected the next time");
-            Ok(None)
-        }
-        done => done.map(Some),
-    }
-}
-
-/// What must stay.
-#[derive(Debug, Default)]
-struct Needed {
-    images: HashSet<String>,
-    sources: HashSet<ArchiveId>,
-    revisions: HashSet<String>,
-    /// The network of `network: internet`.
-    internet: bool,
-}
-
-/// Whose source it is, and its digest without the algorithm.
-fn of(key: &FunctionKey, digest: String) -> ArchiveId {
-    let bare = digest.strip_prefix("sha256:").map(str::to_owned);
-    (key.namespace().to_owned(), bare.unwrap_or(digest))
 }

@@ -2,6 +2,7 @@
 
 mod full;
 mod hung;
+mod leftovers;
 mod restarted;
 mod slow;
 

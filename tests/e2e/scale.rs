@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Home, SOON, Server, Shared, Start, has_docker, node, wait_until};
+use crate::support::{Home, SOON, Server, Shared, Start, has_docker, inline, node, wait_until};
 
 static SERVER: Shared = Shared::new();
 
@@ -47,6 +47,36 @@ async fn the_minimum_is_kept_warm_without_calls() {
     })
     .await;
     server.delete("/functions/warm").await.expect(202);
+}
+
+/// As many programs that never listen, for long, as instances may start at a time; as when what they wait for is away.
+#[tokio::test]
+async fn starts_that_hang_keep_no_neighbour_from_starting() {
+    if !has_docker("e2e hanging starts") {
+        return;
+    }
+    let server = Start::default().at(&Arc::new(Home::new())).await;
+    let hangs = json!({"startupTimeoutSeconds": 300, "scale": {"min": 1}});
+    let names: Vec<_> = (0..8).map(|number| format!("hangs-{number}")).collect();
+    for name in &names {
+        // Of one revision, one is tried at a time.
+        let lines = format!("FROM busybox:1\nENV WHO={name}\nCMD [\"sleep\", \"1000\"]\n");
+        let spec = inline("dockerfile", json!({"Dockerfile": lines}), hangs.clone());
+        server.apply(name, spec).await;
+    }
+    for name in &names {
+        wait_until("its container is there", SOON, async || {
+            let prefix = format!("faas-{name}-");
+            let containers = server.home.containers();
+            containers
+                .iter()
+                .any(|c| c.starts_with(&prefix))
+                .then_some(())
+        })
+        .await;
+    }
+    server.deploy("well", node(BUSY, json!({}))).await;
+    server.call("well", json!({})).await.expect(200);
 }
 
 #[tokio::test]
@@ -227,5 +257,5 @@ async fn callers_of_what_cannot_start_learn_why_and_when_to_come_back() {
 }
 
 fn inline_without_index() -> Value {
-    crate::support::inline("node", json!({"other.js": "1"}), json!({}))
+    inline("node", json!({"other.js": "1"}), json!({}))
 }

@@ -1,6 +1,12 @@
 //! The starts of instances, as a plan says, and what becomes of them.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::timeout;
 
 use super::shares;
 use crate::{
@@ -16,6 +22,9 @@ use crate::{
     runtime::{InstanceId, InstanceSpec, Observed, RuntimeError},
     store::Fact,
 };
+
+/// How long a start keeps others waiting. One that takes longer waits for something else than this machine.
+const TURN: Duration = Duration::from_secs(2);
 
 impl Controller {
     pub(in crate::controller) fn start_all(
@@ -70,11 +79,17 @@ impl Controller {
 
     /// Starts an instance and takes it into service, or notes why that failed.
     async fn bring_up(self: Arc<Self>, key: FunctionKey, spec: InstanceSpec) {
-        let Ok(_permit) = self.starts.acquire().await else {
+        let Ok(turn) = self.starts.acquire().await else {
             return;
         };
         let began = Instant::now();
-        let outcome = self.ports.runtime.start(&spec).await;
+        let mut start = pin!(self.ports.runtime.start(&spec));
+        let outcome = if let Ok(outcome) = timeout(TURN, &mut start).await {
+            outcome
+        } else {
+            drop(turn);
+            start.await
+        };
         match outcome {
             Ok(observed) => {
                 crash::point(Point::InstanceReady, &key);
