@@ -232,15 +232,19 @@ impl Access {
             _ => None,
         };
         let key = Key::new(peer, id);
-        if let Some(wait) = self.failures().wait(&key, Instant::now()) {
+        let verdict = token.and_then(|(text, token)| judge(text, token, needed));
+        // Ids are no secrets, so the failures of whoever knows one are not its owner's.
+        let Some(denied) = verdict.as_ref().err() else {
+            return verdict;
+        };
+        if matches!(denied, Denied::Scope { .. }) {
+            return verdict;
+        }
+        let (mut failures, now) = (self.failures(), Instant::now());
+        if let Some(wait) = failures.wait(&key, now) {
             return Err(Denied::TooMany { wait });
         }
-        let verdict = token.and_then(|(text, token)| judge(text, token, needed));
-        if let Err(denied) = &verdict
-            && !matches!(denied, Denied::Scope { .. })
-        {
-            self.failures().note(key, Instant::now());
-        }
+        failures.note(key, now);
         verdict
     }
 

@@ -47,6 +47,8 @@ pub enum PathError {
         "a path must not have '.' or '..' segments, encoded slashes, backslashes or control characters"
     )]
     Ambiguous,
+    #[error("a function's name is written as it is, without '%'")]
+    EncodedName,
     #[error("the request must name a path only, not a whole URL or a tunnel")]
     AbsoluteForm,
 }
@@ -60,11 +62,14 @@ pub fn parse(method: &Method, uri: &Uri) -> Result<Route, PathError> {
     check(path)?;
     if let Some(rest) = path.strip_prefix("/function/") {
         let (segment, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        is_plain(segment)?;
         if segment.is_empty() {
             return Ok(Route::Manage);
         }
         return Ok(Route::Raw(target(segment), onward(tail, uri.query())));
     }
+    // Whoever manages would decode it: what the audit says of a path is what it means.
+    is_plain(path)?;
     if let Some(rest) = path.strip_prefix("/functions/")
         && method == Method::POST
     {
@@ -94,6 +99,13 @@ fn onward(tail: &str, query: Option<&str>) -> String {
         Some(query) => format!("{tail}?{query}"),
         None => tail.to_owned(),
     }
+}
+
+fn is_plain(name: &str) -> Result<(), PathError> {
+    if name.contains('%') {
+        return Err(PathError::EncodedName);
+    }
+    Ok(())
 }
 
 fn check(path: &str) -> Result<(), PathError> {
@@ -176,6 +188,26 @@ mod tests {
                 Err(PathError::Ambiguous),
             ),
             (Method::POST, "/functions/a%2Fb", Err(PathError::Ambiguous)),
+            (
+                Method::POST,
+                "/functions/%73um",
+                Err(PathError::EncodedName),
+            ),
+            (
+                Method::DELETE,
+                "/functions/%73um",
+                Err(PathError::EncodedName),
+            ),
+            (
+                Method::GET,
+                "/function/%73um/a",
+                Err(PathError::EncodedName),
+            ),
+            (
+                Method::GET,
+                "/function/sum/%73",
+                raw("sum", "default", "/%73"),
+            ),
             (
                 Method::GET,
                 "http://other/function/web",

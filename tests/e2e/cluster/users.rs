@@ -89,11 +89,13 @@ async fn users_of_the_cluster_manage_at_a_gateway_as_they_may_with_kubectl() {
         ("GET /functions?namespace=default", &editor, String::new()),
         ("GET /functions/theirs", &editor, String::new()),
         ("PUT /functions/theirs.kube-system", &editor, elsewhere),
-        ("GET /functions/their%73", &editor, String::new()),
     ] {
         let refused = ask(gateway, what, token, body).await;
         refused.refused(403, "Forbidden");
     }
+    // No name is decoded, so that nobody judges another one than is meant.
+    let refused = ask(gateway, "GET /functions/their%73", &editor, "").await;
+    refused.refused(400, "BadPath");
     let refused = ask(gateway, &delete, &viewer, "").await;
     let told = audited(&halves.controller, &refused).await;
     assert!(told.contains(&format!("who=\"{who}:viewer\"")), "{told}");
