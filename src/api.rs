@@ -10,11 +10,11 @@ pub mod status;
 pub mod stream;
 pub mod upload;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{iter, path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, MatchedPath, Path, Query, Request, State},
     http::{
         HeaderValue, StatusCode,
@@ -26,7 +26,7 @@ use axum::{
     routing::get,
 };
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ use crate::{
     controller::Controller,
     directory::{Problem, is_watched},
     function::{
-        API_VERSION, Function, FunctionKey,
+        API_VERSION, FunctionKey,
         manifest::{self, ManifestError},
     },
     store::{Applied, Manager, Store},
@@ -155,29 +155,26 @@ struct ListQuery {
     namespace: Option<String>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct List<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    metadata: Value,
-    items: Vec<&'a Function>,
-}
-
 async fn list(
     State(api): State<Api>,
     Params(query): Params<ListQuery>,
 ) -> Result<Response, ApiError> {
-    let wanted =
-        |f: &&Arc<Function>| query.namespace.is_none() || f.metadata.namespace == query.namespace;
-    let functions = api.store.list();
-    let list = List {
-        api_version: API_VERSION,
-        kind: "FunctionList",
-        metadata: json!({}),
-        items: functions.iter().filter(wanted).map(|f| &**f).collect(),
-    };
-    Ok(Json(list).into_response())
+    let mut functions = api.store.list();
+    functions.retain(|f| query.namespace.is_none() || f.metadata.namespace == query.namespace);
+    // Written as it is taken: it may be long, and its readers many and slow.
+    let head = format!(
+        r#"{{"apiVersion":"{API_VERSION}","kind":"FunctionList","metadata":{{}},"items":["#
+    );
+    let items = functions.into_iter().enumerate().map(|(at, function)| {
+        let comma: &[u8] = if at == 0 { b"" } else { b"," };
+        let item = serde_json::to_vec(&*function)?;
+        Ok::<_, serde_json::Error>([comma, &item].concat())
+    });
+    let text = iter::once(Ok(head.into_bytes()))
+        .chain(items)
+        .chain(iter::once(Ok(b"]}".to_vec())));
+    let body = Body::from_stream(futures::stream::iter(text));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 async fn read(State(api): State<Api>, Key(key): Key) -> Result<Response, ApiError> {

@@ -31,7 +31,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body};
@@ -66,6 +66,8 @@ use crate::{access::audit::Change, pool::Pools, telemetry::Metrics, workers::Wor
 pub const MAX_HEAD: usize = 64 << 10;
 /// Most fields of a request's head: as many as hyper takes unless it is told otherwise, which would cost each call.
 pub const MAX_FIELDS: usize = 100;
+/// Time in which an answer of management is taken, unless it follows a log.
+const TAKEN: Duration = Duration::from_secs(60);
 /// Serves requests; shared by all connections.
 pub struct Ingress {
     pools: Arc<Pools>,
@@ -297,7 +299,15 @@ impl Ingress {
                 let path = request.uri().path().to_owned();
                 self.tell(&CallError::CallsOnly(path), Style::Raw)
             }
-            (Route::Manage, _) => self.manage(request).await,
+            (Route::Manage, _) => {
+                let query = request.uri().query();
+                let follows = query.is_some_and(|query| query.contains("follow"));
+                let answer = self.manage(request).await;
+                if !follows {
+                    running.must_end(Instant::now() + TAKEN);
+                }
+                answer
+            }
             (Route::Call(_) | Route::Raw(..), Scope::Manage { .. } | Scope::Passed) => {
                 let url = format!("{}{}", caller.calls(request.headers()).0, request.uri());
                 self.tell(&CallError::Elsewhere { url }, Style::Raw)

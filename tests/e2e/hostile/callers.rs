@@ -7,13 +7,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
 use super::{Watch, rogue, server};
 use crate::support::{
-    Home, Reply, SOON, Server, Start, Streaming, client, exchange, has_docker, node, wait_until,
+    Home, Reply, SOON, Server, Start, Streaming, client, exchange, has_docker, inline, node,
+    wait_until,
 };
 
 /// Both ends of every connection are of this process and its child.
@@ -56,6 +57,38 @@ async fn drip(mut caller: TcpStream, pace: u64) -> String {
         }
     };
     String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+/// What many ask for and do not read is not held for each of them.
+#[tokio::test]
+async fn lists_that_nobody_reads_cost_little_memory() {
+    if !has_docker("e2e lists that nobody reads") {
+        return;
+    }
+    let server = Start::default().at(&Arc::new(Home::new())).await;
+    let large = "x".repeat(120_000);
+    for number in 0..40 {
+        // No Dockerfile, so that nothing is built.
+        let spec = inline("dockerfile", json!({"large.txt": large}), json!({}));
+        server.apply(&format!("large-{number}"), spec).await;
+    }
+    let list = server.get("/functions").await.expect(200).json();
+    assert_eq!(list["items"].as_array().unwrap().len(), 40);
+    let before = server.memory();
+    let mut readers = Vec::new();
+    for _ in 0..200 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut reader = socket.connect(server.address).await.unwrap();
+        let request = b"GET /functions HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        reader.write_all(request).await.unwrap();
+        reader.readable().await.unwrap();
+        readers.push(reader);
+    }
+    server.get("/ping").await.expect(200);
+    let held = server.memory().saturating_sub(before);
+    // A copy for each would be 940 MiB.
+    assert!(held < 300 << 10, "{held} KiB");
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {
