@@ -10,6 +10,7 @@ mod network;
 mod pod;
 mod proof;
 mod secrets;
+mod seen;
 mod start;
 mod status;
 
@@ -96,7 +97,8 @@ impl PodRuntime {
                 });
             }
         });
-        join_all(watches).await;
+        let policies = places.iter().map(|place| inner.follow_policies(place));
+        tokio::join!(join_all(watches), join_all(policies));
         std::future::pending::<()>().await;
     }
 }
@@ -180,9 +182,10 @@ impl Runtime for PodRuntime {
         let listed = timeout(LISTED, self.0.index.listed()).await;
         listed.map_err(|_| late())?;
         self.0.collect_copies().await;
+        self.0.confine_again().await;
         let pods = self.0.index.all();
         let pods = pods.iter().filter(|pod| !status::is_lost(pod));
-        Ok(pods.filter_map(|pod| pod::observed(pod)).collect())
+        Ok(pods.filter_map(|pod| seen::observed(pod)).collect())
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<Observed, RuntimeError> {

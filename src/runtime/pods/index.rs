@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
-    pod::function,
+    seen::function,
     status::{Ended, State, state},
 };
 use crate::runtime::{End, Exit, InstanceId};

@@ -9,6 +9,7 @@ use kube::{Api, api::LogParams};
 use tokio::time::timeout;
 use tokio_util::{compat::FuturesAsyncReadCompatExt, io::ReaderStream};
 
+use super::pod::CONTAINER;
 use crate::runtime::{LAST_WORDS, log_tail};
 
 /// Lines of an end at most.
@@ -24,6 +25,7 @@ pub(super) fn pieces(
     follow: bool,
 ) -> impl Stream<Item = Bytes> + Send {
     let params = LogParams {
+        container: Some(CONTAINER.to_owned()),
         follow,
         tail_lines: Some(tail.into()),
         ..LogParams::default()

@@ -1,6 +1,6 @@
-//! What a pod of ours is: an instance becomes a pod, and a pod becomes an instance again (pure).
+//! What a pod of ours is: an instance becomes a pod (pure). What is read from it again is told in `seen`.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -15,12 +15,11 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
-use kube::{ResourceExt, api::ObjectMeta};
+use kube::api::ObjectMeta;
 
-use super::status::{self, State, state};
 use crate::{
-    function::{API_VERSION, FunctionKey},
-    runtime::{Address, INIT, InstanceSpec, Network, Observed, rundir::INSTANCE_UID},
+    function::API_VERSION,
+    runtime::{INIT, InstanceSpec, Network, rundir::INSTANCE_UID},
 };
 
 /// Labels. That of the function makes a pod ours, with the first one.
@@ -28,15 +27,15 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "faas");
 pub const FUNCTION: &str = "faas.dev/function";
 /// Said beside the pod's own, so that the status' selector is the same for pods and containers.
 const NAMESPACE: &str = "faas.dev/namespace";
-const REVISION: &str = "faas.dev/revision";
+pub const REVISION: &str = "faas.dev/revision";
 /// Network policies select by it.
-const NETWORK: &str = "faas.dev/network";
-const NO_NETWORK: &str = "none";
+pub const NETWORK: &str = "faas.dev/network";
+pub const NO_NETWORK: &str = "none";
 /// Annotation: bytes that the instance may use.
-const MEMORY: &str = "faas.dev/memory";
+pub const MEMORY: &str = "faas.dev/memory";
 
-/// The only container.
-const CONTAINER: &str = "function";
+/// The only container of ours; a cluster may put others beside it.
+pub const CONTAINER: &str = "function";
 const SECRETS: &str = "/run/secrets";
 /// Beyond the longest call, for a program's own end. In seconds.
 const END: i64 = 5;
@@ -333,48 +332,6 @@ fn mounts(spec: &InstanceSpec) -> Vec<VolumeMount> {
         .into_iter()
         .chain(secrets)
         .collect()
-}
-
-/// Whose instance a pod is; `None` when it is none of ours.
-pub fn function(pod: &Pod) -> Option<FunctionKey> {
-    FunctionKey::new(
-        pod.metadata.namespace.as_deref()?,
-        pod.labels().get(FUNCTION)?,
-    )
-    .ok()
-}
-
-/// The instance that a pod is; `None` when it is none of ours.
-pub fn observed(pod: &Pod) -> Option<Observed> {
-    let spec = pod.spec.as_ref()?.containers.first()?;
-    let owners = pod.owner_references();
-    let owner = owners.iter().find(|owner| owner.kind == "Function")?;
-    let state = state(pod);
-    let leaving = state == State::Leaving && status::has_program(pod);
-    Some(Observed {
-        id: pod.metadata.name.clone()?,
-        function: function(pod)?,
-        uid: owner.uid.clone(),
-        revision: pod.labels().get(REVISION)?.parse().ok()?,
-        image: spec.image.clone()?,
-        memory: pod.annotations().get(MEMORY)?.parse().ok()?,
-        running: leaving || matches!(state, State::Running(_)),
-        leaving,
-        address: Address::Pod {
-            at: at(pod).unwrap_or(([0, 0, 0, 0], 0).into()),
-            uid: pod.uid()?,
-        },
-        // The API server has the object.
-        declared: None,
-    })
-}
-
-/// Where it listens, once it has an address.
-pub fn at(pod: &Pod) -> Option<SocketAddr> {
-    let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-    let container = pod.spec.as_ref()?.containers.first()?;
-    let port = container.ports.as_ref()?.first()?.container_port;
-    Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
 }
 
 #[cfg(test)]

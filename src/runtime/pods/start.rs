@@ -166,6 +166,7 @@ fn deleted() -> RuntimeError {
 async fn words(inner: &Inner, spec: &InstanceSpec) -> String {
     let pods = inner.pods(spec.function.namespace());
     let params = kube::api::LogParams {
+        container: Some(pod::CONTAINER.to_owned()),
         tail_lines: Some(log_tail::LINES.into()),
         ..kube::api::LogParams::default()
     };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod};
 
-use super::pod::at;
+use super::seen::{at, program_state};
 use crate::runtime::End;
 
 /// How a pod is.
@@ -34,8 +34,7 @@ pub struct Ended {
 /// How it is, by its status.
 pub fn state(pod: &Pod) -> State {
     let status = pod.status.as_ref();
-    let container =
-        status.and_then(|status| status.container_statuses.as_ref()?.first()?.state.as_ref());
+    let container = program_state(pod);
     if let Some(ended) = container.and_then(|state| state.terminated.as_ref()) {
         return ended_by(ended);
     }
@@ -68,12 +67,7 @@ pub fn state(pod: &Pod) -> State {
 
 /// Whether its program runs.
 pub fn has_program(pod: &Pod) -> bool {
-    let all = pod
-        .status
-        .as_ref()
-        .and_then(|s| s.container_statuses.as_ref());
-    let state = all.and_then(|all| all.first()?.state.as_ref());
-    state.is_some_and(|state| state.running.is_some())
+    program_state(pod).is_some_and(|state| state.running.is_some())
 }
 
 /// Whether Kubernetes has given it up with its node: it is told to end because its node may have no pods, and is not ready.

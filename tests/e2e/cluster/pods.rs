@@ -117,6 +117,17 @@ impl Cluster {
     }
 }
 
+/// Whoever takes it away.
+async fn policy_comes_back(cluster: &Cluster, policy: &Value) {
+    let removed = ["delete", "networkpolicy", "faas-network-none"];
+    cluster.kubectl(removed).good();
+    wait_until("the policy is there again", SOON, async || {
+        let again = cluster.get("networkpolicy", "faas-network-none")?;
+        (again["metadata"]["uid"] != policy["metadata"]["uid"]).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_pod_is_an_instance_and_goes_with_its_function() {
     let Some((cluster, _home, server)) = served().await else {
@@ -155,6 +166,8 @@ async fn a_pod_is_an_instance_and_goes_with_its_function() {
             "it reaches nothing"
         );
     }
+
+    policy_comes_back(&cluster, &policy).await;
 
     // Someone else at its address is answered by nobody: the shim knows whom it is.
     let port = container["ports"][0]["containerPort"].as_u64().unwrap();

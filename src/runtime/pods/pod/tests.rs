@@ -5,13 +5,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use k8s_openapi::api::core::v1::Pod;
+
 use super::{
-    super::status::{Ended, is_lost, state},
+    super::{
+        seen::observed,
+        status::{Ended, State, is_lost, state},
+    },
     *,
 };
 use crate::{
     function::Revision,
-    runtime::{End, Limits, SecretFile},
+    runtime::{Address, End, Limits, SecretFile},
 };
 
 fn spec() -> InstanceSpec {
@@ -122,14 +127,49 @@ fn a_pod_is_restricted_and_tells_nothing() {
 #[test]
 fn a_pod_is_the_instance_that_it_was_made_from() {
     let running = container(&json!({"running": {}}));
-    let observed = observed(&running).unwrap();
+    let seen = observed(&running).unwrap();
     let at = ([10, 0, 0, 7], 12345).into();
     let uid = "c0ffee".to_owned();
-    assert_eq!(observed, spec().running_at(Address::Pod { at, uid }));
+    assert_eq!(seen, spec().running_at(Address::Pod { at, uid }));
 
-    let mut strange = running;
+    let mut strange = running.clone();
     strange.metadata.owner_references = None;
-    assert_eq!(super::observed(&strange), None);
+    assert_eq!(observed(&strange), None);
+
+    // Somebody edited it: it is there all the same, and has to end.
+    let mut edited = running;
+    edited.metadata.annotations = None;
+    let labels = edited.metadata.labels.as_mut().unwrap();
+    labels.remove("faas.dev/revision");
+    let known = observed(&edited).unwrap();
+    assert_eq!(known.id, seen.id);
+    assert_ne!(known.revision, seen.revision);
+}
+
+/// As a service mesh does it, before ours or behind it.
+#[test]
+fn what_a_cluster_puts_beside_the_program_is_not_taken_for_it() {
+    let beside = json!({"name": "agent", "image": "agent", "ports": [{"containerPort": 15090}]});
+    let running = json!({"running": {}});
+    let ended = json!({"terminated": {"exitCode": 3, "reason": "Error"}});
+    for at in [0, 1] {
+        for (state_of_ours, state_beside) in [(&running, &ended), (&ended, &running)] {
+            let mut value = serde_json::to_value(container(state_of_ours)).unwrap();
+            let mut status = value["status"]["containerStatuses"][0].clone();
+            status["name"] = json!("agent");
+            status["state"] = state_beside.clone();
+            let mut insert = |list: &str, item: Value| {
+                let list = value.pointer_mut(list).unwrap().as_array_mut().unwrap();
+                list.insert(at, item);
+            };
+            insert("/spec/containers", beside.clone());
+            insert("/status/containerStatuses", status);
+            let pod: Pod = serde_json::from_value(value).unwrap();
+            assert_eq!(state(&pod), state(&container(state_of_ours)));
+            let image = observed(&pod).unwrap().image;
+            assert_eq!(image, spec().image);
+        }
+    }
 }
 
 #[test]
