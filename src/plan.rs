@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
 pub use self::failure::{ATTEMPTS, Blocked, Crash, Failure};
-use self::scale::Scaler;
+use self::scale::{Scaler, of};
 use crate::{builder::ImageName, function::Revision, runtime::InstanceId};
 
 /// How long a program that is not ours may take to exit after an answer: by then it counts as one that stays, or, where it is
@@ -43,6 +43,8 @@ pub struct Target {
     pub idle_after: Duration,
     /// What is known of how its instances end.
     pub manners: Manners,
+    /// Whether instances of it can be started: not where what they were made from is no longer known.
+    pub startable: bool,
 }
 
 /// How an instance behaves after a call.
@@ -167,6 +169,12 @@ impl World {
         }
     }
 
+    /// Whether an instance of it takes calls, or may take some later.
+    fn lives(&self, target: &Target) -> bool {
+        let mut its = of(self, &target.revision);
+        its.any(|i| i.phase.is_alive())
+    }
+
     /// How the image of what serves stands, which may be that of the newest revision.
     fn image_of(&self, serving: &Target, newest: Option<&Target>) -> &ImageState {
         match newest {
@@ -220,6 +228,8 @@ pub fn plan(
 ) -> Plan {
     let mut plan = Plan::default();
     let desired = newest.ok();
+    // What cannot be started again serves as long as it lives.
+    let serving = serving.filter(|s| s.startable || world.lives(s));
     let rolling = desired.filter(|d| serving.is_none_or(|s| s.revision != d.revision));
 
     // The images must be there even for revisions at zero: they are what a cold start needs.
@@ -240,21 +250,24 @@ pub fn plan(
     let active = plan.serve.as_ref().and(desired).or(serving);
     if let Some(active) = active {
         let image = world.image_of(active, desired);
-        plan.rebuild = desired.is_none_or(|d| d.image != active.image)
+        plan.rebuild = active.startable
+            && desired.is_none_or(|d| d.image != active.image)
             && wants_build(image, now, &mut plan.wake);
         let failure = if desired.is_some_and(|d| d.revision == active.revision) {
             &world.failure
         } else {
             &world.serving_failure
         };
-        // An older revision makes room for the newest where that says that none need be kept warm.
+        // An older revision makes room for the newest where that says that none need be kept warm; the last instance of one that
+        // cannot be started again does not.
         let kept = Target {
             min: rolling
                 .filter(|_| plan.starved)
-                .map_or(active.min, |newest| newest.min.min(active.min)),
+                .map_or(active.min, |newest| newest.min.min(active.min))
+                .max(u32::from(!active.startable)),
             ..active.clone()
         };
-        let startable = *image == ImageState::Ready;
+        let startable = active.startable && *image == ImageState::Ready;
         Scaler {
             plan: &mut plan,
             world,
@@ -290,13 +303,7 @@ impl Plan {
         active: Option<&Target>,
         world: &World,
     ) -> Option<Failure> {
-        let hope = |a: &Target| {
-            world
-                .instances
-                .iter()
-                .any(|i| i.revision == a.revision && i.phase.is_alive())
-        };
-        if world.demand.waiting == 0 || active.is_some_and(hope) {
+        if world.demand.waiting == 0 || active.is_some_and(|a| world.lives(a)) {
             return None;
         }
         let image = match (active, newest) {

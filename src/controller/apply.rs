@@ -76,12 +76,12 @@ impl Controller {
             return;
         };
         let image = desired.target.image.clone();
+        let served = self.resolver.served(function).by(&desired.target);
         let before = entry.serving.replace(desired);
         entry.previous_image = before
             .map(|b| b.target.image.clone())
             .filter(|before| *before != image)
             .or_else(|| entry.previous_image.take());
-        let served = self.resolver.served(function).by(&image);
         let record = serde_json::to_string(&served).expect("a spec is JSON");
         entry.unkept = Some((revision.clone(), record));
         self.route(entry);

@@ -5,7 +5,11 @@ use std::{
     time::Instant,
 };
 
-use super::{Controller, View, entry::Resolved, resolve::Served};
+use super::{
+    Controller, View,
+    entry::{Entry, Resolved},
+    resolve::Served,
+};
 use crate::{
     builder::ImageName,
     crash::{self, Point},
@@ -41,8 +45,9 @@ impl Controller {
         if entry.resolved.as_ref().is_some_and(|(s, _)| *s != stamp) {
             // An edit is a reason to try again.
             entry.failures.clear();
-        } else if entry.serving.is_none() {
-            entry.serving = restored.map(Arc::new);
+        }
+        if let Some(restored) = restored {
+            entry.serving = Some(Arc::new(restored));
             self.route(entry);
         }
         if let Ok(desired) = &outcome {
@@ -51,11 +56,21 @@ impl Controller {
         entry.resolved = Some((stamp, outcome));
     }
 
-    /// What served before a restart, so that it serves on while a newer generation is built, or is broken.
+    /// What served before a restart, so that it serves on while a newer generation is built, or is broken. Nothing where what
+    /// serves is known, and can be started.
     async fn restore(&self, key: &FunctionKey, uid: &str) -> Option<Desired> {
+        let is_whole = |entry: &Entry| entry.serving.as_ref().is_some_and(|s| s.target.startable);
+        if self.entries().get(key).is_some_and(|entry| is_whole(entry)) {
+            return None;
+        }
         let served = self.served(key, uid).await?;
         let is_there = |image: &ImageName| self.images.is_ready(image);
-        self.resolver.restore(key, &served, is_there).await
+        let restored = self.resolver.restore(key, &served, is_there).await?;
+        if !restored.target.startable {
+            let revision = &restored.target.revision;
+            tracing::warn!(function = %key, %revision, "What served cannot be started again, as its secrets, or its source, are not there as they were; its instances that run answer");
+        }
+        Some(restored)
     }
 
     /// What the serving revision was made from.

@@ -18,11 +18,12 @@ use crate::{
         sources::Sources,
     },
     function::{
-        Function, FunctionKey, FunctionSpec, SOURCE_DIGEST, SOURCE_ERROR, crd, status::Reason,
+        Function, FunctionKey, FunctionSpec, Revision, SOURCE_DIGEST, SOURCE_ERROR, crd,
+        status::Reason,
     },
     plan::{
-        Blocked,
-        image::{Desired, desired},
+        Blocked, Target,
+        image::{Desired, bygone, desired},
     },
     runtime::SecretFile,
 };
@@ -52,6 +53,9 @@ pub struct Served {
     /// The image that served, by name: another recipe may make another one of the same source.
     #[serde(default)]
     image: Option<ImageName>,
+    /// Which revision it was: today's secrets may make another one.
+    #[serde(default)]
+    revision: Option<Revision>,
 }
 
 impl Resolver {
@@ -114,11 +118,25 @@ impl Resolver {
             spec: function.spec.clone(),
             source: annotation(function, SOURCE_DIGEST),
             image: None,
+            revision: None,
         }
     }
 
-    /// The revision that served, if it can still be made, or its image `is_there`.
+    /// The revision that served. Where it cannot be made again as it was, it can be called as long as instances of it run.
     pub async fn restore(
+        &self,
+        key: &FunctionKey,
+        served: &Served,
+        is_there: impl FnOnce(&ImageName) -> bool,
+    ) -> Option<Desired> {
+        match self.remake(key, served, is_there).await {
+            Some(made) if !served.is_another(&made.target) => Some(made),
+            made => served.bygone().or(made),
+        }
+    }
+
+    /// What a record yields now, if it still can be made, or its image `is_there`.
+    async fn remake(
         &self,
         key: &FunctionKey,
         served: &Served,
@@ -265,13 +283,25 @@ impl Resolver {
 }
 
 impl Served {
-    /// With the image that serves.
+    /// With the image and the revision that serve.
     #[must_use]
-    pub fn by(self, image: &ImageName) -> Self {
+    pub fn by(self, target: &Target) -> Self {
         Self {
-            image: Some(image.clone()),
+            image: Some(target.image.clone()),
+            revision: Some(target.revision.clone()),
             ..self
         }
+    }
+
+    /// Whether the very image makes another revision now: the secrets are not what they were.
+    fn is_another(&self, made: &Target) -> bool {
+        let revision = self.revision.as_ref();
+        self.image.as_ref() == Some(&made.image) && revision.is_some_and(|r| *r != made.revision)
+    }
+
+    fn bygone(&self) -> Option<Desired> {
+        let (image, revision) = (self.image.clone()?, self.revision.clone()?);
+        Some(bygone(&self.spec, image, revision))
     }
 
     /// Whether its image is the user's own, to be pulled and not built.
@@ -318,5 +348,31 @@ fn blocked(reason: Reason, message: impl Into<String>) -> Blocked {
         message: message.into(),
         attempts: 0,
         retry_at: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_record_says_which_revision_it_was_or_is_of_an_older_server() {
+        let older = json!({"spec": {"source": {"image": "x"}}, "source": null});
+        let older: Served = serde_json::from_value(older).unwrap();
+        let made = desired(&older.spec, "x".to_owned(), vec![], b"today's").target;
+        assert!(!older.is_another(&made) && older.bygone().is_none());
+
+        let served = older.by(&made);
+        let kept = serde_json::to_string(&served).unwrap();
+        let read: Served = serde_json::from_str(&kept).unwrap();
+        assert!(!read.is_another(&made));
+        let other = |image: &str| desired(&read.spec, image.to_owned(), vec![], b"others").target;
+        assert!(read.is_another(&other("x")));
+        assert!(!read.is_another(&other("y")), "another recipe's");
+        let bygone = read.bygone().unwrap().target;
+        assert_eq!((bygone.revision, bygone.image), (made.revision, made.image));
+        assert!(!bygone.startable);
     }
 }

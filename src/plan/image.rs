@@ -49,6 +49,7 @@ pub fn desired(
             concurrency: spec.scale.concurrency,
             idle_after: seconds(spec.scale.idle_after_seconds),
             manners: manners(spec),
+            startable: true,
         },
         ready_made,
         env,
@@ -58,6 +59,15 @@ pub fn desired(
         timeout: seconds(spec.timeout_seconds),
         startup_timeout: seconds(spec.startup_timeout_seconds),
     }
+}
+
+/// A revision that served, and of which no more instances can be made, as what they were made from is no longer known: those that
+/// run go on answering.
+pub fn bygone(spec: &FunctionSpec, image: ImageName, revision: Revision) -> Desired {
+    let mut desired = desired(spec, image, Vec::new(), &[]);
+    desired.target.revision = revision;
+    desired.target.startable = false;
+    desired
 }
 
 /// Our own shim stays after a call; of any other program only a call can tell.

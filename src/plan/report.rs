@@ -16,6 +16,9 @@ use crate::{
 const BUILDING: &str = "The image is being built.";
 const QUEUED: &str = "The build is queued: only so many run at a time.";
 
+/// What is said of a revision that serves and cannot be started again.
+const BYGONE: &str = " No more instances of it can be started: its secrets, or its source, are not there as they were.";
+
 /// What is said of a Function that is being deleted. Its owner may take it for a new one.
 const ENDING: &str = "The Function is being deleted and goes when its last instance has ended and no finalizer holds it. What is \
                       applied to it until then goes with it: apply it again after that.";
@@ -317,34 +320,27 @@ fn deployed(report: &Report<'_>, world: &World) -> Option<Wanted> {
 
 fn serving(report: &Report<'_>, world: &World) -> Wanted {
     let image = |serving| world.image_of(serving, report.desired.ok());
-    match report.serving {
+    let serving = report.serving;
+    let (status, reason, message) = match serving.filter(|s| s.startable || ready(s, world) > 0) {
         Some(serving)
             if let ImageState::Failed(failure) = image(serving)
                 && ready(serving, world) == 0 =>
         {
-            wanted(
-                ConditionType::Serving,
-                ConditionStatus::False,
-                failure.reason,
-                &format!(
-                    "The image of revision {} is gone: {}",
-                    serving.revision, failure.message
-                ),
-            )
+            let (revision, why) = (&serving.revision, &failure.message);
+            let message = format!("The image of revision {revision} is gone: {why}");
+            (ConditionStatus::False, failure.reason, message)
         }
-        Some(serving) => wanted(
-            ConditionType::Serving,
-            ConditionStatus::True,
-            Reason::Ready,
-            &format!("Revision {} answers.", serving.revision),
-        ),
-        None => wanted(
-            ConditionType::Serving,
-            ConditionStatus::False,
-            Reason::Starting,
-            "No revision answers yet.",
-        ),
-    }
+        Some(serving) => {
+            let more = if serving.startable { "" } else { BYGONE };
+            let message = format!("Revision {} answers.{more}", serving.revision);
+            (ConditionStatus::True, Reason::Ready, message)
+        }
+        None => {
+            let message = "No revision answers yet.".to_owned();
+            (ConditionStatus::False, Reason::Starting, message)
+        }
+    };
+    wanted(ConditionType::Serving, status, reason, &message)
 }
 
 /// What was seen once is so until something else is seen, also by the next server.

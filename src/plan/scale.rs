@@ -71,7 +71,7 @@ impl Scaler<'_> {
     }
 
     /// Keeps the serving revision at the number that its calls need, never below `min`, never above `max`. Nothing starts
-    /// while it is known not to be `startable` for want of its image.
+    /// while it is known not to be `startable` for want of its image, or of what else it is made from.
     pub fn keep(&mut self, active: &Target, startable: bool, failure: Option<&Failure>) {
         self.settle(active);
         let wanted = clamp(active, by_load(active, self.world) + self.spare(active));
@@ -311,7 +311,7 @@ fn usable(instance: &Instance) -> bool {
     matches!(instance.phase, Phase::Starting | Phase::Ready)
 }
 
-fn of<'a>(
+pub(super) fn of<'a>(
     world: &'a World,
     revision: &'a Revision,
 ) -> impl DoubleEndedIterator<Item = &'a Instance> {

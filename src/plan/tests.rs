@@ -7,6 +7,7 @@
     reason = "tables are long, NOW has time before it, and a table shows what differs first"
 )]
 
+mod bygone;
 mod ends;
 mod failures;
 mod needs;
@@ -37,6 +38,7 @@ fn target(name: &str) -> Target {
         concurrency: 4,
         idle_after: Duration::from_secs(IDLE),
         manners: Manners::Stays,
+        startable: true,
     }
 }
 

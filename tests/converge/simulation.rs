@@ -715,6 +715,7 @@ fn target(revision: u8, min: u32, max: u32, concurrency: u32) -> Target {
         } else {
             Manners::Unknown
         },
+        startable: true,
     }
 }
 

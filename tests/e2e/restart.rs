@@ -1,5 +1,7 @@
 //! Ends and beginnings: what a crash leaves is adopted, what an orderly end leaves is nothing, and others are left alone.
 
+mod secrets;
+
 use std::{
     fs,
     io::{BufRead, BufReader},

@@ -49,6 +49,9 @@ impl Controller {
         let Some(desired) = entry.revision(revision).cloned() else {
             return;
         };
+        if !desired.target.startable {
+            return;
+        }
         let id = new_id(key);
         if !self.capacity.take(&id, desired.limits.memory) {
             return;

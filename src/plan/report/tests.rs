@@ -27,6 +27,7 @@ fn target(name: &str, min: u32) -> Target {
         concurrency: 4,
         idle_after: Duration::from_secs(300),
         manners: Manners::Stays,
+        startable: true,
     }
 }
 
@@ -408,6 +409,31 @@ fn what_serves_without_an_image_does_not() {
     assert!(message.ends_with("is gone: it exits at once"), "{message}");
     world.instances = vec![instance("old", Phase::Ready)];
     assert_eq!(serving(&world).0, "True", "what runs goes on");
+}
+
+#[test]
+fn what_serves_and_cannot_be_started_again_says_so_as_long_as_it_serves() {
+    let old = Target {
+        startable: false,
+        ..target("old", 1)
+    };
+    let known = Known {
+        serving: Some(old),
+        ..Known::served(1)
+    };
+    let serving = |instances| {
+        let world = World {
+            instances,
+            ..world()
+        };
+        let status = known.status(&world, &FunctionStatus::default(), at(1));
+        let serving = find(&status.conditions, ConditionType::Serving).unwrap();
+        (serving.status.clone(), serving.message.clone())
+    };
+    let (status, message) = serving(vec![instance("old", Phase::Ready)]);
+    assert_eq!(status, "True");
+    assert!(message.ends_with(BYGONE), "{message}");
+    assert_eq!(serving(vec![]).0, "False");
 }
 
 #[test]
