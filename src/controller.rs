@@ -251,11 +251,15 @@ impl Controller {
         };
 
         // 2. plan
-        let plan = match &view.engine {
+        let mut plan = match &view.engine {
             None => plan::plan(view.desired.as_ref(), view.serving.as_ref(), &world, now),
             // Nothing can be begun without the engine. What runs goes on answering, and callers wait: it may come back.
             Some(_) => Plan::default(),
         };
+        if view.serving.is_none() && !resolve::is_understood(function) {
+            // A newer faas may have served what this one cannot even read of its record: it is not for this one to end.
+            plan.stop.clear();
+        }
 
         // 3. apply
         self.apply(&key, function, &plan, &mut view).await;

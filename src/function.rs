@@ -37,6 +37,8 @@ pub const FILE: &str = "faas.dev/file";
 pub const SOURCE_DIGEST: &str = "faas.dev/source-digest";
 /// Annotation: why `spec.source.directory` cannot be read.
 pub const SOURCE_ERROR: &str = "faas.dev/source-error";
+/// Annotation: why the spec that a cluster has is not understood; what the object holds in its place is no spec.
+pub const NOT_UNDERSTOOD: &str = "faas.dev/not-understood";
 
 /// Longest name of a Function, in characters.
 pub const MAX_NAME: usize = 50;

@@ -91,7 +91,8 @@ impl Controller {
         }
     }
 
-    /// What the Functions need, once all of them are known.
+    /// What the Functions need, once all of them are known. Of one that is not understood nobody knows, nor of a record that
+    /// is not: both may name an upload that cannot be had again.
     async fn needed(&self) -> Option<Needed> {
         let mut needed = Needed::default();
         let functions = self.ports.store.list();
@@ -99,12 +100,12 @@ impl Controller {
             let entries = self.entries();
             for function in &functions {
                 let key = FunctionKey::try_from(&**function).ok()?;
+                resolve::is_understood(function).then_some(())?;
                 let entry = entries.get(&key)?;
                 entry.resolved.as_ref()?;
                 needed.images.extend(entry.images().cloned());
-                needed
-                    .images
-                    .extend(function.status.as_ref().and_then(|s| s.image.clone()));
+                let status = function.status.as_ref();
+                needed.images.extend(status.and_then(|s| s.image.clone()));
                 for made in [entry.desired(), entry.serving.as_ref()]
                     .into_iter()
                     .flatten()
@@ -121,11 +122,11 @@ impl Controller {
             let key = FunctionKey::try_from(&**function).ok()?;
             let uid = function.metadata.uid.as_deref().unwrap_or_default();
             let record = self.ports.store.served(&key, uid).await.ok()?;
-            let served: Option<resolve::Served> =
-                record.and_then(|r| serde_json::from_str(&r).ok());
-            needed
-                .sources
-                .extend(served.and_then(|s| Some(of(&key, s.source()?.to_owned()))));
+            if let Some(record) = record {
+                let served: resolve::Served = serde_json::from_str(&record).ok()?;
+                let source = served.source().map(str::to_owned);
+                needed.sources.extend(source.map(|s| of(&key, s)));
+            }
         }
         Some(needed)
     }

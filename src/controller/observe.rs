@@ -82,7 +82,11 @@ impl Controller {
                 return None;
             }
         };
-        serde_json::from_str(&record).ok()
+        serde_json::from_str(&record)
+            .inspect_err(|error| {
+                tracing::error!(function = %key, %error, "What served before is not understood by this version");
+            })
+            .ok()
     }
 
     /// What is there, as the plan wants it.

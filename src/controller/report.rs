@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{Controller, TurnError, View};
+use super::{Controller, TurnError, View, resolve::is_understood};
 use crate::{
     crash::{self, Point},
     function::{Function, FunctionKey, FunctionStatus, crd},
@@ -37,7 +37,7 @@ impl Controller {
             last_build: image.and_then(|image| self.images.last_build(image)),
             unmade: image.and_then(|image| self.images.last_failure(image)),
             engine: view.engine.as_deref(),
-            isolation: (function.spec.network == crd::Network::None)
+            isolation: (is_understood(function) && function.spec.network == crd::Network::None)
                 .then(|| self.ports.runtime.isolation(key.namespace())),
             unkept: self.ports.runtime.unkept(),
             held_up: now.held_up.as_deref(),

@@ -18,9 +18,10 @@ use crate::{
         sources::Sources,
     },
     function::{
-        Function, FunctionKey, FunctionSpec, Revision, SOURCE_DIGEST, SOURCE_ERROR, crd,
-        status::Reason,
+        Function, FunctionKey, FunctionSpec, NOT_UNDERSTOOD, Revision, SOURCE_DIGEST, SOURCE_ERROR,
+        crd, status::Reason,
     },
+    kubernetes::CRD_REMEDY,
     plan::{
         Blocked, Target,
         image::{Desired, bygone, desired},
@@ -81,6 +82,14 @@ impl Resolver {
     pub async fn resolve(&self, function: &Function) -> Result<Desired, Blocked> {
         if let Some(message) = annotation(function, SOURCE_ERROR) {
             return Err(blocked(Reason::SourceInvalid, message));
+        }
+        if let Some(error) = annotation(function, NOT_UNDERSTOOD) {
+            let version = env!("CARGO_PKG_VERSION");
+            let message = format!(
+                "The spec is not understood by faas {version}: {error}. What served goes on serving. Update faas if the \
+                 cluster's definition of Functions is newer; if it is older, {CRD_REMEDY}."
+            );
+            return Err(blocked(Reason::InvalidSpec, message));
         }
         let key = FunctionKey::try_from(function)
             .map_err(|error| blocked(Reason::InvalidSpec, error.to_string()))?;
@@ -317,6 +326,11 @@ impl Served {
             .as_deref()
             .or(self.source.as_deref())
     }
+}
+
+/// Whether what the object's newest generation asks for can be known.
+pub fn is_understood(function: &Function) -> bool {
+    annotation(function, NOT_UNDERSTOOD).is_none()
 }
 
 /// Digest of the stored source that the object's newest generation needs, if it needs one.

@@ -9,6 +9,7 @@ mod facts;
 mod follow;
 pub mod identity;
 mod news;
+mod read;
 mod revisions;
 
 use std::{
@@ -29,13 +30,13 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use self::{news::News, revisions::Revisions};
+use self::{news::News, read::Read, revisions::Revisions};
 use super::{
     Applied, EventRecord, FINALIZER, Fact, Freshness, Manager, Object, Store, StoreError,
     memory::Memory,
 };
 use crate::{
-    function::{API_VERSION, Function, FunctionKey, FunctionStatus, RESERVED_PREFIX, Revision},
+    function::{API_VERSION, Function, FunctionKey, FunctionStatus, Revision},
     kubernetes::{CRD_REMEDY, Pulse},
 };
 
@@ -75,13 +76,13 @@ impl ClusterStore {
         })
     }
 
-    fn functions(&self, key: &FunctionKey) -> Api<Function> {
+    fn functions(&self, key: &FunctionKey) -> Api<Read> {
         Api::namespaced(self.client.clone(), key.namespace())
     }
 
     /// What the server answered, unless the memory is ahead of it already.
-    fn take(&self, key: FunctionKey, function: Function) {
-        self.memory.put_newer(key, Arc::new(slim(function)), false);
+    fn take(&self, key: FunctionKey, Read(function): Read) {
+        self.memory.put_newer(key, Arc::new(function), false);
     }
 
     /// Waits until the watch has brought what was just written.
@@ -194,7 +195,7 @@ impl Store for ClusterStore {
         let applied = functions
             .patch(key.name(), &params, &Patch::Apply(&patch))
             .await;
-        let applied = applied.map_err(StoreError::of("apply", &key))?;
+        let Read(applied) = applied.map_err(StoreError::of("apply", &key))?;
         let version = |f: &Function| f.metadata.resource_version.clone();
         let what = match before {
             None => Applied::Created,
@@ -203,7 +204,7 @@ impl Store for ClusterStore {
         };
         self.seen(&key, applied.metadata.resource_version.as_deref())
             .await;
-        Ok((what, Arc::new(slim(applied))))
+        Ok((what, Arc::new(applied)))
     }
 
     async fn delete(
@@ -290,10 +291,10 @@ impl Store for ClusterStore {
             Err(kube::Error::Api(refused)) if refused.message.contains(UNDECLARED) => {
                 let why = &refused.message;
                 tracing::warn!(function = %key, %why, "The cluster's definition of Functions is another's: {}", CRD_REMEDY);
-                let function = Function {
+                let function = Read(Function {
                     status: Some(status),
                     ..Function::clone(&current)
-                };
+                });
                 let params = PostParams {
                     field_manager: Some(CONTROLLER.to_owned()),
                     ..PostParams::default()
@@ -380,16 +381,4 @@ impl Store for ClusterStore {
         let events = self.news.read(key, &uid).await;
         events.map_err(StoreError::of("read the events of", key))
     }
-}
-
-/// Without what nobody here reads, and without what only a watched directory may say.
-fn slim(mut function: Function) -> Function {
-    function.metadata.managed_fields = None;
-    if let Some(annotations) = &mut function.metadata.annotations {
-        annotations.retain(|name, _| !name.starts_with(RESERVED_PREFIX));
-    }
-    if let Some(status) = &mut function.status {
-        status.conditions.shrink_to_fit();
-    }
-    function
 }

@@ -7,6 +7,7 @@ mod gateways;
 mod hostile;
 mod install;
 mod isolation;
+mod newer;
 mod pods;
 mod users;
 mod verdicts;

@@ -12,15 +12,12 @@ use std::{
 
 use futures::{StreamExt, future::join_all};
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::{
-    core::DeserializeGuard,
-    runtime::watcher::{Config, Event},
-};
+use kube::runtime::watcher::{Config, Event};
 use tokio::time::sleep;
 
-use super::{ClusterStore, facts, revisions::MANAGED_BY, slim};
+use super::{ClusterStore, facts, read::Read, revisions::MANAGED_BY};
 use crate::{
-    function::{Function, FunctionKey},
+    function::{FunctionKey, NOT_UNDERSTOOD},
     kubernetes::watch::{Place, Scope, events},
 };
 
@@ -84,7 +81,7 @@ impl ClusterStore {
 
     async fn functions_in(&self, place: &Place, missing: &Missing<'_>) {
         let config = Config::default();
-        let mut events = events::<DeserializeGuard<Function>>(&self.client, place, config);
+        let mut events = events::<Read>(&self.client, place, config);
         let mut listed = BTreeSet::new();
         let mut is_first = true;
         while let Some(event) = events.next().await {
@@ -102,21 +99,9 @@ impl ClusterStore {
                     }
                 }
                 Event::Apply(object) => drop(self.has_come(object)),
-                Event::Delete(DeserializeGuard(Ok(function))) => {
+                Event::Delete(Read(function)) => {
                     if let Ok(key) = FunctionKey::try_from(&function) {
-                        self.memory.remove(&key, slim(function));
-                    }
-                }
-                Event::Delete(DeserializeGuard(Err(invalid))) => {
-                    let (name, namespace) = (&invalid.metadata.name, &invalid.metadata.namespace);
-                    let key = FunctionKey::new(
-                        namespace.as_deref().unwrap_or_default(),
-                        name.as_deref().unwrap_or_default(),
-                    );
-                    if let Ok(key) = key
-                        && let Some(last) = self.memory.get(&key)
-                    {
-                        self.memory.remove(&key, Function::clone(&last));
+                        self.memory.remove(&key, function);
                     }
                 }
             }
@@ -124,27 +109,15 @@ impl ClusterStore {
         pending::<()>().await;
     }
 
-    /// Takes a new version; answers whose it is. One that cannot be understood changes nothing, and is no reason to take the
-    /// Function for gone.
-    fn has_come(
-        &self,
-        DeserializeGuard(object): DeserializeGuard<Function>,
-    ) -> Option<FunctionKey> {
-        match object {
-            Ok(function) => {
-                let key = FunctionKey::try_from(&function).ok()?;
-                self.memory
-                    .put_newer(key.clone(), Arc::new(slim(function)), true);
-                Some(key)
-            }
-            Err(invalid) => {
-                let name = invalid.metadata.name.unwrap_or_default();
-                let namespace = invalid.metadata.namespace.unwrap_or_default();
-                let error = invalid.error;
-                tracing::warn!(function = %format!("{namespace}/{name}"), %error, "A Function cannot be understood; what it said before holds. Is the CRD that of this faas?");
-                FunctionKey::new(&namespace, &name).ok()
-            }
+    /// Takes a new version; answers whose it is.
+    fn has_come(&self, Read(function): Read) -> Option<FunctionKey> {
+        let key = FunctionKey::try_from(&function).ok()?;
+        let annotations = function.metadata.annotations.as_ref();
+        if let Some(error) = annotations.and_then(|all| all.get(NOT_UNDERSTOOD)) {
+            tracing::warn!(function = %key, %error, "A Function is not understood by this version; what served goes on serving. Is the CRD that of this faas?");
         }
+        self.memory.put_newer(key.clone(), Arc::new(function), true);
+        Some(key)
     }
 
     async fn revisions_in(&self, place: &Place, missing: &Missing<'_>) {
