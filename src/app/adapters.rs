@@ -125,7 +125,11 @@ async fn pushing(
     let Some(registry) = &config.registry else {
         return Ok(None);
     };
-    let settings = settings(registry, &state.owner);
+    let scope = match &state.opened.cluster {
+        Some((_, scope)) => scope.clone(),
+        None => Scope::All,
+    };
+    let settings = settings(registry, &state.owner, scope);
     let build_host = match &registry.build_host {
         Some(host) => Some(build_host(config, host, &state.owner, &state.hash_key).await?),
         None => None,
@@ -136,13 +140,14 @@ async fn pushing(
     Ok(Some((RegistryArchives::new(settings, cache), pushed)))
 }
 
-fn settings(config: &RegistryConfig, owner: &str) -> registry::Settings {
+fn settings(config: &RegistryConfig, owner: &str, scope: Scope) -> registry::Settings {
     registry::Settings {
         place: config.place.clone(),
         pull: config.pull.clone(),
         plain_http: config.plain_http,
         auth: config.auth.clone(),
         owner: owner.to_owned(),
+        scope,
         init: docker::INIT,
         patience: registry::PATIENCE,
     }

@@ -47,12 +47,13 @@ use self::{
     client::Client,
     index::{Entry, Index, Kind},
     manifest::Layer,
-    reference::{Reference, digest_of},
+    reference::{Reference, Repository, digest_of},
 };
 use super::{
     BuildError, BuildJob, BuildLog, Builder, Image, ImageName, ImageReference,
     docker::DockerBuilder, recipe::image_prefix,
 };
+use crate::kubernetes::watch::Scope;
 
 /// Longest time that a registry may take for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,6 +71,9 @@ pub struct Settings {
     pub auth: Option<PathBuf>,
     /// Identity of this installation.
     pub owner: String,
+    /// Whose images and uploads may be deleted. There are those of other namespaces too, of the same owner: this process, or
+    /// one before it, served them, and what they need is not known here.
+    pub scope: Scope,
     /// The init that images hold.
     pub init: &'static [u8],
     /// Longest time for an answer: [`PATIENCE`].
@@ -80,6 +84,13 @@ impl Settings {
     fn client(&self) -> Client {
         let plain = self.plain_http.then(|| self.place.registry().to_owned());
         Client::new(Auth::new(self.auth.clone()), plain, self.patience)
+    }
+
+    /// Whether what lies there is of a namespace that is ours.
+    fn is_ours(&self, repository: &Repository) -> bool {
+        let below = self.place.within(repository);
+        let namespace = below.and_then(|below| below.split('/').next());
+        namespace.is_some_and(|namespace| self.scope.has(namespace))
     }
 }
 
@@ -93,7 +104,8 @@ pub struct RegistryBuilder {
     init: Layer,
     /// The engine of `--build-host`.
     engine: Option<DockerBuilder>,
-    /// Images that the registry will not delete: they are listed no more, or their removal would be tried for ever.
+    /// Images that the registry will not delete, or that are not ours to delete: they are listed no more, or their removal would
+    /// be tried for ever.
     kept: Mutex<HashSet<ImageName>>,
 }
 
@@ -264,6 +276,12 @@ impl Builder for RegistryBuilder {
                 "image {image:?} is not of this faas and stays"
             )));
         };
+        let entry = self.index.find(Kind::Image, key).await?;
+        if entry.is_some_and(|entry| !self.settings.is_ours(&entry.repository)) {
+            tracing::info!(%image, "It stays: it is of a namespace that is not served here");
+            self.kept().insert(image.clone());
+            return Ok(());
+        }
         match self.index.remove(Kind::Image, key).await {
             Err(error) if error.status() == Some(405) => {
                 tracing::warn!(%image, %error, "An image that nobody needs stays");

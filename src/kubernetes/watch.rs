@@ -27,6 +27,15 @@ pub enum Scope {
 pub type Place = Option<String>;
 
 impl Scope {
+    /// Whether this namespace is ours.
+    #[must_use]
+    pub fn has(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespaces(names) => names.contains(namespace),
+        }
+    }
+
     /// What is to be watched, each on its own: rights are given by namespace.
     pub fn places(&self) -> Vec<Place> {
         match self {

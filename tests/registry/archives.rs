@@ -11,7 +11,7 @@ use faas::builder::{
 };
 
 use super::{
-    bench::{context, fresh, settings},
+    bench::{context, fresh, serving, settings},
     proxy::{Fault, Proxy},
     server::Registry,
 };
@@ -53,6 +53,26 @@ async fn an_upload_is_had_by_any_controller_of_its_owner_and_namespace() {
     one.collect(&HashSet::new(), future).await.unwrap();
     assert_eq!(one.get("shop", digest).await, Ok(None));
     assert!(theirs.get("shop", digest).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn uploads_of_a_namespace_that_is_not_served_any_more_stay() {
+    let registry = Registry::start();
+    let settings = settings(&registry.host());
+    let dir = tempfile::tempdir().unwrap();
+    let all = RegistryArchives::new(settings.clone(), dir.path().to_owned());
+    let context = context(&[("index.js", &fresh())]);
+    for namespace in ["shop", "office"] {
+        all.put(namespace, &context).await.unwrap();
+    }
+    // It knows of no Function in the office.
+    let dir = tempfile::tempdir().unwrap();
+    let one = RegistryArchives::new(serving(&settings, "shop"), dir.path().to_owned());
+    let future = SystemTime::now() + Duration::from_secs(60);
+    one.collect(&HashSet::new(), future).await.unwrap();
+    let digest = context.digest();
+    assert_eq!(one.get("shop", digest).await, Ok(None));
+    assert_eq!(one.get("office", digest).await, Ok(Some(context.clone())));
 }
 
 #[tokio::test]

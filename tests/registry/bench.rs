@@ -16,6 +16,7 @@ use faas::{
         recipe::{BuildSpec, Language, Recipe},
         registry::{RegistryBuilder, Settings},
     },
+    kubernetes::watch::Scope,
     runtime::docker::INIT,
 };
 
@@ -101,6 +102,7 @@ pub fn settings(host: &str) -> Settings {
         plain_http: false,
         auth: None,
         owner: fresh(),
+        scope: Scope::All,
         init: INIT,
         patience: Duration::from_secs(20),
     }
@@ -111,6 +113,14 @@ pub fn context(files: &[(&str, &str)]) -> Context {
         .iter()
         .map(|(path, text)| (*path, 0o644, Bytes::copy_from_slice(text.as_bytes())));
     Context::from_files(files, &Limits::default()).unwrap()
+}
+
+/// The same for a process that serves this namespace alone.
+pub fn serving(settings: &Settings, namespace: &str) -> Settings {
+    Settings {
+        scope: Scope::Namespaces([namespace.to_owned()].into()),
+        ..settings.clone()
+    }
 }
 
 /// A text that no other run has.

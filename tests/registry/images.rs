@@ -3,7 +3,7 @@
 use faas::builder::{BuildError, Builder};
 
 use super::{
-    bench::{Bench, HANDLER, Named, docker, fresh, provide, small_base},
+    bench::{Bench, HANDLER, Named, docker, fresh, provide, serving, small_base},
     proxy::{Fault, Proxy},
     server::Registry,
 };
@@ -167,6 +167,25 @@ async fn images_of_other_owners_are_neither_listed_nor_removed() {
     ours.builder.remove(&our.image).await.unwrap();
     assert!(theirs.builder.exists(&their.image).await.unwrap());
     assert!(theirs.builder.exists(&reference).await.unwrap());
+}
+
+#[tokio::test]
+async fn images_of_a_namespace_that_is_not_served_any_more_stay() {
+    let registry = Registry::start();
+    let base = small_base(&registry.host());
+    let all = Bench::new(&registry.host(), &base);
+    let one = Bench::with(serving(&all.settings, "shop"), &base);
+    let jobs = ["shop/f", "office/f"].map(|name| all.job(name, &[("index.js", &fresh())]));
+    for job in &jobs {
+        all.build(job).await.unwrap();
+    }
+    assert_eq!(one.names().await.len(), 2);
+    for job in &jobs {
+        one.builder.remove(&job.image).await.unwrap();
+    }
+    assert_eq!(one.names().await, [""; 0], "it is not tried for ever");
+    assert_eq!(all.names().await, [jobs[1].image.clone()]);
+    assert!(one.builder.exists(&jobs[1].image).await.unwrap());
 }
 
 #[tokio::test]

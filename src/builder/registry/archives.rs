@@ -135,7 +135,8 @@ impl Archives for RegistryArchives {
     ) -> Result<(), ArchivesError> {
         let keys: HashSet<_> = needed.iter().map(|(ns, digest)| key(ns, digest)).collect();
         for entry in self.index.list(Kind::Archive).await? {
-            if !keys.contains(&entry.key) && entry.stored < before {
+            let is_ours = self.settings.is_ours(&entry.repository);
+            if is_ours && !keys.contains(&entry.key) && entry.stored < before {
                 self.index.remove(Kind::Archive, &entry.key).await?;
             }
         }
