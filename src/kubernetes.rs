@@ -25,7 +25,7 @@ use self::lease::Fence;
 /// How long one watch lasts. A connection that died in silence is noticed 5 s after that.
 pub const WATCH: Duration = Duration::from_secs(45);
 /// A watch of which nothing was heard for this long has failed: it should have ended, and begun anew, meanwhile.
-const STALE: Duration = Duration::from_secs(75);
+pub const STALE: Duration = Duration::from_secs(75);
 
 /// Longest wait for the head of an answer, also of a watch: a server that queues requests holds them for less.
 const ANSWER: Duration = Duration::from_secs(30);

@@ -105,7 +105,8 @@ async fn follow_cluster(
     };
     // Pods go with their Function; what runs elsewhere must be gone before it is.
     let holds = config.runtime != RuntimeKind::Pods;
-    let store = ClusterStore::new(cluster.client.clone(), cluster.pulse.clone(), holds);
+    let (client, fence) = (cluster.client.clone(), cluster.fence.clone());
+    let store = ClusterStore::new(client, cluster.pulse.clone(), fence, holds);
     let secrets = ClusterSecrets::new(cluster.client.clone(), scope.clone());
     let functions = Arc::clone(&store).follow(scope.clone());
     let follow = future::join(functions, secrets.clone().follow());

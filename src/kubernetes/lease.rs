@@ -2,6 +2,10 @@
 //!
 //! A holder that cannot renew in time writes nothing any more ([`Fence`]), however long it was stopped, but goes on answering:
 //! when the server answers again and nobody else has taken the Lease, it is renewed.
+//!
+//! A namespace that is being deleted loses its Lease and takes no other, and yet it cannot go before what runs for its Functions
+//! has ended. There nobody can hold it any more, so who asks goes on without it, as long as the server says so each time it is
+//! asked. Only one that has seen another hold it leaves that to the other, which goes on likewise.
 
 use std::{
     sync::{
@@ -19,6 +23,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt,
     api::{ObjectMeta, PostParams},
+    core::Status,
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, timeout};
@@ -35,6 +40,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// Between two looks.
 const AGAIN: Duration = Duration::from_secs(2);
+/// The cause of a refusal, in a namespace that is being deleted.
+const ENDING: &str = "NamespaceTerminating";
 /// How often it is read and written at once while others write to it.
 const TRIES: u32 = 4;
 
@@ -46,6 +53,11 @@ impl Fence {
     /// Whether nothing may be written at this moment.
     pub fn is_closed(&self) -> bool {
         uptime() >= self.0.load(Ordering::Acquire)
+    }
+
+    /// For how long nothing was written.
+    pub fn closed_for(&self) -> Duration {
+        Duration::from_millis(uptime().saturating_sub(self.0.load(Ordering::Acquire)))
     }
 
     /// For so long from now on.
@@ -74,6 +86,8 @@ pub struct Lease {
     notice: Notice,
     /// Whether this process has held it.
     held: bool,
+    /// Who else was seen to hold it.
+    other: Option<String>,
     /// The version that was last seen, and since when.
     seen: Option<(String, u64)>,
 }
@@ -96,6 +110,7 @@ impl Lease {
             fence,
             notice: Notice::default(),
             held: false,
+            other: None,
             seen: None,
         }
     }
@@ -202,7 +217,10 @@ impl Lease {
         let said = self.notice.said();
         let ours = self.object(current.as_ref(), &said);
         let written = match decide(current.as_ref(), &self.me, now.saturating_sub(since)) {
-            Step::Wait(holder) => return Ok(Some(holder)),
+            Step::Wait(holder) => {
+                self.other = Some(holder.clone());
+                return Ok(Some(holder));
+            }
             Step::Create => self.leases.create(&PostParams::default(), &ours).await,
             Step::Take => {
                 self.leases
@@ -213,9 +231,11 @@ impl Lease {
         match written {
             Ok(_) => {
                 self.held = true;
+                self.other = None;
                 self.notice.wrote(said);
                 Ok(None)
             }
+            Err(kube::Error::Api(status)) if is_ending(&status) => Ok(self.other.clone()),
             Err(error) => Err(error),
         }
     }
@@ -248,6 +268,12 @@ impl Lease {
             }),
         }
     }
+}
+
+/// Whether the namespace is being deleted, and therefore takes nothing new.
+fn is_ending(refusal: &Status) -> bool {
+    let causes = refusal.details.iter().flat_map(|details| &details.causes);
+    refusal.code == 403 && causes.into_iter().any(|cause| cause.reason == ENDING)
 }
 
 /// `unchanged` is for how many milliseconds we have seen this version: clocks of others do not count.
@@ -301,11 +327,28 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_that_ends_is_told_from_other_refusals() {
+        let refusal = |code: u16, cause: &str| -> Status {
+            let causes =
+                serde_json::json!([{"reason": cause, "message": "it is being terminated"}]);
+            let details = serde_json::json!({"name": NAME, "causes": causes});
+            let status =
+                serde_json::json!({"code": code, "reason": "Forbidden", "details": details});
+            serde_json::from_value(status).unwrap()
+        };
+        assert!(is_ending(&refusal(403, "NamespaceTerminating")));
+        assert!(!is_ending(&refusal(403, "QuotaExceeded")));
+        assert!(!is_ending(&refusal(409, "NamespaceTerminating")));
+        assert!(!is_ending(&Status::default()));
+    }
+
+    #[test]
     fn a_fence_is_closed_until_it_is_opened_and_after_its_time() {
         let fence = Fence::default();
         assert!(fence.is_closed());
         fence.open(uptime() + 60_000);
         assert!(!fence.is_closed());
+        assert_eq!(fence.closed_for(), Duration::ZERO);
         fence.open(uptime());
         assert!(fence.is_closed());
     }

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     function::{API_VERSION, Function, FunctionKey, FunctionStatus, Revision},
-    kubernetes::{CRD_REMEDY, Pulse},
+    kubernetes::{CRD_REMEDY, Pulse, STALE, lease::Fence},
 };
 
 /// Who writes statuses, facts and finalizers.
@@ -60,11 +60,12 @@ pub struct ClusterStore {
     /// Whether what a Function runs lives outside of the cluster, and must be gone before the Function may.
     holds: bool,
     pub pulse: Pulse,
+    fence: Fence,
 }
 
 impl ClusterStore {
     /// Empty until it [follows](Self::follow) the server.
-    pub fn new(client: Client, pulse: Pulse, holds: bool) -> Arc<Self> {
+    pub fn new(client: Client, pulse: Pulse, fence: Fence, holds: bool) -> Arc<Self> {
         Arc::new(Self {
             news: News::new(client.clone()),
             client,
@@ -73,6 +74,7 @@ impl ClusterStore {
             listed: watch::Sender::new(false),
             holds,
             pulse,
+            fence,
         })
     }
 
@@ -146,6 +148,10 @@ impl Store for ClusterStore {
         };
         let trouble = self.pulse.refusal().or_else(unlisted);
         let trouble = trouble.or_else(|| self.pulse.stale(now).map(stale));
+        // What is known is true meanwhile, and is answered: to be away for a while is no reason to be called no more.
+        let is_shut = || self.fence.closed_for() > STALE;
+        let shut = || is_shut().then(|| "the lease is not renewed: nothing is written".to_owned());
+        let trouble = trouble.or_else(shut);
         Freshness {
             is_known: *self.listed.borrow(),
             trouble,

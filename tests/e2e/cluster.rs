@@ -3,6 +3,7 @@
 mod away;
 mod bench;
 mod days;
+mod ending;
 mod gateways;
 mod hostile;
 mod install;

@@ -60,7 +60,10 @@ async fn an_api_server_that_is_away_costs_no_call_and_takes_nothing_along() {
     })
     .await;
     assert_eq!(home.containers(), before, "adopted");
-    server.get("/readyz").await.expect(200);
+    wait_until("the lease is renewed", SOON, async || {
+        (server.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
     cluster.apply(&saying("warm", "on and on"));
     wait_until("a change is seen again", SOON, async || {
         (answer(&server, &key).await == "on and on").then_some(())
