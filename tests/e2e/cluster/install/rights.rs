@@ -19,7 +19,7 @@ const OVERLAYS: [&str; 4] = [
     "overlays/build-engine",
 ];
 /// In a namespace that is served, in its own, in others; `kubectl auth can-i` words, and whether that is allowed.
-const SERVED: [(&str, bool); 16] = [
+const SERVED: [(&str, bool); 17] = [
     ("watch functions.faas.dev", true),
     ("patch functions.faas.dev/status", true),
     ("update functions.faas.dev/status", false),
@@ -32,6 +32,7 @@ const SERVED: [(&str, bool); 16] = [
     ("get secrets", true),
     ("update secrets", false),
     ("patch networkpolicies.networking.k8s.io", true),
+    ("watch networkpolicies.networking.k8s.io", true),
     ("delete networkpolicies.networking.k8s.io", false),
     ("get configmaps", false),
     ("create deployments.apps", false),
