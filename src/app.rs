@@ -323,10 +323,11 @@ fn name(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> &'static
 }
 
 fn watcher(config: &Config, state: &State) -> Result<Option<Directory>, AppError> {
+    let (store, sources) = (state.store(), state.sources.clone());
     let Some(first) = config.dirs.first() else {
+        store.directories_are_read();
         return Ok(None);
     };
-    let (store, sources) = (state.store(), state.sources.clone());
     Directory::new(&config.dirs, store, sources, Limits::default())
         .map(Some)
         .map_err(at(first))

@@ -144,6 +144,7 @@ impl Directory {
         let turns = async {
             loop {
                 let again = self.turn().await;
+                self.store.directories_are_read();
                 self.wait(again, &mut gone).await;
             }
         };

@@ -41,6 +41,14 @@ pub trait Store: Send + Sync {
     /// Comes when it is known what there is. Before that nothing may be taken for gone.
     async fn ready(&self);
 
+    /// The watched directories, if there are any, have been read once: of what a store has lost nobody else will tell by itself.
+    fn directories_are_read(&self) {}
+
+    /// Whether it was damaged, and not all could be read.
+    fn has_lost(&self) -> bool {
+        false
+    }
+
     /// Whether what is read can be gone by.
     fn freshness(&self) -> Freshness {
         Freshness {
@@ -75,6 +83,11 @@ pub trait Store: Send + Sync {
     /// Puts an object back that was lost with a damaged store, under its uid. Answers whether the store has lost anything, and
     /// this object is not there.
     async fn take_back(&self, _function: Function) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// Gives an object its uid back that was lost with a damaged store and has been written anew since. Answers whether it was.
+    async fn give_back(&self, _key: &FunctionKey, _uid: &str) -> Result<bool, StoreError> {
         Ok(false)
     }
 

@@ -76,14 +76,13 @@ impl Controller {
             return;
         };
         let image = desired.target.image.clone();
-        let served = self.resolver.served(function).by(&desired.target);
+        let served = self.resolver.served(function).by(&image, revision);
         let before = entry.serving.replace(desired);
         entry.previous_image = before
             .map(|b| b.target.image.clone())
             .filter(|before| *before != image)
             .or_else(|| entry.previous_image.take());
-        let record = serde_json::to_string(&served).expect("a spec is JSON");
-        entry.unkept = Some((revision.clone(), record));
+        entry.unkept = Some((revision.clone(), served.record()));
         self.route(entry);
         tracing::info!(function = %key, %revision, "Revision serves");
     }

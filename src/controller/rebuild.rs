@@ -1,4 +1,5 @@
-//! After a store was damaged: Functions of which only their instances still tell come back, as the engine's labels have them.
+//! After a store was damaged: Functions of which only their instances still tell come back, as the engine's labels have them, and
+//! those that directories tell of are given back to their instances.
 
 use kube::api::ObjectMeta;
 
@@ -6,17 +7,16 @@ use super::Controller;
 use crate::{
     function::{Function, FunctionKey, MANAGED_BY},
     runtime::Observed,
+    store::StoreError,
 };
 
 /// Longest description that an instance carries, in bytes: the engine tells it whenever it is asked what there is.
 const MOST: usize = 8 << 10;
 
-/// What an instance is to carry of its Function: nothing where the object has another home, a file or a cluster.
+/// What an instance is to carry of its Function: nothing where the object's home is a cluster.
 pub fn declared(function: &Function) -> Option<String> {
     let annotations = function.metadata.annotations.as_ref()?;
-    if annotations.get(MANAGED_BY).is_none_or(|by| by != "api") {
-        return None;
-    }
+    annotations.get(MANAGED_BY)?;
     let declared = Function {
         metadata: ObjectMeta {
             name: function.metadata.name.clone(),
@@ -44,29 +44,49 @@ fn carried(observed: &Observed) -> Option<Function> {
 impl Controller {
     /// Gives the store back what it has lost, as far as these instances tell.
     pub(super) async fn fill_store(&self, observed: &[Observed]) {
+        if !self.ports.store.has_lost() {
+            return;
+        }
         for instance in observed.iter().filter(|instance| instance.running) {
-            let key = &instance.function;
-            if self.ports.store.get(key).is_some() {
-                continue;
-            }
-            let Some(function) = carried(instance) else {
-                continue;
-            };
-            match self.ports.store.take_back(function).await {
-                Ok(false) => {}
-                Ok(true) => {
-                    tracing::warn!(function = %key, instance = %instance.id, "A Function that the damaged store had lost is back, as its instance tells");
-                }
-                Err(error) => {
-                    tracing::error!(function = %key, %error, "A Function that the damaged store had lost cannot be stored");
-                }
+            if let Err(error) = self.fill_in(instance).await {
+                let key = &instance.function;
+                tracing::error!(function = %key, %error, "What the damaged store had lost of a Function cannot be stored");
             }
         }
+    }
+
+    /// The Function of an instance, its uid, and what it serves: that is what answers, whatever a directory says by now.
+    async fn fill_in(&self, instance: &Observed) -> Result<(), StoreError> {
+        let (store, key, uid) = (&self.ports.store, &instance.function, &instance.uid);
+        let carried = carried(instance);
+        let is_back = match (store.get(key), carried.clone()) {
+            (Some(_), _) => store.give_back(key, uid).await?,
+            (None, Some(function)) => store.take_back(function).await?,
+            (None, None) => false,
+        };
+        if is_back {
+            tracing::warn!(function = %key, instance = %instance.id, "A Function that the damaged store had lost is back, as its instance tells");
+        }
+        let object = store.get(key);
+        let Some(object) = object.filter(|object| object.metadata.uid.as_ref() == Some(uid)) else {
+            return Ok(());
+        };
+        let is_known = store.served(key, uid).await?.is_some();
+        if is_known || instance.address.connect().await.is_err() {
+            return Ok(());
+        }
+        let made_from = self.resolver.served(carried.as_ref().unwrap_or(&object));
+        let served = made_from.by(&instance.image, &instance.revision);
+        store
+            .keep_served(key, uid, &instance.revision, served.record())
+            .await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn function(code: &str, managed_by: &str) -> Function {
@@ -98,17 +118,21 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_carries_what_has_no_other_home_and_is_not_too_long() {
+    fn an_instance_carries_what_no_cluster_keeps_and_is_not_too_long() {
         let long = "x".repeat(MOST);
         for (code, managed_by, carries) in [
-            ("1", "api", true),
-            ("1", "directory", false),
-            (long.as_str(), "api", false),
+            ("1", Some("api"), true),
+            ("1", Some("directory"), true),
+            ("1", None, false),
+            (long.as_str(), Some("api"), false),
         ] {
-            let function = function(code, managed_by);
+            let mut function = function(code, managed_by.unwrap_or_default());
+            if managed_by.is_none() {
+                function.metadata.annotations = Some(BTreeMap::new());
+            }
             let back = carried(&instance(declared(&function), "5b1e"));
             let spec = back.map(|back| back.spec);
-            assert_eq!(spec, carries.then_some(function.spec), "{managed_by}");
+            assert_eq!(spec, carries.then_some(function.spec), "{managed_by:?}");
         }
     }
 

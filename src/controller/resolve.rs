@@ -294,12 +294,17 @@ impl Resolver {
 impl Served {
     /// With the image and the revision that serve.
     #[must_use]
-    pub fn by(self, target: &Target) -> Self {
+    pub fn by(self, image: &ImageName, revision: &Revision) -> Self {
         Self {
-            image: Some(target.image.clone()),
-            revision: Some(target.revision.clone()),
+            image: Some(image.clone()),
+            revision: Some(revision.clone()),
             ..self
         }
+    }
+
+    /// As the store keeps it.
+    pub fn record(&self) -> String {
+        serde_json::to_string(self).expect("a spec is JSON")
     }
 
     /// Whether the very image makes another revision now: the secrets are not what they were.
@@ -378,9 +383,8 @@ mod tests {
         let made = desired(&older.spec, "x".to_owned(), vec![], b"today's").target;
         assert!(!older.is_another(&made) && older.bygone().is_none());
 
-        let served = older.by(&made);
-        let kept = serde_json::to_string(&served).unwrap();
-        let read: Served = serde_json::from_str(&kept).unwrap();
+        let served = older.by(&made.image, &made.revision);
+        let read: Served = serde_json::from_str(&served.record()).unwrap();
         assert!(!read.is_another(&made));
         let other = |image: &str| desired(&read.spec, image.to_owned(), vec![], b"others").target;
         assert!(read.is_another(&other("x")));

@@ -7,7 +7,7 @@ mod edit;
 mod file;
 mod salvage;
 
-use std::{collections::BTreeSet, fs, io::ErrorKind, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
@@ -18,6 +18,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use uuid::Uuid;
 
 use self::file::{Durability, File};
+use self::salvage::Lost;
 pub use self::salvage::find_owner;
 use super::{
     Applied, EventRecord, Fact, Manager, Object, Store, StoreError, memory::Memory, state,
@@ -31,7 +32,7 @@ use crate::{
 pub struct EmbeddedStore {
     memory: Arc<Memory>,
     /// It was damaged, and not all could be read.
-    has_lost: bool,
+    lost: Option<Lost>,
     writer: Arc<Mutex<Writer>>,
 }
 
@@ -69,15 +70,15 @@ impl EmbeddedStore {
             let memory = Memory::new(file.objects()?, file.facts()?);
             Ok((file, Arc::new(memory)))
         };
-        let opened = match without_content(&path, must_be_there) {
+        let opened = match salvage::without_content(&path, must_be_there) {
             Some(damage) => Err(damage),
             None => File::open(&path).and_then(read),
         };
-        let mut has_lost = false;
+        let mut is_whole = true;
         let (file, memory) = match opened {
             Err(damage @ StoreError::Damaged { .. }) => {
                 let (file, complete) = salvage::rebuild(state_dir, &damage)?;
-                has_lost = !complete;
+                is_whole = complete;
                 read(file)
             }
             whole => whole,
@@ -87,8 +88,8 @@ impl EmbeddedStore {
             memory: Arc::clone(&memory),
         };
         Ok(Self {
+            lost: (!is_whole).then(|| Lost::beside(&memory.list())),
             memory,
-            has_lost,
             writer: Arc::new(Mutex::new(writer)),
         })
     }
@@ -104,24 +105,23 @@ impl EmbeddedStore {
     }
 }
 
-/// What is wrong with a store that SQLite would take for a new one.
-fn without_content(path: &Path, must_be_there: bool) -> Option<StoreError> {
-    let message = match fs::metadata(path) {
-        Ok(file) if file.len() == 0 => "it is empty",
-        Err(error) if must_be_there && error.kind() == ErrorKind::NotFound => {
-            "it is gone, though this state directory was in use"
-        }
-        _ => return None,
-    };
-    Some(StoreError::Damaged {
-        file: path.to_owned(),
-        message: message.to_owned(),
-    })
-}
-
 #[async_trait]
 impl Store for EmbeddedStore {
-    async fn ready(&self) {}
+    async fn ready(&self) {
+        if let Some(lost) = &self.lost {
+            lost.told.cancelled().await;
+        }
+    }
+
+    fn directories_are_read(&self) {
+        if let Some(lost) = &self.lost {
+            lost.told.cancel();
+        }
+    }
+
+    fn has_lost(&self) -> bool {
+        self.lost.is_some()
+    }
 
     /// Every object is held from its creation on.
     async fn hold(&self, _key: &FunctionKey, _uid: &str) -> Result<(), StoreError> {
@@ -152,10 +152,19 @@ impl Store for EmbeddedStore {
     }
 
     async fn take_back(&self, function: Function) -> Result<bool, StoreError> {
-        if !self.has_lost {
+        if !self.has_lost() {
             return Ok(false);
         }
         self.write(move |writer| writer.take_back(function)).await
+    }
+
+    async fn give_back(&self, key: &FunctionKey, uid: &str) -> Result<bool, StoreError> {
+        let lost = self.lost.as_ref();
+        if lost.is_none_or(|lost| lost.kept.contains(key)) {
+            return Ok(false);
+        }
+        let (key, uid) = (key.clone(), uid.to_owned());
+        self.write(move |writer| writer.give_back(key, uid)).await
     }
 
     async fn delete(
@@ -294,7 +303,21 @@ impl Writer {
         if self.memory.get(&key).is_some() {
             return Ok(false);
         }
-        let function = edit::created(lost, &Manager::Api, uid, Timestamp::now());
+        let manager = Manager::of(&lost);
+        let function = edit::created(lost, &manager, uid, Timestamp::now());
+        self.put(key, function, Durability::Full)?;
+        Ok(true)
+    }
+
+    fn give_back(&mut self, key: FunctionKey, uid: String) -> Result<bool, StoreError> {
+        let Some(current) = self.memory.get(&key) else {
+            return Ok(false);
+        };
+        if current.metadata.uid.as_ref() == Some(&uid) {
+            return Ok(false);
+        }
+        let mut function = Function::clone(&current);
+        function.metadata.uid = Some(uid);
         self.put(key, function, Durability::Full)?;
         Ok(true)
     }

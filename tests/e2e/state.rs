@@ -18,14 +18,15 @@ async fn a_damaged_store_is_set_aside_and_directories_and_instances_fill_the_new
     }
     let home = Arc::new(Home::new());
     let server = Start::default().watching(&home).at(&home).await;
-    let warm = || node(HERE, json!({"scale": {"min": 1}}));
-    home.write("filed.yaml", &function("filed", warm()).to_string());
+    write(&home, "filed", HERE);
     wait_until("the function is known", SOON, async || {
         server.object("filed").await
     })
     .await;
     server.ready("filed").await;
-    server.deploy("posted", warm()).await;
+    server
+        .deploy("posted", node(HERE, json!({"scale": {"min": 1}})))
+        .await;
     let resting = json!({"scale": {"idleAfterSeconds": 1}});
     server.deploy("resting", node(HERE, resting)).await;
     wait_until("nothing is left of it but its image", SOON, async || {
@@ -37,8 +38,7 @@ async fn a_damaged_store_is_set_aside_and_directories_and_instances_fill_the_new
     server.signal(Signal::KILL);
     server.end().await;
     drop(server);
-    fs::write(home.state().join("store.db"), "noise ".repeat(1000)).unwrap();
-    fs::remove_file(home.state().join("store.db-wal")).unwrap();
+    damage(&home);
 
     let server = Start::default().watching(&home).at(&home).await;
     wait_until("the function is known again", SOON, async || {
@@ -65,6 +65,87 @@ async fn a_damaged_store_is_set_aside_and_directories_and_instances_fill_the_new
         },
     )
     .await;
+}
+
+/// Whatever their files say by now, and however much that is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_costs_no_instance_of_a_directory() {
+    if !has_docker("e2e damaged store beside a directory") {
+        return;
+    }
+    let home = Arc::new(Home::new());
+    let server = Start::default().watching(&home).at(&home).await;
+    let long = format!("{HERE} // {}", "x".repeat(9000));
+    let all = [
+        ("whole", HERE),
+        ("broken", HERE),
+        ("gone", HERE),
+        ("long", &long),
+    ];
+    for (name, code) in all {
+        write(&home, name, code);
+        wait_until("the function is known", SOON, async || {
+            server.object(name).await
+        })
+        .await;
+        server.ready(name).await;
+    }
+    let before = sorted(home.containers());
+    assert_eq!(before.len(), all.len(), "{before:?}");
+    write(&home, "broken", "module.exports = (");
+    server.fails("broken", "StartFailed").await;
+    let uid = server.object("broken").await.unwrap()["metadata"]["uid"].clone();
+    server.signal(Signal::KILL);
+    server.end().await;
+    drop(server);
+    damage(&home);
+    home.remove("gone.yaml");
+
+    let server = Start::default().watching(&home).at(&home).await;
+    for name in ["whole", "broken", "long"] {
+        assert_eq!(server.call(name, json!({})).await.response(), "here");
+    }
+    server.fails("broken", "StartFailed").await;
+    assert_eq!(server.call("broken", json!({})).await.response(), "here");
+    let back = server.object("broken").await.unwrap()["metadata"]["uid"].clone();
+    assert_eq!(back, uid);
+    let is_of = |name: &str, container: &String| container.starts_with(&format!("faas-{name}-"));
+    let expected: Vec<_> = before.iter().filter(|one| !is_of("gone", one)).collect();
+    wait_until(
+        "what is wanted runs on, and nothing else",
+        SOON,
+        async || {
+            let now = sorted(home.containers());
+            now.iter().eq(expected.iter().copied()).then_some(())
+        },
+    )
+    .await;
+    assert!(server.object("gone").await.is_none());
+
+    // Its instance told what it was made from.
+    let first = before.iter().find(|one| is_of("broken", one)).unwrap();
+    docker(&["rm", "--force", first]);
+    wait_until("another instance takes its place", SOON, async || {
+        let now = server.instances("broken", "ready").await;
+        (!now.is_empty() && !now.contains(first)).then_some(())
+    })
+    .await;
+    assert_eq!(server.call("broken", json!({})).await.response(), "here");
+}
+
+fn write(home: &Home, name: &str, code: &str) {
+    let warm = node(code, json!({"scale": {"min": 1}}));
+    home.write(&format!("{name}.yaml"), &function(name, warm).to_string());
+}
+
+fn damage(home: &Home) {
+    fs::write(home.state().join("store.db"), "noise ".repeat(1000)).unwrap();
+    fs::remove_file(home.state().join("store.db-wal")).unwrap();
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ use faas::{
         state,
     },
 };
+use futures::FutureExt;
 use tempfile::TempDir;
 
 use super::{at, disk::Disk, file, function, key, status, store, uid};
@@ -117,6 +118,43 @@ async fn a_store_where_none_was_has_lost_nothing() {
     assert!(set_aside(directory.path()).is_empty());
     let function = function("sum", "1");
     assert!(!store.take_back(function).await.unwrap());
+}
+
+/// A directory writes what it defines anew, and its instances go by the uid that it had.
+#[tokio::test]
+async fn what_is_written_anew_gets_its_uid_back_where_it_was_lost() {
+    for (damage, lost) in [
+        ("UPDATE functions SET object = '{' WHERE name = 'one'", true),
+        ("UPDATE facts SET fact = 'none'", false),
+    ] {
+        let (directory, store) = store();
+        for name in ["one", "other"] {
+            apply(&store, name, "1").await;
+        }
+        let revision = Revision::of([b"1".as_slice()]);
+        let (one, other) = (key("one"), key("other"));
+        let fact = store.note(&one, "uid", &revision, Fact::Proven);
+        fact.await.unwrap();
+        drop(store);
+        execute(directory.path(), damage);
+
+        let store = EmbeddedStore::open(directory.path()).unwrap();
+        assert_eq!(store.has_lost(), lost, "{damage}");
+        assert_eq!(store.ready().now_or_never().is_none(), lost, "{damage}");
+        store.directories_are_read();
+        assert!(store.ready().now_or_never().is_some());
+        apply(&store, "one", "1").await;
+        for is_first in [true, false] {
+            let is_back = store.give_back(&one, "before").await.unwrap();
+            assert_eq!(is_back, lost && is_first, "{damage}");
+            let now = store.get(&one).unwrap();
+            assert_eq!(uid(&now) == "before", lost, "{damage}");
+            assert!(
+                !store.give_back(&other, "before").await.unwrap(),
+                "it was kept"
+            );
+        }
+    }
 }
 
 #[tokio::test]

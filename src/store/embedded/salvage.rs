@@ -4,10 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::ErrorKind,
     path::Path,
+    sync::Arc,
 };
 
 use rusqlite::{Connection, OpenFlags, Row, config::DbConfig};
+use tokio_util::sync::CancellationToken;
 
 use super::file::{Durability, File};
 use crate::{
@@ -15,6 +18,42 @@ use crate::{
     function::{Function, FunctionKey},
     store::{StoreError, state},
 };
+
+/// What is known of a store of which not all could be read.
+pub struct Lost {
+    /// What could be read.
+    pub kept: BTreeSet<FunctionKey>,
+    /// Cancelled when the watched directories have said what they define.
+    pub told: CancellationToken,
+}
+
+impl Lost {
+    /// All but what is there.
+    pub fn beside(there: &[Arc<Function>]) -> Self {
+        let keys = there
+            .iter()
+            .map(|function| FunctionKey::try_from(&**function));
+        Self {
+            kept: keys.flatten().collect(),
+            told: CancellationToken::new(),
+        }
+    }
+}
+
+/// What is wrong with a store that SQLite would take for a new one.
+pub fn without_content(path: &Path, must_be_there: bool) -> Option<StoreError> {
+    let message = match fs::metadata(path) {
+        Ok(file) if file.len() == 0 => "it is empty",
+        Err(error) if must_be_there && error.kind() == ErrorKind::NotFound => {
+            "it is gone, though this state directory was in use"
+        }
+        _ => return None,
+    };
+    Some(StoreError::Damaged {
+        file: path.to_owned(),
+        message: message.to_owned(),
+    })
+}
 
 /// Makes a new store in place of the damaged one, and says whether it has all that the old one had. What it has is told in the
 /// log.
