@@ -33,6 +33,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// What gives a cluster the definition of Functions that this program has.
 pub const CRD_REMEDY: &str = "`faas crd | kubectl apply --server-side -f -` gives it this one's";
 
+/// Where is asked what we may do ourselves, also before there is a lease.
+const OWN_RIGHTS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
 /// When each watch was last seen to live, and which of them the server refuses, by the path that they ask for.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse(Arc<Mutex<BTreeMap<String, Beat>>>);
@@ -216,11 +219,8 @@ where
 /// Whether it changes something else than a lease.
 fn writes<A>(request: &Request<A>) -> bool {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    !is_safe
-        && !request
-            .uri()
-            .path()
-            .starts_with("/apis/coordination.k8s.io/")
+    let path = request.uri().path();
+    !is_safe && !path.starts_with("/apis/coordination.k8s.io/") && path != OWN_RIGHTS
 }
 
 #[cfg(test)]

@@ -148,10 +148,14 @@ async fn enter(
             "waiting      {holder} controls this cluster's functions; this one takes over when it ends"
         ));
     };
+    let fit = async || match standby {
+        Some(standby) => standby.may_control().await,
+        None => true,
+    };
     let mut told = false;
     loop {
         let agreed = async {
-            lease.take(waits).await?;
+            lease.take(waits, fit).await?;
             identity::agree(&cluster.client, &cluster.namespace, own).await
         };
         let error = match agreed.await {

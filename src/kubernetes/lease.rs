@@ -120,20 +120,30 @@ impl Lease {
         &self.notice
     }
 
-    /// Waits while somebody else holds it; `waits` is told who.
+    /// Waits until this process is `fit` to hold it, and while somebody else does; `waits` is told who.
     ///
     /// # Errors
     /// When the server does not tell. Nothing may be written then, but [`Self::keep`] goes on trying.
-    pub async fn take(&mut self, waits: impl Fn(&str)) -> Result<(), kube::Error> {
+    pub async fn take(
+        &mut self,
+        waits: impl Fn(&str),
+        fit: impl AsyncFn() -> bool,
+    ) -> Result<(), kube::Error> {
         let mut told = String::new();
-        while let Some(holder) = self.try_once().await? {
-            if holder != told {
-                waits(&holder);
-                told = holder;
+        loop {
+            if fit().await {
+                let Some(holder) = self.try_once().await? else {
+                    return Ok(());
+                };
+                if holder != told {
+                    waits(&holder);
+                    told = holder;
+                }
+            } else {
+                told.clear();
             }
             sleep(AGAIN).await;
         }
-        Ok(())
     }
 
     /// Renews it for ever, or takes it as soon as the server answers. Ends when somebody else holds it, and tells who.

@@ -11,7 +11,10 @@ use std::{
 
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
-    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    authorization::v1::{
+        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+        SubjectAccessReview, SubjectAccessReviewSpec,
+    },
 };
 use kube::{
     Api, Client, Resource,
@@ -162,6 +165,30 @@ impl Reviews {
         let answer = asked.await.map_err(late)?;
         answer.map_err(|error| NotReviewed(error.to_string()))
     }
+}
+
+/// Whether we may ask whose a token is. Nobody is asked for long: who cannot tell it is taken to let us.
+pub async fn may_review(client: &Client) -> bool {
+    let review = TokenReview::plural(&());
+    let asked = SelfSubjectAccessReview {
+        metadata: ObjectMeta::default(),
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                group: Some(TokenReview::group(&()).into_owned()),
+                resource: Some(review.into_owned()),
+                verb: Some("create".to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        status: None,
+    };
+    let reviews = Api::<SelfSubjectAccessReview>::all(client.clone());
+    let params = PostParams::default();
+    let said = timeout(ANSWER, reviews.create(&params, &asked)).await;
+    let said = said.ok().and_then(Result::ok);
+    said.and_then(|said| said.status)
+        .is_none_or(|status| status.allowed)
 }
 
 fn lock<T>(known: &Mutex<T>) -> MutexGuard<'_, T> {

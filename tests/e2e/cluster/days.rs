@@ -281,7 +281,7 @@ async fn what_is_applied_to_a_dying_function_is_told_that_it_goes_along() {
 }
 
 /// A kubeconfig with rights in this namespace alone, for as long as the role binding `limited` is there.
-fn limited(cluster: &Cluster) -> PathBuf {
+pub(super) fn limited(cluster: &Cluster) -> PathBuf {
     let everything = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "limited"},
         "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}],

@@ -2,6 +2,7 @@
 
 pub(super) mod manage;
 pub(super) mod many;
+mod rights;
 mod takeover;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -88,6 +89,17 @@ impl Halves {
 async fn is_ready(server: &Server) {
     wait_until("it is ready", SOON, async || {
         (server.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+/// A program that is not ours takes one call at a time until it has stayed after its first.
+async fn has_one(gateway: &Server) {
+    wait_until("it has an instance", SOON, async || {
+        let metrics = gateway.get("/metrics").await.text;
+        metrics
+            .contains("faas_instances{state=\"ready\"} 1")
+            .then_some(())
     })
     .await;
 }
@@ -224,15 +236,8 @@ async fn a_gateway_answers_without_a_controller_and_never_without_a_token() {
     for number in 0..2 {
         assert_eq!(answer(number).await.response(), "kept");
     }
-    // A program that is not ours takes one call at a time until it has stayed after its first.
     for gateway in &halves.gateways {
-        wait_until("it has something of it", SOON, async || {
-            let metrics = gateway.get("/metrics").await.text;
-            metrics
-                .contains("faas_instances{state=\"ready\"} 1")
-                .then_some(())
-        })
-        .await;
+        has_one(gateway).await;
     }
     halves.controller.signal(Signal::KILL);
     halves.controller.end().await;

@@ -24,10 +24,7 @@ async fn a_controller_that_waits_is_a_standby_and_takes_over() {
     let address = free_address();
     let start = halves.cluster.controller().with("--listen", &address);
     let home = Arc::new(Home::new());
-    let ask = async |path: &str| {
-        let url = format!("http://{address}{path}");
-        Some(Reply::of(client().get(url).send().await.ok()?).await)
-    };
+    let ask = async |path: &str| asked(&address, path).await;
     let looking = async {
         let ready = wait_until("it stands by", SOON, async || ask("/readyz").await).await;
         assert!(ready.text.starts_with("standby: "), "{ready:?}");
@@ -45,8 +42,14 @@ async fn a_controller_that_waits_is_a_standby_and_takes_over() {
     manage::ask_until(&halves.gateways[0], "GET /functions", &token, 200).await;
 }
 
+/// What is answered there, if somebody listens.
+pub(super) async fn asked(address: &str, path: &str) -> Option<Reply> {
+    let url = format!("http://{address}{path}");
+    Some(Reply::of(client().get(url).send().await.ok()?).await)
+}
+
 /// An address of this machine on which nobody listens.
-fn free_address() -> String {
+pub(super) fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
