@@ -4,6 +4,7 @@
 //! limit of connections below the descriptor limit, health that answers beyond it, a time limit for a request's head.
 
 mod accept;
+mod answer;
 pub mod arriving;
 pub mod body;
 mod connections;

@@ -18,8 +18,9 @@ use hyper::{
 use tokio::time::timeout;
 
 use super::{
+    answer::{Answer, Cut, TimedOut},
     arriving::Arriving,
-    body::{self, Answer, Bounded, Cut, Deadline, Owed},
+    body::{self, Bounded, Deadline, Owed},
     envelope::envelope,
     reply::{self, CallError, ERROR_HEADER},
     requests::Running,
@@ -43,8 +44,6 @@ const TAKEN: Duration = Duration::from_secs(10);
 const INSTANCE_HEADER: &str = "x-faas-instance";
 /// Longest wait for a server that has just begun to know which functions there are.
 const BEGIN: Duration = Duration::from_secs(10);
-/// How long a 504 waits for the instance's end to be confirmed.
-const STOP_CONFIRMED: Duration = Duration::from_secs(2);
 /// Instances that are tried before a call that no instance has seen is given up.
 const ATTEMPTS: usize = 3;
 
@@ -75,7 +74,7 @@ pub async fn call(
         Err(error) => return Err(cut_off(&*error, body).await),
     };
     if head.status.is_success() {
-        let end = body.deadline().at().max(Instant::now() + TAKEN);
+        let end = body.end().max(Instant::now() + TAKEN);
         drop(body);
         let answer = envelope(result).await?;
         running.must_end(end);
@@ -97,10 +96,9 @@ pub async fn call(
 /// Why an answer could not be read to its end.
 async fn cut_off(error: &(dyn Error + Send + Sync + 'static), answer: Answer) -> CallError {
     match error.downcast_ref::<Cut>() {
-        Some(Cut::Timeout(_)) => {
-            let timed_out = timed_out(answer.lease(), answer.deadline());
+        Some(Cut::Timeout(timed_out)) => {
             drop(answer);
-            timed_out.await
+            timed_out.clone().told(false).await
         }
         Some(Cut::Broken(error)) => {
             body::garbled(error).map_or(CallError::InstanceLost, CallError::BadResponse)
@@ -134,7 +132,7 @@ pub async fn raw(
     reply::strip_hop_by_hop(answer.headers_mut());
     // By it callers know answers that are no function's.
     answer.headers_mut().remove(ERROR_HEADER);
-    running.must_end(answer.body().deadline().at());
+    running.must_end(answer.body().end());
     Ok(answer.map(Body::new))
 }
 
@@ -334,36 +332,11 @@ async fn lost(lease: Lease, error: &hyper::Error) -> CallError {
     CallError::InstanceLost
 }
 
-/// The time is over before there is an answer. For an instance that is owed some of the request, it is as if the caller had
-/// left.
+/// The time is over before there is an answer. That some of the request did not come is its caller's doing; but nobody knows
+/// whether the function waits for it, or works on.
 async fn late(lease: Lease, deadline: &Deadline, owed: &Owed) -> CallError {
-    if owed.is_so() {
-        return CallError::BodyTimeout {
-            limit: deadline.limit,
-            elapsed: deadline.began.elapsed(),
-        };
-    }
-    let timed_out = timed_out(&lease, deadline);
+    let owed = owed.is_so();
+    let timed_out = TimedOut::condemn(&lease, deadline);
     drop(lease);
-    timed_out.await
-}
-
-/// A timed-out instance gets no more calls, from now on. With one call an instance its end is awaited, so that nothing of
-/// the call goes on after the answer; with more, its other calls end in their own time. An instance ends only once it is
-/// leased no more: to be awaited without the lease.
-fn timed_out(lease: &Lease, deadline: &Deadline) -> impl Future<Output = CallError> + use<> {
-    lease.condemn();
-    let (began, limit) = (deadline.began, deadline.limit);
-    let gone = (lease.route.calls_at_a_time() == 1).then(|| lease.instance.gone.clone());
-    async move {
-        let stopped = match gone {
-            Some(gone) => timeout(STOP_CONFIRMED, gone.cancelled()).await.is_ok(),
-            None => true,
-        };
-        CallError::Timeout {
-            limit,
-            elapsed: began.elapsed(),
-            stopped,
-        }
-    }
+    timed_out.told(owed).await
 }

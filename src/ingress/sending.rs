@@ -10,7 +10,7 @@ use std::{
 use hyper::{Request, Response, body::Incoming};
 use tokio::runtime::Handle;
 
-use super::body::Deadline;
+use super::{answer::Answer, body::Deadline};
 use crate::pool::{
     Lease,
     connection::{Awaited, Connection, RequestBody, SendError},
@@ -93,15 +93,25 @@ impl Drop for Sending {
     }
 }
 
-/// To the end of a call without a caller. An answer is read no further than its head: by then a function has done its work, or
-/// it notices that nobody takes the rest.
+/// To the end of a call without a caller.
 async fn go_on(mut sending: Sending) {
     let outcome = std::future::poll_fn(|cx| sending.poll_outcome(cx)).await;
     let Some(held) = sending.held.take() else {
         return;
     };
     match outcome {
-        Some(Ok(_)) => held.lease.answered(),
+        Some(Ok(answer)) => {
+            held.lease.answered();
+            let (body, keep) = (answer.into_body(), false);
+            // Goes on by itself.
+            drop(Answer::new(
+                body,
+                held.connection,
+                keep,
+                held.lease,
+                held.deadline,
+            ));
+        }
         // What the caller still owed of the request did not come; or a connection that was kept had closed, and nobody is left
         // for whom another would be opened.
         Some(Err(failed)) if failed.error.is_user() || failed.unsent.is_some() => {}

@@ -105,11 +105,19 @@ impl Served {
         timeout(SOON, look).await.unwrap();
     }
 
-    /// Adds an instance that answers with these bytes each request that `is_whole`, or no other bytes ever.
-    fn instance(&self, is_whole: fn(&[u8]) -> bool, answer: &'static str) -> Instance {
+    /// Adds an instance; who calls it comes here.
+    fn listener(&self) -> (TempDir, UnixListener) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fn.sock");
         let listener = UnixListener::bind(&path).unwrap();
+        let revision = Revision::of([b"a".as_slice()]);
+        self.pool.add("one".into(), revision, path);
+        (dir, listener)
+    }
+
+    /// Adds an instance that answers with these bytes each request that `is_whole`, or no other bytes ever.
+    fn instance(&self, is_whole: fn(&[u8]) -> bool, answer: &'static str) -> Instance {
+        let (dir, listener) = self.listener();
         let serving = tokio::spawn(async move {
             let mut calls = JoinSet::new();
             loop {
@@ -118,8 +126,6 @@ impl Served {
                 calls.spawn(reply(stream, is_whole, answer).map(drop));
             }
         });
-        let revision = Revision::of([b"a".as_slice()]);
-        self.pool.add("one".into(), revision, path);
         Instance {
             _dir: dir,
             _serving: AbortOnDropHandle::new(serving),
@@ -242,11 +248,7 @@ async fn a_caller_that_leaves_while_it_waits_is_forgotten() {
 #[tokio::test]
 async fn a_function_goes_on_without_its_caller_and_keeps_its_place_until_it_has_answered() {
     let served = Served::start(100).await;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("fn.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    let revision = Revision::of([b"a".as_slice()]);
-    served.pool.add("one".into(), revision, path);
+    let (_dir, listener) = served.listener();
     let ends = ["\r\n\r\n", "\r\n0\r\n\r\n", "{}", "{}"];
     for (left, (request, end)) in (1..).zip(whole().into_iter().zip(ends)) {
         let caller = served.send(&request).await;
@@ -266,19 +268,54 @@ async fn a_function_goes_on_without_its_caller_and_keeps_its_place_until_it_has_
     served.end().await;
 }
 
+/// Of an answer that ends with a `!`.
+const BEGINS: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n";
+
+#[tokio::test]
+async fn an_answer_goes_on_without_its_caller_and_keeps_its_place_until_it_has_ended() {
+    let served = Served::start(100).await;
+    let (_dir, listener) = served.listener();
+    let mut caller = served.send(&whole()[0]).await;
+    let (mut call, _) = listener.accept().await.unwrap();
+    call.write_all(BEGINS.as_bytes()).await.unwrap();
+    caller.read_u8().await.unwrap();
+    drop(caller);
+    // It is taken from the function as before.
+    call.write_all(&vec![b' '; 100_000]).await.unwrap();
+    served.settle().await;
+    served.calls(0, 1).await;
+    call.write_all(b"!").await.unwrap();
+    served.calls(0, 0).await;
+    assert_eq!(served.pool.look().0[0].phase, Phase::Ready);
+    served.end().await;
+}
+
 #[tokio::test]
 async fn a_call_without_a_caller_ends_with_its_time() {
-    let served = Served::with(100, Scope::All, Duration::from_millis(200)).await;
-    let _instance = served.instance(|_| false, "");
-    drop(served.send(&whole()[0]).await);
-    let condemned = async {
-        while served.pool.look().0[0].phase != Phase::Condemned {
-            tokio::task::yield_now().await;
+    for says in ["", BEGINS] {
+        let served = Served::with(100, Scope::All, Duration::from_millis(500)).await;
+        let (_dir, listener) = served.listener();
+        let mut caller = served.send(&whole()[0]).await;
+        let (mut call, _) = listener.accept().await.unwrap();
+        call.write_all(says.as_bytes()).await.unwrap();
+        if !says.is_empty() {
+            caller.read_u8().await.unwrap();
         }
-    };
-    timeout(SOON, condemned).await.unwrap();
-    served.calls(0, 0).await;
-    served.end().await;
+        drop(caller);
+        let condemned = async {
+            loop {
+                let instance = served.pool.look().0.remove(0);
+                if instance.phase == Phase::Condemned {
+                    return;
+                }
+                assert_eq!(instance.in_flight, 1, "until its time is over");
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, condemned).await.unwrap();
+        served.calls(0, 0).await;
+        served.end().await;
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Home, SOON, Server, Start, exchange, has_docker, node, wait_until};
+use crate::support::{Home, SOON, Server, Start, has_docker, node, wait_until};
 
 const ECHO: &str = "module.exports = (context, cb) => cb(context)";
 
@@ -62,26 +62,4 @@ async fn a_server_out_of_descriptors_says_so_and_keeps_its_instances() {
     let answer = ask(&mut caller, "POST /functions/sober").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(instance(&server, "sober").await, before);
-}
-
-#[tokio::test]
-async fn a_caller_that_sends_slowly_is_told_and_costs_no_instance() {
-    if !has_docker("e2e slow senders") {
-        return;
-    }
-    let home = Arc::new(Home::new());
-    let server = Start::default().at(&home).await;
-    let more = json!({"timeoutSeconds": 1, "scale": {"min": 1, "max": 1, "concurrency": 1}});
-    server.deploy("patient", node(ECHO, more)).await;
-    let before = instance(&server, "patient").await;
-    for path in ["/functions/patient", "/function/patient/"] {
-        let request =
-            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n{{}}");
-        let answer = exchange(server.address, &request).await;
-        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-        assert!(answer.contains("x-faas-error: BodyTimeout"), "{answer}");
-        let reply = server.call("patient", json!({"a": 1})).await;
-        assert_eq!(reply.response(), json!({"a": 1}));
-    }
-    assert_eq!(instance(&server, "patient").await, before);
 }

@@ -421,6 +421,19 @@ async fn what_can_be_read_in_two_ways_is_not_read() {
     }
 }
 
+/// Does its work behind the head of its answer, or before.
+const ALONE: &str = r"
+let running = 0, most = 0
+const work = (ms, done) => {
+  most = Math.max(most, ++running)
+  setTimeout(() => { running--; done(most) }, ms)
+}
+module.exports = (context, cb) => work(context.ms, cb)
+module.exports.http = (req, res) => {
+  res.write('head')
+  work(100, (most) => res.end(String(most)))
+}";
+
 /// Each caller leaves while the function is at work.
 #[tokio::test]
 async fn callers_that_leave_do_not_make_more_run_at_a_time_than_may() {
@@ -428,26 +441,29 @@ async fn callers_that_leave_do_not_make_more_run_at_a_time_than_may() {
         return;
     }
     let server = server().await;
-    let code = "let running = 0, most = 0
-        module.exports = (context, cb) => {
-            most = Math.max(most, ++running)
-            setTimeout(() => { running--; cb(most) }, context.ms)
-        }";
     let scale = json!({"scale": {"min": 1, "max": 1, "concurrency": 1}});
-    server.deploy("alone", node(code, scale)).await;
-    for _ in 0..10 {
-        let input = json!({"ms": 100}).to_string();
-        let request = format!(
-            "POST /functions/alone HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{input}",
-            input.len()
-        );
-        let caller = send(&server, &request).await;
-        wait_until("it runs", SOON, async || {
-            let status = server.get("/status").await.text;
-            status.contains("\"inFlight\":1").then_some(())
-        })
-        .await;
+    server.deploy("alone", node(ALONE, scale)).await;
+    let before = instance(&server, "alone").await;
+    for round in 0..15 {
+        let (path, input) = match round {
+            0..5 => ("/functions/alone", r#"{"ms": 1000}"#),
+            _ => ("/function/alone/", ""),
+        };
+        let length = input.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let mut caller = send(&server, &(head + input)).await;
+        if input.is_empty() {
+            caller.read_u8().await.unwrap();
+        } else {
+            wait_until("it runs", SOON, async || {
+                let status = server.status("alone").await;
+                (status["instances"][0]["inFlight"] == 1).then_some(())
+            })
+            .await;
+        }
         drop(caller);
     }
     assert_eq!(server.call("alone", json!({"ms": 0})).await.response(), 1);
+    assert_eq!(instance(&server, "alone").await, before);
 }

@@ -12,7 +12,9 @@ use tokio::{
 };
 
 use super::{FLAT, Watch, ask, recovers, rogue, server};
-use crate::support::{Home, Reply, SOON, Server, Start, Streaming, client, has_docker, wait_until};
+use crate::support::{
+    Home, Reply, SOON, Server, Start, Streaming, client, exchange, has_docker, wait_until,
+};
 
 /// What large answers may take for a while, in KiB; a third of what these would.
 const MOST: u64 = 900 << 10;
@@ -146,16 +148,22 @@ async fn after_a_504_nothing_is_done_any_more() {
     let watch = Watch::begin(&server, "counts").await;
     let url = server.url("/functions/counts/logs?follow=true");
     let mut log = Streaming(client().get(url).send().await.unwrap());
-    for round in 0..2 {
-        let reply = match round {
-            0 => ask(&server, "counts", "count").await,
-            _ => server.call("counts", json!({"do": "count"})).await,
+    let owes =
+        "POST /function/counts/count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{";
+    for round in 0..3 {
+        let (told, code) = match round {
+            0 => (ask(&server, "counts", "count").await.text, "Timeout"),
+            1 => {
+                let call = server.call("counts", json!({"do": "count"}));
+                (call.await.text, "Timeout")
+            }
+            _ => (exchange(server.address, owes).await, "BodyTimeout"),
         };
         let answered = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap()
             .as_millis();
-        reply.refused(504, "Timeout");
+        assert!(told.contains(&format!(r#""code":"{code}""#)), "{told}");
         // Another instance starts meanwhile: time for the first one to go on, if it did.
         let marked = ask(&server, "counts", "mark").await.expect(200);
         assert_eq!(marked.text, "marked");
