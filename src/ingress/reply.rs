@@ -70,8 +70,8 @@ pub enum CallError {
     )]
     ResponseTooLarge { limit: u64 },
     #[error(
-        "answers of {limit} bytes in all wait to be taken by their callers; try again later, or call /function/NAME to have it \
-         streamed"
+        "the call was carried out, and there is no room for its answer: large ones of {limit} bytes in all wait to be taken by \
+         their callers; call /function/NAME to have answers streamed"
     )]
     TooManyResponses { limit: usize },
     #[error(
@@ -209,7 +209,8 @@ impl CallError {
         }
     }
 
-    /// After how many seconds trying again may help; nothing where only an edit of the function, or of the call, does.
+    /// After how many seconds trying again may help; nothing where only an edit of the function, or of the call, does, nor where
+    /// the call was carried out.
     fn retry_after(&self, now: Instant) -> Option<u64> {
         match self {
             Self::Lease {
@@ -227,11 +228,9 @@ impl CallError {
                 error: LeaseError::Deleted,
                 ..
             } => None,
-            Self::NotKnown
-            | Self::Lease { .. }
-            | Self::TooManyResponses { .. }
-            | Self::Crowded { .. }
-            | Self::Shortage(_) => Some(1),
+            Self::NotKnown | Self::Lease { .. } | Self::Crowded { .. } | Self::Shortage(_) => {
+                Some(1)
+            }
             Self::Denied(denied) => denied.retry_after(),
             _ => None,
         }
@@ -359,7 +358,7 @@ mod tests {
             (CallError::BrokenBody("x".into()), 400, 400, "BadRequest", false),
             (CallError::ResponseTooLarge { limit: 1 }, 502, 502, "ResponseTooLarge", false),
             (CallError::Crowded { limit: 1 }, 503, 503, "Overloaded", true),
-            (CallError::TooManyResponses { limit: 1 }, 503, 503, "Overloaded", true),
+            (CallError::TooManyResponses { limit: 1 }, 503, 503, "Overloaded", false),
             (CallError::InstanceLost, 502, 502, "InstanceLost", false),
             (CallError::Refused(foreign), 403, 403, "ForeignHost", false),
             (CallError::Refused(Refusal::Framing), 400, 400, "BadRequest", false),
