@@ -15,12 +15,17 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use http_body_util::BodyExt;
+use tokio::time::{Sleep, sleep, timeout};
 
-use super::{arriving::Arriving, reply::CallError};
+use super::{arriving::Arriving, reply::CallError, timed::HEAD_TIME};
 
 /// Largest body of a call.
 pub const MAX_REQUEST: u64 = 100 << 20;
+/// Up to so many bytes a body is as good as a part of the head, and costs as little; and it has as much time to come.
+const SMALL: u64 = 8 << 10;
+const COMES: Duration = HEAD_TIME;
+
 /// How long a caller whose body has ended too early may take to be gone, which the connection notices. One that is still
 /// there then waits for an answer.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -30,6 +35,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// A request's body as it comes, up to [`MAX_REQUEST`].
 #[derive(Debug)]
 pub struct Bounded {
+    /// All of it, if it was [gathered](Self::gather).
+    ahead: Bytes,
     rest: Arriving,
     left: u64,
     owed: Owed,
@@ -58,10 +65,33 @@ impl Bounded {
             return Err(CallError::BodyTooLarge { limit: MAX_REQUEST });
         }
         Ok(Self {
+            ahead: Bytes::new(),
             rest: body,
             left: MAX_REQUEST,
             owed: Owed::default(),
         })
+    }
+
+    /// Waits until all of a small body is here, so that its caller has no instance while it sends.
+    pub async fn gather(&mut self) -> Result<(), CallError> {
+        let length = self.rest.size_hint().exact();
+        if !matches!(length, Some(1..=SMALL)) {
+            return Ok(());
+        }
+        // In no piece of the connection's own memory, which would stay whole with it.
+        let mut come = Vec::new();
+        let through = async {
+            while let Some(frame) = self.rest.frame().await {
+                come.extend_from_slice(frame?.data_ref().map_or(&[], |data| data));
+            }
+            Ok(())
+        };
+        match timeout(COMES, through).await {
+            Ok(Ok(())) => self.ahead = come.into(),
+            Ok(Err(error)) => return Err(broken(&error).await),
+            Err(_) => return Err(CallError::SlowBody { limit: COMES }),
+        }
+        Ok(())
     }
 
     /// Tells, wherever the body goes, whether its caller owes some of it.
@@ -110,6 +140,10 @@ impl Body for Bounded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if !self.ahead.is_empty() {
+            let ahead = std::mem::take(&mut self.ahead);
+            return Poll::Ready(Some(Ok(Frame::data(ahead))));
+        }
         let polled = Pin::new(&mut self.rest).poll_frame(cx);
         self.owed.0.store(polled.is_pending(), Ordering::Relaxed);
         let frame = match polled {
@@ -127,11 +161,14 @@ impl Body for Bounded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_end_stream()
+        self.ahead.is_empty() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.rest.size_hint()
+        match self.ahead.len() {
+            0 => self.rest.size_hint(),
+            length => SizeHint::with_exact(length as u64),
+        }
     }
 }
 

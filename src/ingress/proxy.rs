@@ -66,6 +66,8 @@ pub async fn call(
     onward
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut body = Bounded::new(body)?;
+    body.gather().await?;
     let answer = send(pools, target, onward, body).await?;
     let (head, mut body) = answer.into_parts();
     let limit = usize::try_from(MAX_ENVELOPE).unwrap_or(usize::MAX);
@@ -124,6 +126,7 @@ pub async fn raw(
         .map_err(|_| super::route::PathError::Ambiguous)?;
     parts.version = Version::HTTP_11;
     reply::strip_hop_by_hop(&mut parts.headers);
+    let body = Bounded::new(body)?;
     let mut answer = send(pools, target, Request::from_parts(parts, ()), body).await?;
     if let Err(cut) = answer.body_mut().begin() {
         return Err(cut_off(&cut, answer.into_body()).await);
@@ -141,10 +144,9 @@ async fn send(
     pools: &Pools,
     target: &Target,
     head: Request<()>,
-    body: Arriving,
+    body: Bounded,
 ) -> Result<Response<Answer>, CallError> {
     let pool = pool(pools, target).await?;
-    let body = Bounded::new(body)?;
     let arrived = Instant::now();
     let mut lease = leased(&pool, arrived).await?;
     let owed = body.owed();

@@ -61,6 +61,8 @@ pub enum CallError {
     },
     #[error("the request's body did not come within {}s (spec.timeoutSeconds); {:.1}s have passed", limit.as_secs(), elapsed.as_secs_f64())]
     BodyTimeout { limit: Duration, elapsed: Duration },
+    #[error("the request's body is small, and did not come within {}s", limit.as_secs())]
+    SlowBody { limit: Duration },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
     #[error("the request's body cannot be read: {0}")]
@@ -145,7 +147,7 @@ impl CallError {
             } => failure.reason.into(),
             Self::Timeout { stopped: true, .. } => "Timeout",
             Self::Timeout { stopped: false, .. } => "InstanceNotStopped",
-            Self::BodyTimeout { .. } => "BodyTimeout",
+            Self::BodyTimeout { .. } | Self::SlowBody { .. } => "BodyTimeout",
             Self::BodyTooLarge { .. } => "BodyTooLarge",
             Self::BrokenBody(_) => "BadRequest",
             Self::ResponseTooLarge { .. } => "ResponseTooLarge",
@@ -198,7 +200,7 @@ impl CallError {
             | Self::Crowded { .. }
             | Self::Shortage(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Elsewhere { .. } | Self::CallsOnly(_) => StatusCode::NOT_FOUND,
-            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout { .. } | Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ResponseTooLarge { .. } | Self::InstanceLost | Self::BadResponse(_) => {
@@ -344,6 +346,7 @@ mod tests {
             (CallError::Elsewhere { url: "x".into() }, 404, 404, "NotFound", false),
             (CallError::CallsOnly("x".into()), 404, 404, "NotFound", false),
             (CallError::BodyTimeout { limit, elapsed: limit }, 408, 408, "BodyTimeout", false),
+            (CallError::SlowBody { limit }, 408, 408, "BodyTimeout", false),
             (CallError::Shortage(io::ErrorKind::Other.into()), 503, 503, "Overloaded", true),
             (CallError::FunctionFailed("x".into()), 400, 500, "FunctionFailed", false),
             (CallError::BadInput("x".into()), 400, 400, "BadInput", false),

@@ -46,6 +46,25 @@ async fn a_body_that_does_not_come_in_time_is_its_callers_fault_and_ends_the_cal
 }
 
 #[tokio::test]
+async fn a_small_body_that_comes_slowly_holds_no_instance() {
+    let served = Served::start(100).await;
+    let _instance = served.instance(is_whole, HI);
+    let head = "POST /functions/sum HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
+    let mut slow = served.send(&format!("{head}{{")).await;
+    let never = served.send(&format!("{head}{{")).await;
+    served.settle().await;
+    served.calls(0, 0).await;
+    let hi = r#"{"response":"hi"}"#;
+    let answer = rest(served.send(&format!("{head}{{}}")).await).await;
+    assert!(answer.ends_with(hi), "{answer}");
+    slow.write_all(b"}").await.unwrap();
+    let answer = rest(slow).await;
+    assert!(answer.ends_with(hi), "{answer}");
+    refused(&rest(never).await, "408", "BodyTimeout", "small");
+    served.end().await;
+}
+
+#[tokio::test]
 async fn answers_that_are_none_are_told_in_words_that_help() {
     let get = "GET /function/sum/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let large: &str = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000)).leak();
