@@ -313,7 +313,11 @@ impl AsyncRead for Timed {
                 })
             }
             Poll::Pending if running => Poll::Pending,
-            Poll::Pending => self.wait(cx),
+            Poll::Pending => {
+                // It may have come with the request before.
+                self.partial |= !self.framing.is_between();
+                self.wait(cx)
+            }
         }
     }
 }
@@ -402,8 +406,8 @@ mod tests {
         drop(requests.begin());
         assert!(timed.read(&mut byte).now_or_never().is_none());
         let running = requests.begin();
-        caller.write_all(b"x").await.unwrap();
-        assert_eq!(timed.read(&mut byte).await.unwrap(), 1);
+        caller.write_all(b"\r\n").await.unwrap();
+        timed.read_exact(&mut [0; 2]).await.unwrap();
         drop(running);
         let rest = timeout(SOON, timed.read(&mut byte)).await;
         assert_eq!(rest.unwrap().unwrap(), 0, "it ends");
@@ -434,5 +438,22 @@ mod tests {
         assert_eq!(timed.read(&mut byte).await.unwrap(), 1);
         let end = timeout(SOON, timed.read(&mut byte)).await.unwrap();
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+    #[tokio::test]
+    async fn half_a_head_behind_a_request_has_the_time_of_a_head() {
+        for half in ["G", "GET /x HTTP/1.1\r\nHost: loc"] {
+            let (mut timed, mut caller, requests) = pair(&Places::new(2)).await;
+            let come = format!("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n{half}");
+            caller.write_all(come.as_bytes()).await.unwrap();
+            let mut read = vec![0; come.len()];
+            timed.read_exact(&mut read).await.unwrap();
+            drop(requests.begin());
+            let end = timeout(SOON, timed.read_u8()).await.unwrap();
+            assert_eq!(end.unwrap_err().kind(), io::ErrorKind::TimedOut, "{half}");
+            drop(timed);
+            let mut answer = String::new();
+            caller.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.contains("HeadTimeout"), "{answer}");
+        }
     }
 }
