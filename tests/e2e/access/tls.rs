@@ -79,7 +79,8 @@ async fn request(stream: &mut TlsStream<TcpStream>, token: &str) -> String {
     );
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    while !answer.ends_with(b"}") {
+    // The last chunk of a list, or the end of a refusal.
+    while !answer.ends_with(b"\r\n0\r\n\r\n") && !answer.ends_with(b"}") {
         let read = timeout(SOON, stream.read_buf(&mut answer)).await.unwrap();
         assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
     }
