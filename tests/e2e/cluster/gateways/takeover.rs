@@ -95,6 +95,7 @@ async fn a_leader_that_hangs_while_a_function_changes_costs_no_call() {
     .await;
     halves.controller.signal(Signal::CONT);
     let ledger = prober.stop_after_losses().await;
-    ledger.check(|_| false);
+    // A gateway that has yet to find the successor goes on with the old version beside one that has found it.
+    ledger.check_apart(|_| false);
     assert_eq!(ledger.versions(), [1, 2], "{}", ledger.summary());
 }
