@@ -25,6 +25,8 @@ pub const MAX_REQUEST: u64 = 100 << 20;
 /// Up to so many bytes a body is as good as a part of the head, and costs as little; and it has as much time to come.
 const SMALL: u64 = 8 << 10;
 const COMES: Duration = HEAD_TIME;
+/// Least that comes of any other body in a second, while it is waited for. One that is [`COMES`] behind comes too slowly.
+const PACE: u32 = 1 << 10;
 
 /// How long a caller whose body has ended too early may take to be gone, which the connection notices. One that is still
 /// there then waits for an answer.
@@ -40,6 +42,7 @@ pub struct Bounded {
     rest: Arriving,
     left: u64,
     owed: Owed,
+    patience: Patience,
 }
 
 /// Whether more of a body was asked for and has not come: that it takes long is its caller's doing then.
@@ -52,6 +55,46 @@ impl Owed {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// How long more of a body is still waited for. It has an instance meanwhile, which others may need.
+#[derive(Debug)]
+struct Patience {
+    left: Duration,
+    waits: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Patience {
+    /// Nothing came. Ends when it has been too long.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let left = self.left;
+        let begin = || (Instant::now(), Box::pin(sleep(left)));
+        let (_, sleep) = self.waits.get_or_insert_with(begin);
+        sleep.as_mut().poll(cx)
+    }
+
+    /// So much came. No body comes so fast that it may stop for longer than another.
+    fn came(&mut self, bytes: u64) {
+        if let Some((since, _)) = self.waits.take() {
+            self.left = self.left.saturating_sub(since.elapsed());
+        }
+        let gained = Duration::from_millis(bytes.saturating_mul(1000) / u64::from(PACE));
+        self.left = self.left.saturating_add(gained).min(COMES);
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            left: COMES,
+            waits: None,
+        }
+    }
+}
+
+/// The body comes too slowly.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body comes too slowly")]
+struct TooSlow;
 
 /// The body is larger than [`MAX_REQUEST`].
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +112,7 @@ impl Bounded {
             rest: body,
             left: MAX_REQUEST,
             owed: Owed::default(),
+            patience: Patience::default(),
         })
     }
 
@@ -103,12 +147,14 @@ impl Bounded {
 /// What it means for the caller that its request's body could not be read, or passed on, to its end.
 pub fn broken(error: &hyper::Error) -> impl Future<Output = CallError> + use<> {
     let too_large = cause::<TooLarge>(error).is_some();
+    let too_slow = cause::<TooSlow>(error).is_some();
     let is_short =
         cause::<io::Error>(error).is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof);
     let garbled = garbled(error);
     async move {
         match garbled {
             _ if too_large => CallError::BodyTooLarge { limit: MAX_REQUEST },
+            _ if too_slow => CallError::SlowBody { limit: COMES },
             Some(why) => CallError::BrokenBody(why),
             None if is_short => {
                 sleep(FAREWELL).await;
@@ -150,9 +196,13 @@ impl Body for Bounded {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                let over = self.patience.poll_over(cx);
+                return over.map(|()| Some(Err(TooSlow.into())));
+            }
         };
         let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.patience.came(size);
         match self.left.checked_sub(size) {
             Some(left) => self.left = left,
             None => return Poll::Ready(Some(Err(TooLarge.into()))),
@@ -203,5 +253,26 @@ impl Deadline {
     /// When the time is over.
     pub fn at(&self) -> Instant {
         self.began + self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_is_waited_for_but_for_no_longer_than_at_the_beginning() {
+        let mut patience = Patience::default();
+        patience.came(u64::from(PACE) * 3600);
+        assert_eq!(patience.left, COMES, "an hour ahead");
+        for (left, bytes, expected) in [
+            (0, 1 << 10, 1000),
+            (500, 1 << 9, 1000),
+            (9000, 1 << 12, 10_000),
+        ] {
+            patience.left = Duration::from_millis(left);
+            patience.came(bytes);
+            assert_eq!(patience.left, Duration::from_millis(expected));
+        }
     }
 }

@@ -60,8 +60,29 @@ async fn a_small_body_that_comes_slowly_holds_no_instance() {
     slow.write_all(b"}").await.unwrap();
     let answer = rest(slow).await;
     assert!(answer.ends_with(hi), "{answer}");
-    refused(&rest(never).await, "408", "BodyTimeout", "small");
+    refused(&rest(never).await, "408", "BodyTimeout", "too slowly");
     served.end().await;
+}
+
+#[tokio::test]
+async fn a_body_that_comes_too_slowly_gives_its_instance_back() {
+    for (path, body) in [
+        ("/function/sum/", "Content-Length: 100\r\n\r\n{}"),
+        ("/functions/sum", "Content-Length: 100000\r\n\r\n{}"),
+        (
+            "/functions/sum",
+            "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        ),
+    ] {
+        let served = Served::with(100, Scope::All, SOON).await;
+        let _instance = served.instance(|_| false, "");
+        let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{body}");
+        let answer = told(&served, &request, "408", "BodyTimeout").await;
+        assert!(answer.contains("too slowly"), "{answer}");
+        served.calls(0, 0).await;
+        assert_eq!(phases(&served), [Phase::Ready]);
+        served.end().await;
+    }
 }
 
 #[tokio::test]
