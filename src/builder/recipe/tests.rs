@@ -247,7 +247,7 @@ fn where_a_stage_begins_is_clear_or_refused() {
         "run 3<<'EOF' cat\nFROM y\n EOF\nEOF ;\nEOF",
         "COPY <<\"EOF\" <<-END_2 /x\nEND_2\nEOF\n\tFROM y\n\tEND_2",
         "ONBUILD RUN <<EOF\nFROM y\nEOF",
-        "RUN cat \\\n# FROM y\n\n  <<EOF\nx \\\nEOF",
+        "RUN cat \\\n# FROM y\n\n  <<EOF\nx \\\ny\nEOF",
         "RUN x --a='b c' >\"$HOME/d\" <<EOF\n# <<END\nRUN <<END\nEOF\r",
         "RUN echo \\",
         "RUN echo \\ \t\n  y",
@@ -281,6 +281,9 @@ fn where_a_stage_begins_is_clear_or_refused() {
         ("RUN <<EOF\n EOF\nEOF .\neof", "no end"),
         ("RUN <<EOF\n\tEOF", "no end"),
         ("RUN <<A <<B\nB\nA", "no end"),
+        ("RUN <<EOF\nx \\ \t\r\nEOF", "last line"),
+        ("RUN <<EOF\nx \\\n\n # y\nEOF", "last line"),
+        ("RUN cat <<A <<-B\nx\nA\nx \\\r\r\n\tB", "last line"),
         ("RUN echo \\\\", "line's end"),
         ("RUN echo \\\\\\ \t", "line's end"),
     ];
@@ -290,6 +293,27 @@ fn where_a_stage_begins_is_clear_or_refused() {
         let error = own(&format!("{text} from node:12\n")).unwrap_err();
         assert!(error.starts_with("Dockerfile line 4: "), "{run}: {error}");
         assert!(error.contains(expected), "{run}: {error}");
+    }
+}
+
+#[test]
+fn a_carriage_return_is_a_part_of_a_lines_end_or_refused() {
+    assert_eq!(
+        own("FROM x\r\nRUN a \\ \r\n  b\r\nFROM node:12\r\n").as_deref(),
+        Ok("FROM x\r\nRUN a \\ \r\n  b\r\nFROM site/node:12\n")
+    );
+    for lines in [
+        "RUN true \\\r\r\nADD http://localhost/ /x",
+        "RUN true \\\r\r\r\nx",
+        "RUN true \\ \r\t\r\nCOPY --from=y / /",
+        "ADD \\\r\r\nhttp://localhost/ /x",
+        "COPY \\\r\r\n--from=y / /",
+        "FROM \\\r\r\ny",
+        "RUN a\rFROM y",
+    ] {
+        let error = own(&format!("FROM x\n{lines}\n")).unwrap_err();
+        assert!(error.starts_with("Dockerfile line 2: "), "{lines}: {error}");
+        assert!(error.contains("carriage return"), "{lines}: {error}");
     }
 }
 

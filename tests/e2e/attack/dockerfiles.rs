@@ -41,6 +41,14 @@ async fn no_dockerfile_fetches_from_this_machine() {
             "it is not clear",
         ),
         (
+            format!("FROM busybox:1\nRUN <<EOF\nADD {api} \\\nEOF"),
+            "last line",
+        ),
+        (
+            format!("FROM busybox:1\nRUN true \\\r\r\nADD {api} /x"),
+            "carriage return",
+        ),
+        (
             format!("# syntax={}/x\nFROM busybox:1", server.address),
             "the front end",
         ),

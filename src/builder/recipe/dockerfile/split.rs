@@ -1,7 +1,8 @@
 //! Where the instructions of a Dockerfile begin and end. (pure)
 //!
 //! Engines do not agree on this: `<<` begins a heredoc in some of them and by rules of their own, and so with two
-//! backslashes at a line's end. What all read alike is split. From the first line on that may be read in two ways, the rest
+//! backslashes at a line's end, or carriage returns behind one. To those that know no heredoc its lines are instructions, and
+//! its name is one that they refuse; but not where a backslash makes it a part of the line before. What all read alike is split. From the first line on that may be read in two ways, the rest
 //! is one piece; if an instruction might begin in there that decides what a build gets to see, the Dockerfile is refused.
 
 use super::RecipeError;
@@ -74,6 +75,11 @@ const UNENDED: Doubt = "the heredoc has no end: write its name on a line of its 
 const ESCAPES: Doubt = "it is not clear whether \\\\ at a line's end continues it, and so what the line below it is: end the \
                         line differently";
 
+const RETURNS: Doubt = "the line has a carriage return that is no part of its end, and it is not clear what that means: \
+                        remove it";
+const JOINED: Doubt = "the heredoc's last line ends in a backslash, and so it is not clear whether its name ends it: end the \
+                       line differently";
+
 /// The instructions of a Dockerfile.
 pub(super) fn instructions(text: &str) -> Vec<Instruction<'_>> {
     split(text).0
@@ -137,7 +143,7 @@ fn may_matter(line: &str) -> bool {
 
 /// Whether the lines below may belong to this one and say what it fetches or copies from elsewhere.
 fn may_go_on(text: &str, doubt: Doubt) -> bool {
-    may_begin(text, "ADD") || (doubt == ESCAPES && may_begin(text, "COPY"))
+    doubt == RETURNS || may_begin(text, "ADD") || (doubt == ESCAPES && may_begin(text, "COPY"))
 }
 
 fn may_begin(line: &str, name: &str) -> bool {
@@ -170,9 +176,12 @@ fn logical_line(rest: &mut &str) -> Result<String, (String, Doubt)> {
         if is_nothing(line) {
             continue;
         }
-        let line = line
-            .trim_end_matches(['\r', '\n'])
-            .trim_end_matches([' ', '\t']);
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.contains('\r') {
+            return Err((joined + line, RETURNS));
+        }
+        let line = line.trim_end_matches([' ', '\t']);
         match line.strip_suffix('\\') {
             Some(before) if before.ends_with('\\') => return Err((joined + line, ESCAPES)),
             Some(before) => joined.push_str(before),
@@ -190,10 +199,18 @@ fn skip_heredocs(text: &str, rest: &mut &str) -> Result<(), Doubt> {
             let indented = if heredoc.is_indented { "\t" } else { "" };
             line.trim_start_matches(indented) == heredoc.name
         };
+        let mut goes_on = false;
         loop {
-            if is_end(next_line(rest).ok_or(UNENDED)?) {
+            let line = next_line(rest).ok_or(UNENDED)?;
+            if is_end(line) {
                 break;
             }
+            if !is_nothing(line) {
+                goes_on = line.trim_end().ends_with('\\');
+            }
+        }
+        if goes_on {
+            return Err(JOINED);
         }
     }
     Ok(())
