@@ -39,6 +39,7 @@ use self::{
     known::Known,
     rights::Deed,
     token::{Scope, Scopes, Token},
+    tokens::Tokens,
     users::{Asker, Users},
 };
 use crate::kubernetes::review::{NotReviewed, Right};
@@ -184,13 +185,19 @@ impl Access {
     /// When their file cannot be read.
     pub fn open(state: &Path) -> Result<Self, BookError> {
         let dir = book::dir(state)?;
-        let known = Known::new(book::read(&dir)?);
-        Ok(Self {
+        let tokens = book::read(&dir)?;
+        let told = book::told(&dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "The audit tells of all tokens again");
+            Tokens::default()
+        });
+        let access = Self {
             dir,
-            known,
+            known: Known::new(told),
             failures: Mutex::default(),
             users: None,
-        })
+        };
+        access.take(Ok(tokens));
+        Ok(access)
     }
 
     /// These may manage, too.
@@ -211,7 +218,18 @@ impl Access {
 
     /// Whether the file was read.
     fn reload(&self) -> bool {
-        self.known.take(book::read(&self.dir), Instant::now())
+        self.take(book::read(&self.dir))
+    }
+
+    fn take(&self, outcome: Result<Tokens, BookError>) -> bool {
+        let tokens = outcome.as_ref().ok().cloned();
+        let is_read = self.known.take(outcome, Instant::now());
+        if let Some(tokens) = tokens
+            && let Err(error) = book::tell(&self.dir, &tokens)
+        {
+            tracing::warn!(%error, "After a restart the audit may tell of these tokens again");
+        }
+        is_read
     }
 
     /// Whose request this is, if the headers say so and it has the scope.

@@ -134,7 +134,7 @@ fn change<'a>(method: &Method, path: &'a str) -> Option<(&'static str, Option<&'
     }
 }
 
-/// Tokens that were made or revoked, by whoever may write the state directory.
+/// Tokens that were made or revoked, by whoever may write the state directory; it may have been a while ago.
 pub fn tokens(old: &BTreeMap<String, Token>, new: &BTreeMap<String, Token>) {
     let line = |verb, token: &Token| {
         tracing::info!(
@@ -145,6 +145,7 @@ pub fn tokens(old: &BTreeMap<String, Token>, new: &BTreeMap<String, Token>) {
             name = token.name,
             id = token.id,
             scopes = %token.scopes,
+            created = %token.created,
             expires = %token.expires,
         );
     };

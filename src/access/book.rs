@@ -1,5 +1,6 @@
 //! The file of the tokens: `access/tokens.json` in the state directory. Each change replaces it whole; a server that runs
-//! reads it again then.
+//! reads it again then. Beside it stands what the audit has told of, so that nothing is left out that changed while no server
+//! ran.
 
 use std::{
     fs::{self, File},
@@ -15,6 +16,7 @@ use super::{
 use crate::store::{StoreError, state};
 
 const FILE: &str = "tokens.json";
+const TOLD: &str = "told.json";
 
 /// Why the file cannot be used, or is not changed.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,20 @@ pub fn file(dir: &Path) -> PathBuf {
 
 /// The tokens; none, if there is no file.
 pub fn read(dir: &Path) -> Result<Tokens, BookError> {
-    let path = file(dir);
+    read_file(file(dir))
+}
+
+/// The tokens that the audit has told of.
+pub fn told(dir: &Path) -> Result<Tokens, BookError> {
+    read_file(dir.join(TOLD))
+}
+
+/// The audit has told of these.
+pub fn tell(dir: &Path, tokens: &Tokens) -> Result<(), BookError> {
+    write(dir, TOLD, tokens)
+}
+
+fn read_file(path: PathBuf) -> Result<Tokens, BookError> {
     match super::file::read(&path) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).map_err(|error| BookError::Damaged { path, error })
@@ -88,7 +103,14 @@ pub fn edit<T>(
     let mut random = [0; RANDOM_BYTES];
     getrandom::fill(&mut random)?;
     let done = change(&mut tokens, &random)?;
-    let text = serde_json::to_string_pretty(&tokens).expect("tokens are JSON");
-    state::write_whole(dir, FILE, &text).map_err(at(&file(dir)))?;
+    write(dir, FILE, &tokens)?;
     Ok(done)
+}
+
+fn write(dir: &Path, name: &str, tokens: &Tokens) -> Result<(), BookError> {
+    let text = serde_json::to_string_pretty(tokens).expect("tokens are JSON");
+    state::write_whole(dir, name, &text).map_err(|error| BookError::Path {
+        path: dir.join(name),
+        error,
+    })
 }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -232,6 +233,33 @@ async fn tokens_made_replaced_and_revoked_count_without_a_restart() {
         let line = format!(r#" audit: who="local" verb="{verb}" kind="Token" name="ci""#);
         assert!(server.said().contains(&line), "{line}");
     }
+}
+
+#[tokio::test]
+async fn the_audit_tells_of_tokens_that_changed_while_no_server_ran() {
+    let home = Arc::new(Home::new());
+    let line =
+        |verb, name| format!(r#" audit: who="local" verb="{verb}" kind="Token" name="{name}""#);
+    token(&home, "create admin --scope admin");
+    token(&home, "create ci --scope read");
+    let told = async || {
+        let server = guarded(&home).await;
+        server.signal(Signal::TERM);
+        server.end().await;
+        server.said()
+    };
+    let first = told().await;
+    for name in ["admin", "ci"] {
+        assert!(first.contains(&line("create", name)), "{first}");
+    }
+    token(&home, "revoke ci");
+    token(&home, "create --replaces admin --overlap 1h");
+    let second = told().await;
+    for (verb, name) in [("revoke", "ci"), ("replace", "admin"), ("create", "admin")] {
+        assert!(second.contains(&line(verb, name)), "{second}");
+    }
+    let third = told().await;
+    assert!(!third.contains(r#"kind="Token""#), "{third}");
 }
 
 #[tokio::test]

@@ -179,7 +179,9 @@ async fn what_could_not_be_read_for_want_of_a_descriptor_is_read_soon_and_locks_
     for words in [short("tokens.json"), short("tls.crt")] {
         assert_eq!(said.matches(&words).count(), 1, "{said}");
     }
-    let made = said.matches(r#"verb="create" kind="Token""#).count();
+    let made = said
+        .matches(r#"verb="create" kind="Token" name="late""#)
+        .count();
     assert_eq!(made, 1, "{said}");
 }
 
