@@ -253,9 +253,12 @@ impl Pool {
         self.changed();
     }
 
-    /// An instance is gone.
+    /// An instance is gone, or is about to go: by kept connections it would seem to be in use.
     pub fn remove(&self, id: &str) -> Option<Removed<Instance>> {
         let removed = self.desk.slots().remove(id);
+        if let Some(removed) = &removed {
+            removed.instance.connections.close();
+        }
         self.changed();
         removed
     }

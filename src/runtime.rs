@@ -79,6 +79,8 @@ pub struct InstanceSpec {
     pub uid: String,
     pub revision: Revision,
     pub image: ImageName,
+    /// Whether the image is the user's own, which we have put nothing into.
+    pub ready_made: bool,
     pub env: Vec<(String, String)>,
     pub secrets: Vec<SecretFile>,
     pub limits: Limits,

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const DEFAULT_PORT: u16 = 8080;
 
@@ -14,11 +15,23 @@ const CHILD: &str = "--child";
 /// First argument of an init that runs no program, but tries for a while whether a server is `open` or `shut` to it.
 const REACH: &str = "--reach";
 
+/// First argument of an init that runs no program, but waits until nobody has a connection to a port of another's program.
+const UNTIL_IDLE: &str = "--until-idle";
+
 /// What this process is for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Orders {
     Run(Config),
     Reach(Reach),
+    UntilIdle(UntilIdle),
+}
+
+/// Until nobody speaks with a program.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UntilIdle {
+    pub port: u16,
+    /// Not longer than this.
+    pub limit: Duration,
 }
 
 /// Whether a server can be reached from here.
@@ -48,6 +61,7 @@ pub enum Error {
     NoProgram,
     BadPort(OsString),
     BadReach,
+    BadUntilIdle,
 }
 
 impl fmt::Display for Error {
@@ -67,6 +81,10 @@ impl fmt::Display for Error {
                 "what is to be reached is not clear; usage: init {REACH} open|shut, with its address in \
                  KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT"
             ),
+            Self::BadUntilIdle => write!(
+                f,
+                "what is to be idle is not clear; usage: init {UNTIL_IDLE} PORT SECONDS"
+            ),
         }
     }
 }
@@ -84,8 +102,26 @@ impl Orders {
             let port = env::var("KUBERNETES_SERVICE_PORT");
             return Reach::new(&words[1..], host.ok(), port.ok()).map(Self::Reach);
         }
+        if words.first().is_some_and(|first| first == UNTIL_IDLE) {
+            return UntilIdle::new(&words[1..]).map(Self::UntilIdle);
+        }
         let (socket, port) = (env::var_os("FAAS_SOCKET"), env::var_os("PORT"));
         Config::new(words, socket, port).map(Self::Run)
+    }
+}
+
+impl UntilIdle {
+    fn new(words: &[OsString]) -> Result<Self, Error> {
+        let [port, seconds] = words else {
+            return Err(Error::BadUntilIdle);
+        };
+        let seconds = seconds.to_str().and_then(|seconds| seconds.parse().ok());
+        Ok(Self {
+            port: parse_port(port.clone())?,
+            limit: seconds
+                .map(Duration::from_secs)
+                .ok_or(Error::BadUntilIdle)?,
+        })
     }
 }
 
@@ -219,6 +255,23 @@ mod tests {
             (&[], Some("10.0.0.1"), Some("443")),
         ] {
             assert_eq!(reach(words, host, port), Err(Error::BadReach));
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_idle_is_a_port_for_a_time() {
+        let until = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(OsString::from).collect();
+            UntilIdle::new(&words)
+        };
+        let expected = UntilIdle {
+            port: 8080,
+            limit: Duration::from_secs(30),
+        };
+        assert_eq!(until(&["8080", "30"]), Ok(expected));
+        assert_eq!(until(&["0", "30"]), Err(Error::BadPort("0".into())));
+        for words in [&["8080"][..], &["8080", "-1"], &["8080", "30", "x"], &[]] {
+            assert_eq!(until(words), Err(Error::BadUntilIdle));
         }
     }
 

@@ -1,11 +1,12 @@
 //! The init of every function container: it starts the program, reaps what is orphaned, passes signals on, carries the
 //! unix socket to programs that know only TCP, and caps the rate of the log. One thread, one loop; see [`run`]. In a cluster
-//! it also tells what a pod can reach; see [`reach`].
+//! it also tells what a pod can reach, see [`reach`], and when nobody calls it any more, see [`idle`].
 #![deny(unsafe_code)]
 
 mod carry;
 mod config;
 mod confine;
+mod idle;
 mod log;
 mod port;
 mod program;
@@ -35,5 +36,9 @@ fn follow(orders: Orders) -> Result<u8, run::Error> {
     match orders {
         Orders::Run(config) => run::run(config),
         Orders::Reach(reach) => Ok(u8::from(!reach::is_so(&reach))),
+        Orders::UntilIdle(until) => {
+            idle::wait(&until);
+            Ok(0)
+        }
     }
 }

@@ -1,10 +1,14 @@
-//! Whether a TCP port is listened on, and at which address it is reached: read from the kernel's tables, because a
-//! connection made to find out would be seen by the program.
+//! Whether a TCP port is listened on, at which address it is reached, and whether somebody speaks with it: read from the
+//! kernel's tables, because a connection made to find out would be seen by the program.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const STATE_LISTEN: &str = "0A";
+/// A connection that is open, that is about to be, and that the program has closed while the other side has yet to get the
+/// end of what it was sent.
+const STATES_OF_USE: [&str; 3] = ["01", "03", "04"];
 const V6_LOOPBACK: &str = "00000000000000000000000000000001";
 
 /// Where a listener on `port` of this network namespace is reached, if there is one.
@@ -17,14 +21,32 @@ pub fn find(port: u16) -> Option<SocketAddr> {
     Some(SocketAddr::new(reachable(address, v6), port))
 }
 
+/// Whether somebody has a connection to `port` of this network namespace.
+pub fn is_in_use(port: u16) -> io::Result<bool> {
+    // Without IPv6 there is no table of it.
+    let six = fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
+    let four = fs::read_to_string("/proc/net/tcp")?;
+    Ok([four, six].iter().any(|table| used(table, port)))
+}
+
+/// Whether some socket of this table is a connection to `port`.
+fn used(table: &str, port: u16) -> bool {
+    sockets(table, port).any(|(_, state)| STATES_OF_USE.contains(&state))
+}
+
 /// The address on which some socket of this table listens on `port`.
 fn listening(table: &str, port: u16) -> Option<IpAddr> {
-    table.lines().skip(1).find_map(|line| {
+    let mut listeners = sockets(table, port).filter(|(_, state)| *state == STATE_LISTEN);
+    listeners.find_map(|(address, _)| parse_address(address))
+}
+
+/// The sockets of this table whose own port is `port`: their addresses and states.
+fn sockets(table: &str, port: u16) -> impl Iterator<Item = (&str, &str)> {
+    table.lines().skip(1).filter_map(move |line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let (address, local_port) = fields.next()?.split_once(':')?;
-        let wanted =
-            u16::from_str_radix(local_port, 16) == Ok(port) && fields.nth(1)? == STATE_LISTEN;
-        wanted.then(|| parse_address(address)).flatten()
+        let wanted = u16::from_str_radix(local_port, 16) == Ok(port);
+        wanted.then_some((address, fields.nth(1)?))
     })
 }
 
@@ -103,6 +125,24 @@ mod tests {
         for (table, port, expected) in cases {
             assert_eq!(listening(table, port), expected.map(ip), "port {port}");
         }
+    }
+
+    #[test]
+    fn a_port_is_in_use_while_the_other_side_may_still_get_or_send_something() {
+        for (state, expected) in [
+            ("01", true),  // established
+            ("03", true),  // a handshake
+            ("04", true),  // closed by the program, and not all has arrived
+            ("05", false), // all has arrived
+            ("06", false), // over
+            ("08", false), // the other side has left
+            ("0A", false), // the listener
+        ] {
+            let line = |own, other| format!("sl\n 0: 0100007F:{own} 0100007F:{other} {state} 0:0");
+            assert_eq!(used(&line("1F90", "C350"), 8080), expected, "{state}");
+            assert!(!used(&line("C350", "1F90"), 8080), "another's, {state}");
+        }
+        assert!(!used("sl local\n garbage\n 0: nothing 0 01", 8080));
     }
 
     #[test]

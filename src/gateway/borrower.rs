@@ -97,8 +97,11 @@ impl Borrower {
 
     fn report(&mut self, key: &FunctionKey) {
         let pool = self.pools.get(key.namespace(), key.name());
-        let (waiting, mut all) = pool.map(|pool| pool.borrowed()).unwrap_or_default();
         let gone = self.gone.get(key).into_iter().flatten();
+        for pool in gone.clone().chain(&pool) {
+            pool.hang_up();
+        }
+        let (waiting, mut all) = pool.as_ref().map(|p| p.borrowed()).unwrap_or_default();
         all.extend(gone.flat_map(|pool| pool.borrowed().1));
         let state = State {
             seen: self.seen.get(key).copied().unwrap_or_default(),

@@ -78,6 +78,13 @@ impl Connections {
         }
     }
 
+    /// Closes those that are kept.
+    pub fn close(&self) {
+        for shelf in &self.0 {
+            lock(shelf).clear();
+        }
+    }
+
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         lock(&self.0[workers::current() % SHELVES])
     }
@@ -279,6 +286,10 @@ mod tests {
         kept.tidy(then + MAX_REST);
         assert_eq!(resting(), 1);
         kept.tidy(then + MAX_REST * 2);
+        assert_eq!(resting(), 0);
+
+        kept.put(open().await, then);
+        kept.close();
         assert_eq!(resting(), 0);
     }
 }

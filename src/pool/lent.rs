@@ -123,6 +123,13 @@ impl Pool {
         self.tell();
     }
 
+    /// Closes the connections that are kept to what was given back: an instance that is to end waits until nobody has any.
+    pub fn hang_up(&self) {
+        for instance in self.desk.slots().returned() {
+            instance.connections.close();
+        }
+    }
+
     /// How many callers wait, and what is lent to us.
     pub fn borrowed(&self) -> (u32, Vec<Borrowed>) {
         let slots = self.desk.slots();

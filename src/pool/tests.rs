@@ -282,3 +282,34 @@ async fn an_answer_of_one_that_stays_is_not_noted() {
         assert_eq!(pool.remove("1").unwrap().answered, answered, "{manners:?}");
     }
 }
+
+#[tokio::test]
+async fn to_what_is_given_back_no_connection_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fn.sock");
+    let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let (pools, _keys) = pools();
+    let pool = pool(&pools);
+    let keep = async || {
+        let lease = pool.lease().await.unwrap();
+        let instance = Arc::clone(&lease.instance);
+        let opened = connection::Connection::open(&instance.address, &instance.gone).await;
+        instance.connections.put(opened.unwrap(), Instant::now());
+        instance
+    };
+    let is_kept = |instance: &Instance| instance.connections.take(Instant::now()).is_some();
+
+    pool.borrow("one".to_owned(), revision(), path.clone().into(), 1);
+    let instance = keep().await;
+    pool.hang_up();
+    assert!(is_kept(&instance), "it is ours");
+    let instance = keep().await;
+    pool.recall("one", 1);
+    pool.hang_up();
+    assert!(!is_kept(&instance));
+
+    pool.borrow("one".to_owned(), revision(), path.into(), 1);
+    let instance = keep().await;
+    pool.remove("one");
+    assert!(!is_kept(&instance));
+}

@@ -44,6 +44,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 const LISTED: Duration = Duration::from_secs(10);
 /// How long a pod may take to be gone beyond its grace.
 const GONE: Duration = Duration::from_secs(30);
+/// How long it may take in a pod until its init has seen that nobody calls it: that begins slowly where the processor is busy.
+const SEEN: Duration = Duration::from_secs(3);
 /// The least grace: with none the server would forget a pod that still runs.
 const LEAST_GRACE: Duration = Duration::from_secs(1);
 
@@ -198,6 +200,10 @@ impl Runtime for PodRuntime {
         };
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let uid = pod.metadata.uid.clone();
+        // One that misbehaves is not waited for; where others end it, it does no harm.
+        let is_orderly = !grace.is_zero() || status::state(&pod) == status::State::Leaving;
+        let waits = is_orderly && seen::sees_its_calls(&pod);
+        let grace = if waits { grace + SEEN } else { grace };
         let (log, removed) = tokio::join!(
             logs::until_the_end(self.0.pods(&namespace), id),
             self.0.remove(id, &namespace, uid, grace),

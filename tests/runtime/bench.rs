@@ -57,6 +57,7 @@ impl Bench {
             uid: "0b54b3ae".to_owned(),
             revision: "00112233445566ff".parse().unwrap(),
             image: self.image.clone(),
+            ready_made: false,
             env: env.iter().map(text).collect(),
             secrets: Vec::new(),
             limits: Limits {

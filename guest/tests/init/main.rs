@@ -9,5 +9,6 @@
 
 mod carry;
 mod harness;
+mod idle;
 mod log;
 mod process;

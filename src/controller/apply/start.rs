@@ -171,6 +171,7 @@ fn instance_spec(
         uid: entry.uid.clone(),
         revision: desired.target.revision.clone(),
         image: desired.target.image.clone(),
+        ready_made: desired.ready_made,
         env: desired.env.clone(),
         secrets: desired.secrets.clone(),
         limits: desired.limits.clone(),

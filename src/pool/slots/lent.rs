@@ -145,6 +145,13 @@ impl<I, W> Slots<I, W> {
         }
     }
 
+    /// Instances of others that we have nothing of any more.
+    pub fn returned(&self) -> impl Iterator<Item = &Arc<I>> {
+        let is_returned = |slot: &&Slot<I>| slot.loan.is_some_and(|loan| loan.held == 0);
+        let returned = self.all.iter().filter(is_returned);
+        returned.map(|slot| &slot.instance)
+    }
+
     /// What we have from others.
     pub fn borrowed(&self) -> impl Iterator<Item = Borrowed> + '_ {
         self.all.iter().filter_map(|slot| {

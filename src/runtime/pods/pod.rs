@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-        KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, Pod, PodSecurityContext,
-        PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
-        SleepAction, TCPSocketAction, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+        ExecAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector, Pod,
+        PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
+        SecretVolumeSource, SecurityContext, SleepAction, TCPSocketAction, Toleration,
+        TopologySpreadConstraint, Volume, VolumeMount,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -185,12 +186,8 @@ fn container(spec: &InstanceSpec, port: u16, timeout: i64) -> Container {
             container_port: port.into(),
             ..ContainerPort::default()
         }]),
-        // Whoever else deletes the pod lets the calls end that it has.
         lifecycle: Some(Lifecycle {
-            pre_stop: Some(LifecycleHandler {
-                sleep: Some(SleepAction { seconds: timeout }),
-                ..LifecycleHandler::default()
-            }),
+            pre_stop: Some(until_idle(spec, port, timeout)),
             ..Lifecycle::default()
         }),
         // For people and for other controllers; calls go there as soon as a connection is accepted.
@@ -207,6 +204,29 @@ fn container(spec: &InstanceSpec, port: u16, timeout: i64) -> Container {
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts(spec)),
         ..Container::default()
+    }
+}
+
+/// Whoever else deletes the pod lets the calls end that it has: our init, where the image holds it, sees when there are none.
+/// Without it nobody in the pod does, and a call may take so long.
+fn until_idle(spec: &InstanceSpec, port: u16, timeout: i64) -> LifecycleHandler {
+    if spec.ready_made {
+        return LifecycleHandler {
+            sleep: Some(SleepAction { seconds: timeout }),
+            ..LifecycleHandler::default()
+        };
+    }
+    let command = [
+        INIT,
+        "--until-idle",
+        &port.to_string(),
+        &timeout.to_string(),
+    ];
+    LifecycleHandler {
+        exec: Some(ExecAction {
+            command: Some(command.map(str::to_owned).to_vec()),
+        }),
+        ..LifecycleHandler::default()
     }
 }
 

@@ -69,6 +69,13 @@ pub fn program_state(pod: &Pod) -> Option<&ContainerState> {
     all.find(|status| status.name == CONTAINER)?.state.as_ref()
 }
 
+/// Whether it ends by itself once it has no call: see [`super::pod`].
+pub fn sees_its_calls(pod: &Pod) -> bool {
+    let hooks = program(pod).and_then(|program| program.lifecycle.as_ref());
+    let hook = hooks.and_then(|hooks| hooks.pre_stop.as_ref());
+    hook.is_some_and(|hook| hook.exec.is_some())
+}
+
 /// Where it listens, once it has an address.
 pub fn at(pod: &Pod) -> Option<SocketAddr> {
     let ip = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;

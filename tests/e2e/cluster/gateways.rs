@@ -15,7 +15,7 @@ use super::pods::{image, push_base, ready_made};
 use crate::support::{
     Home, SOON, Server, Start,
     cluster::Cluster,
-    has_docker,
+    function, has_docker, node,
     prober::{Prober, honest},
     wait_until,
 };
@@ -220,6 +220,39 @@ async fn a_roll_over_and_restarts_of_either_half_lose_no_call() {
         (answer.response()["version"] == 1).then_some(())
     })
     .await;
+}
+
+/// Each of them hears of it from the controller, and goes on calling until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_who_deletes_pod_after_pod_costs_no_call() {
+    let Some(halves) = Halves::with_registry().await else {
+        return;
+    };
+    let cluster = &halves.cluster;
+    let key = cluster.key("culled");
+    let more = json!({
+        "scale": {"min": 2, "max": 3, "concurrency": 8},
+        "startupTimeoutSeconds": 120,
+        "timeoutSeconds": 300,
+    });
+    cluster.apply(&function("culled", node(&honest(&key, 1), more)));
+    cluster.ready("culled");
+    let prober = halves.probe(&key).await;
+    for _ in 0..4 {
+        prober.goes_on(100).await;
+        let pod = wait_until("there is a pod", SOON, async || {
+            cluster.pod_names("culled").pop()
+        })
+        .await;
+        let deleted = ["delete", "pod", &pod, "--wait=false"];
+        cluster.kubectl(deleted).good();
+        wait_until("it is gone", SOON, async || {
+            cluster.get("pod", &pod).is_none().then_some(())
+        })
+        .await;
+    }
+    // Pods go with the end of their logs.
+    prober.stop_after_losses().await.check(|_| false);
 }
 
 #[tokio::test]

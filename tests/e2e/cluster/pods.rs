@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Home, SOON, Server, Start,
     cluster::Cluster,
-    function, has_docker,
+    function, has_docker, node,
     prober::{Prober, honest},
     wait_until,
 };
@@ -301,6 +301,71 @@ async fn a_pod_that_somebody_deletes_or_evicts_answers_the_calls_that_it_has() {
         })
         .await;
     }
+}
+
+/// Far longer than what an idle pod takes to end.
+const LONG_CALLS: u64 = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_somebody_deletes_goes_as_soon_as_it_has_no_call() {
+    let Some((cluster, _home, idle)) = served().await else {
+        return;
+    };
+    idle.signal(Signal::TERM);
+    idle.end().await;
+    let (start, _) = building(&cluster);
+    let server = start.at(&Arc::new(Home::new())).await;
+    let code = "module.exports = ({ms}, cb) => {
+        if (ms) console.log('it waits')
+        setTimeout(() => cb(process.env.FAAS_INSTANCE), ms)
+    }";
+    let more =
+        json!({"scale": {"min": 1, "max": 2, "concurrency": 10}, "timeoutSeconds": LONG_CALLS});
+    cluster.apply(&function("built", node(code, more)));
+    cluster.ready("built");
+    let key = cluster.key("built");
+    let goes = async |pod: &str| {
+        wait_until("it is gone", SOON, async || {
+            cluster.get("pod", pod).is_none().then_some(())
+        })
+        .await;
+    };
+
+    // One that was called a moment ago, with connections that are kept for the next call.
+    server.call(&key, json!({"ms": 0})).await.expect(200);
+    let [pod] = &cluster.pod_names("built")[..] else {
+        panic!("one pod is kept")
+    };
+    delete(&cluster, pod);
+    goes(pod).await;
+
+    // One that has a call.
+    let url = server.url(&format!("/functions/{key}"));
+    let call = crate::support::client().post(&url).body(r#"{"ms": 10000}"#);
+    let running = tokio::spawn(call.send());
+    let pod = wait_until("a pod has the call", SOON, async || {
+        let mut names = cluster.pod_names("built").into_iter();
+        names.find(|name| cluster.kubectl(["logs", name]).stdout.contains("it waits"))
+    })
+    .await;
+    let uid = cluster.get("pod", &pod).unwrap()["metadata"]["uid"].clone();
+    delete(&cluster, &pod);
+    let answer = running.await.unwrap().unwrap().text().await.unwrap();
+    assert!(answer.contains(uid.as_str().unwrap()), "{answer}");
+    goes(&pod).await;
+
+    cluster.ready("built");
+    let deleted = [
+        "delete",
+        "fn",
+        "built",
+        "--cascade=foreground",
+        "--timeout=60s",
+    ];
+    cluster.kubectl(deleted).good();
+    assert_eq!(cluster.pod_names("built"), [""; 0]);
+    let events = cluster.kubectl(["get", "events"]).good();
+    assert!(!events.contains("FailedPreStopHook"), "{events}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ fn spec() -> InstanceSpec {
         uid: "5b1e".to_owned(),
         revision: "00112233445566ff".parse().unwrap(),
         image: "faas.local/owner:abc".to_owned(),
+        ready_made: false,
         env: vec![("A".to_owned(), "1".to_owned())],
         secrets: vec![SecretFile {
             path: "db/password".to_owned(),

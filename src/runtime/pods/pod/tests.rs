@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     super::{
-        seen::observed,
+        seen::{observed, sees_its_calls},
         status::{Ended, State, is_lost, state},
     },
     *,
@@ -26,6 +26,7 @@ fn spec() -> InstanceSpec {
         uid: "b7a6".to_owned(),
         revision: Revision::of([b"one".as_slice()]),
         image: "registry/sum@sha256:1".to_owned(),
+        ready_made: false,
         env: vec![("PRICE".to_owned(), "$(PORT) $5".to_owned())],
         secrets: vec![SecretFile {
             path: "login/password".to_owned(),
@@ -96,8 +97,8 @@ fn a_pod_is_restricted_and_tells_nothing() {
             json!({"drop": ["ALL"]}),
         ),
         (
-            &container["lifecycle"]["preStop"]["sleep"]["seconds"],
-            json!(30),
+            &container["lifecycle"]["preStop"]["exec"]["command"],
+            json!(["/.faas/init", "--until-idle", "12345", "30"]),
         ),
         (
             &container["resources"]["limits"],
@@ -122,6 +123,19 @@ fn a_pod_is_restricted_and_tells_nothing() {
     ] {
         assert_eq!(*value, expected);
     }
+}
+
+#[test]
+fn a_pod_of_an_image_without_our_init_ends_after_the_time_of_a_call() {
+    let ready_made = InstanceSpec {
+        ready_made: true,
+        ..spec()
+    };
+    let made = pod(&ready_made, 12345, None);
+    assert!(!sees_its_calls(&made) && sees_its_calls(&pod(&spec(), 12345, None)));
+    let pod = serde_json::to_value(made).unwrap();
+    let hook = &pod["spec"]["containers"][0]["lifecycle"]["preStop"];
+    assert_eq!(*hook, json!({"sleep": {"seconds": 30}}));
 }
 
 #[test]
