@@ -296,6 +296,37 @@ fn where_a_stage_begins_is_clear_or_refused() {
     }
 }
 
+/// Engines join lines before they look for a name, and so what matters may be cut by a line's end.
+#[test]
+fn behind_a_doubt_nothing_that_matters_is_hidden_by_continued_lines() {
+    let doubts = [
+        "RUN echo $((1 << N))",
+        "RUN echo \\\\",
+        "RUN <<EOF\nx \\\nEOF",
+    ];
+    let hidden = [
+        "AD\\\nD http://localhost/ /x",
+        "a\\ \t\nD\\\r\nd http://localhost/ /x",
+        "COPY \\\n  --from=y / /",
+        "CO\\\n# x\nPY --from=y / /",
+        "FR\\\n\nOM y",
+        "ONBUILD AD\\\nD http://localhost/ /x",
+        "ONBU\\\nILD COPY \\\n--from=y / /",
+    ];
+    for doubt in doubts {
+        for lines in hidden {
+            let error = own(&format!("FROM x\n{doubt}\n{lines}\n")).unwrap_err();
+            assert!(error.starts_with("Dockerfile line 2: "), "{lines}: {error}");
+        }
+        for lines in ["RUN \\\n  x", "COPY a b", "LABEL a=b \\\n  c=d"] {
+            let text = format!("FROM x\n{doubt}\n{lines}\n");
+            assert_eq!(own(&text).as_ref(), Ok(&text), "nothing matters");
+        }
+    }
+    let within = "FROM x\nRUN <<EOF\nAD\\\nD http://localhost/ \\\nEOF\n";
+    assert!(own(within).unwrap_err().contains("last line"));
+}
+
 #[test]
 fn a_carriage_return_is_a_part_of_a_lines_end_or_refused() {
     assert_eq!(

@@ -45,6 +45,10 @@ async fn no_dockerfile_fetches_from_this_machine() {
             "last line",
         ),
         (
+            format!("FROM busybox:1\nRUN echo $((1 << 2))\nAD\\\nD {api} /x"),
+            "it is not clear",
+        ),
+        (
             format!("FROM busybox:1\nRUN true \\\r\r\nADD {api} /x"),
             "carriage return",
         ),

@@ -2,8 +2,9 @@
 //!
 //! Engines do not agree on this: `<<` begins a heredoc in some of them and by rules of their own, and so with two
 //! backslashes at a line's end, or carriage returns behind one. To those that know no heredoc its lines are instructions, and
-//! its name is one that they refuse; but not where a backslash makes it a part of the line before. What all read alike is split. From the first line on that may be read in two ways, the rest
-//! is one piece; if an instruction might begin in there that decides what a build gets to see, the Dockerfile is refused.
+//! its name is one that they refuse; but not where a backslash makes it a part of the line before. What all read alike is
+//! split. From the first line on that may be read in two ways, the rest is one piece; if an instruction might begin in there
+//! that decides what a build gets to see, the Dockerfile is refused.
 
 use super::RecipeError;
 
@@ -74,7 +75,6 @@ const HEREDOC: Doubt = "it is not clear whether << begins a heredoc, and so what
 const UNENDED: Doubt = "the heredoc has no end: write its name on a line of its own";
 const ESCAPES: Doubt = "it is not clear whether \\\\ at a line's end continues it, and so what the line below it is: end the \
                         line differently";
-
 const RETURNS: Doubt = "the line has a carriage return that is no part of its end, and it is not clear what that means: \
                         remove it";
 const JOINED: Doubt = "the heredoc's last line ends in a backslash, and so it is not clear whether its name ends it: end the \
@@ -134,14 +134,34 @@ fn split(text: &str) -> (Vec<Instruction<'_>>, Option<(usize, Doubt)>) {
     (found, None)
 }
 
-/// Whether an instruction may begin with this line that decides what a build gets to see.
+/// Whether an instruction may begin with this line that decides what a build gets to see. What it says, and its name, too,
+/// may go on behind a backslash.
 fn may_matter(line: &str) -> bool {
+    let line = line.trim_end();
+    let before = line.trim_end_matches('\\');
+    let goes_on = before.len() < line.len();
     may_begin(line, "FROM")
         || may_begin(line, "ADD")
-        || (may_begin(line, "COPY") && line.contains('-'))
+        || (may_begin(line, "COPY") && (line.contains('-') || goes_on))
+        || (goes_on && ends_in_name(before))
 }
 
-/// Whether the lines below may belong to this one and say what it fetches or copies from elsewhere.
+/// Whether the line may end within the name of such an instruction.
+fn ends_in_name(line: &str) -> bool {
+    let mut words = line.split_whitespace().peekable();
+    let triggered = words.next_if(|word| is_onbuild(word)).is_some();
+    match (words.next(), words.next()) {
+        (None, _) => triggered,
+        (Some(word), None) => ["FROM", "ADD", "COPY", "ONBUILD"].iter().any(|name| {
+            let begin = name.get(..word.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(word))
+        }),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Whether this one may decide that: all of it is doubtful, or the lines below may belong to it and say what it fetches or
+/// copies from elsewhere.
 fn may_go_on(text: &str, doubt: Doubt) -> bool {
     doubt == RETURNS || may_begin(text, "ADD") || (doubt == ESCAPES && may_begin(text, "COPY"))
 }
