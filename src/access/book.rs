@@ -70,6 +70,9 @@ pub fn told(dir: &Path) -> Result<Tokens, BookError> {
 
 /// The audit has told of these.
 pub fn tell(dir: &Path, tokens: &Tokens) -> Result<(), BookError> {
+    if told(dir).is_ok_and(|told| told == *tokens) {
+        return Ok(());
+    }
     write(dir, TOLD, tokens)
 }
 

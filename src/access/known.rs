@@ -27,7 +27,7 @@ pub struct Known {
 
 /// What is known of the file.
 struct Book {
-    /// What it said when it was last read.
+    /// What it said when it was last read; before that, what the audit has told of.
     read: Arc<ById>,
     /// Since when it is of no use.
     unread: Option<Instant>,

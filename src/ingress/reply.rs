@@ -61,7 +61,9 @@ pub enum CallError {
     },
     #[error("the request's body did not come within {}s (spec.timeoutSeconds); {:.1}s have passed", limit.as_secs(), elapsed.as_secs_f64())]
     BodyTimeout { limit: Duration, elapsed: Duration },
-    #[error("the request's body comes too slowly: it must be here within {}s, or, when it is large, go on by 1 KiB a second, and it was behind by more than that", limit.as_secs())]
+    #[error(
+        "the request's body comes too slowly: send all of it within {}s, or at least 1 KiB a second of a larger one", limit.as_secs()
+    )]
     SlowBody { limit: Duration },
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge { limit: u64 },
