@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fs, process::Command, sync::Arc, time::Duration
 use reqwest::StatusCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::support::{
     Home, SOON, Server, Start,
@@ -263,30 +264,53 @@ fn delete(cluster: &Cluster, pod: &str) {
         .good();
 }
 
+async fn gone(cluster: &Cluster, pod: &str) {
+    wait_until("it is gone", SOON, async || {
+        cluster.get("pod", pod).is_none().then_some(())
+    })
+    .await;
+}
+
+/// Answers who it is, when it is told to.
+const WAITS: &str = "module.exports = ({ms}, cb) => {
+    if (ms) console.log('it waits')
+    setTimeout(() => cb(process.env.FAAS_INSTANCE), ms)
+}";
+
+/// A call of ten seconds, and the name and the uid of the pod that has it.
+async fn long_call(
+    cluster: &Cluster,
+    server: &Server,
+    name: &str,
+) -> (
+    JoinHandle<reqwest::Result<reqwest::Response>>,
+    String,
+    Value,
+) {
+    let url = server.url(&format!("/functions/{}", cluster.key(name)));
+    let call = crate::support::client().post(&url).body(r#"{"ms": 10000}"#);
+    let running = tokio::spawn(call.send());
+    let pod = wait_until("a pod has the call", SOON, async || {
+        let mut names = cluster.pod_names(name).into_iter();
+        names.find(|name| cluster.kubectl(["logs", name]).stdout.contains("it waits"))
+    })
+    .await;
+    let uid = cluster.get("pod", &pod).unwrap()["metadata"]["uid"].clone();
+    (running, pod, uid)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_somebody_deletes_or_evicts_answers_the_calls_that_it_has() {
     let Some((cluster, _home, server)) = served().await else {
         return;
     };
-    let code = "module.exports = ({ms}, cb) => {
-        if (ms) console.log('it waits')
-        setTimeout(() => cb(process.env.FAAS_INSTANCE), ms)
-    }";
-    let image = image(&cluster, "slow", code);
+    let image = image(&cluster, "slow", WAITS);
     let more = json!({"scale": {"min": 1, "max": 2, "concurrency": 10}, "timeoutSeconds": 20});
     cluster.apply(&ready_made("slow", &image, more));
     cluster.ready("slow");
     let key = cluster.key("slow");
-    let url = server.url(&format!("/functions/{key}"));
     for end in [delete, evict] {
-        let call = crate::support::client().post(&url).body(r#"{"ms": 10000}"#);
-        let running = tokio::spawn(call.send());
-        let pod = wait_until("a pod has the call", SOON, async || {
-            let mut names = cluster.pod_names("slow").into_iter();
-            names.find(|name| cluster.kubectl(["logs", name]).stdout.contains("it waits"))
-        })
-        .await;
-        let uid = cluster.get("pod", &pod).unwrap()["metadata"]["uid"].clone();
+        let (running, pod, uid) = long_call(&cluster, &server, "slow").await;
         end(&cluster, &pod);
         wait_until("another pod answers", SOON, async || {
             let answer = server.call(&key, json!({"ms": 0})).await.response();
@@ -296,10 +320,7 @@ async fn a_pod_that_somebody_deletes_or_evicts_answers_the_calls_that_it_has() {
         assert!(!running.is_finished(), "the call goes on");
         let answer = running.await.unwrap().unwrap().text().await.unwrap();
         assert!(answer.contains(uid.as_str().unwrap()), "{answer}");
-        wait_until("it is gone", SOON, async || {
-            cluster.get("pod", &pod).is_none().then_some(())
-        })
-        .await;
+        gone(&cluster, &pod).await;
     }
 }
 
@@ -315,21 +336,11 @@ async fn a_pod_that_somebody_deletes_goes_as_soon_as_it_has_no_call() {
     idle.end().await;
     let (start, _) = building(&cluster);
     let server = start.at(&Arc::new(Home::new())).await;
-    let code = "module.exports = ({ms}, cb) => {
-        if (ms) console.log('it waits')
-        setTimeout(() => cb(process.env.FAAS_INSTANCE), ms)
-    }";
     let more =
         json!({"scale": {"min": 1, "max": 2, "concurrency": 10}, "timeoutSeconds": LONG_CALLS});
-    cluster.apply(&function("built", node(code, more)));
+    cluster.apply(&function("built", node(WAITS, more)));
     cluster.ready("built");
     let key = cluster.key("built");
-    let goes = async |pod: &str| {
-        wait_until("it is gone", SOON, async || {
-            cluster.get("pod", pod).is_none().then_some(())
-        })
-        .await;
-    };
 
     // One that was called a moment ago, with connections that are kept for the next call.
     server.call(&key, json!({"ms": 0})).await.expect(200);
@@ -337,22 +348,14 @@ async fn a_pod_that_somebody_deletes_goes_as_soon_as_it_has_no_call() {
         panic!("one pod is kept")
     };
     delete(&cluster, pod);
-    goes(pod).await;
+    gone(&cluster, pod).await;
 
     // One that has a call.
-    let url = server.url(&format!("/functions/{key}"));
-    let call = crate::support::client().post(&url).body(r#"{"ms": 10000}"#);
-    let running = tokio::spawn(call.send());
-    let pod = wait_until("a pod has the call", SOON, async || {
-        let mut names = cluster.pod_names("built").into_iter();
-        names.find(|name| cluster.kubectl(["logs", name]).stdout.contains("it waits"))
-    })
-    .await;
-    let uid = cluster.get("pod", &pod).unwrap()["metadata"]["uid"].clone();
+    let (running, pod, uid) = long_call(&cluster, &server, "built").await;
     delete(&cluster, &pod);
     let answer = running.await.unwrap().unwrap().text().await.unwrap();
     assert!(answer.contains(uid.as_str().unwrap()), "{answer}");
-    goes(&pod).await;
+    gone(&cluster, &pod).await;
 
     cluster.ready("built");
     let deleted = [
